@@ -1,0 +1,117 @@
+// What a stage is given: the worker's context. A stage is a free function
+//
+//     void stage(Worker& worker, PacketBurst& packets);
+//
+// that works on the whole burst, removes from it what goes elsewhere (an output list, a drop) and leaves in it, in
+// order, what goes on to the next stage. One stage per file; the end of each file shows where its packets go.
+//
+// Theory of operation. Stages do no I/O: they fill `out`, and the runtime drains it once per loop (transmit, rings,
+// free). So the whole packet path runs in a unit test or a simulation without DPDK. A Worker belongs to one thread;
+// what other threads share with it stands behind pointers that are read under the worker's RCU read side (one quiescent
+// state per loop) and may not be kept beyond it.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+#include "dataplane/core/base/time.h"
+#include "dataplane/core/packet/packet.h"
+
+namespace penstock::wireguard {
+class AeadContext;
+class DataPath;
+}  // namespace penstock::wireguard
+namespace penstock::nat {
+class Translator;
+}
+
+namespace penstock::gateway {
+
+struct Configuration;
+class NeighbourTable;
+class PolicyTable;
+
+inline constexpr std::size_t kMaxPorts = 16;
+inline constexpr std::size_t kMaxWorkers = 64;
+
+// A list that stages append to and the runtime drains. Four bursts deep, so that a stage which makes packets (ICMP
+// errors, fragments, released queues) need not check at every step; when it is full the packet is dropped with the
+// reason that the caller names.
+class PacketList {
+ public:
+  static constexpr std::size_t kCapacity = 4 * kBurst;
+  [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] bool full() const { return size_ == kCapacity; }
+  // False when full.
+  bool add(Packet* packet) {
+    if (full()) return false;
+    packets_[size_++] = packet;
+    return true;
+  }
+  void clear() { size_ = 0; }
+  Packet** begin() { return packets_.data(); }
+  Packet** end() { return packets_.data() + size_; }
+
+ private:
+  std::size_t size_ = 0;
+  std::array<Packet*, kCapacity> packets_;
+};
+
+// Buffers for packets that stages make themselves. Implemented by io over the worker's mempool cache, by tests over the
+// heap. Same thread as the worker.
+class PacketSource {
+ public:
+  virtual ~PacketSource() = default;
+  // An empty packet (length 0) with at least kMinHeadroom + kMinTailroom around 9000 (or the port's MTU) usable bytes;
+  // nullptr when the pool is empty.
+  virtual Packet* allocate() = 0;
+};
+
+struct Outputs {
+  std::array<PacketList, kMaxPorts> tx;        // complete frames, per port
+  std::array<PacketList, kMaxWorkers> handover;  // for the worker that owns the flow; data at the inner/LAN IP header
+  PacketList handshake;  // WireGuard types 1-3: data at the UDP payload, `outer` set
+  PacketList slow;       // for the slow thread: ARP/ND to learn from, packets that wait for a neighbour, STUN ticks
+  PacketList punt;       // for the control process: in-tunnel control (peer, outer set), other STUN (outer set)
+  PacketList exception;  // whole frames for the host's kernel
+  PacketList dropped;    // counted already; to be freed
+};
+
+// Single-writer counters, summed on read by the main thread. Plain increments; the reader tolerates a torn moment
+// (relaxed 64-bit loads), never a torn value.
+struct WorkerCounters {
+  std::array<std::uint64_t, kDropReasonCount> drops{};
+  std::uint64_t decrypted_packets = 0, decrypted_bytes = 0;
+  std::uint64_t encrypted_packets = 0, encrypted_bytes = 0;
+  std::uint64_t translated_up = 0, translated_down = 0;
+  std::uint64_t flows_created = 0, flows_ended = 0;
+  std::uint64_t icmp_errors_sent = 0;
+  std::uint64_t loops = 0, busy_loops = 0;
+};
+
+struct Worker {
+  std::uint16_t id = 0;
+  std::uint16_t workers = 1;
+  Now now{};  // taken once per loop
+
+  const Configuration* configuration = nullptr;
+  wireguard::DataPath* tunnels = nullptr;       // shared tables of the WireGuard device
+  wireguard::AeadContext* aead = nullptr;       // own
+  nat::Translator* translator = nullptr;        // own flow table and ports
+  const PolicyTable* policies = nullptr;        // shared
+  const NeighbourTable* neighbours = nullptr;   // shared
+  PacketSource* packets = nullptr;              // own
+
+  WorkerCounters counters;
+  Outputs out;
+
+  // The one way for a packet not to go on.
+  void drop(Packet* packet, DropReason reason) {
+    packet->drop_reason = reason;
+    ++counters.drops[static_cast<std::size_t>(reason)];
+    out.dropped.add(packet);  // sized so that a loop cannot overfill it; see graph.cc
+  }
+};
+
+}  // namespace penstock::gateway

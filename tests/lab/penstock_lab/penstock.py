@@ -1,0 +1,194 @@
+"""Penstock's own processes in the lab: their configuration, their start and how to ask them how they are."""
+
+import hashlib
+import json
+import pathlib
+import secrets
+import subprocess
+
+from . import topology as net
+from .process import wait_until
+from .services import write
+from .topology import LabError
+
+PROCESSES = ("portal", "dataplane", "gateway", "client")
+HOST_OF = {"portal": "inet", "dataplane": "gw", "gateway": "gw", "client": "client"}
+
+
+def yaml(value, indent=0):
+    """JSON is YAML; written so, nothing needs a library."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+class Penstock:
+    def __init__(self, network, processes, directory, build, driver):
+        self.network = network
+        self.processes = processes
+        self.directory = pathlib.Path(directory)
+        self.build = pathlib.Path(build).resolve()
+        self.driver = driver
+
+    def binary(self, process):
+        folder = "dataplane" if process == "dataplane" else f"controlplane/{process}"
+        path = self.build / folder / f"penstock-{process}"
+        if not path.exists():
+            raise LabError(f"{path} is not built")
+        return path
+
+    def ctl_binary(self):
+        return self.build / "controlplane" / "ctl" / "penstockctl"
+
+    def socket(self, process):
+        return self.directory / "run" / f"{process}.sock"
+
+    # ---- configuration ----
+
+    def token(self, name):
+        path = self.directory / "tokens" / name
+        if not path.exists():
+            write(path, secrets.token_urlsafe(24) + "\n", 0o600)
+        return path
+
+    def token_hash(self, name):
+        return hashlib.sha256(self.token(name).read_text().strip().encode()).hexdigest()
+
+    def configure(self):
+        (self.directory / "run").mkdir(parents=True, exist_ok=True)
+        for process in PROCESSES:
+            write(self.config_file(process), yaml(getattr(self, f"_{process}_config")()))
+
+    def config_file(self, process):
+        return self.directory / f"{process}.yaml"
+
+    def _portal_link(self):
+        return {"address": f"{net.PORTAL}:8443", "server_name": "portal.example",
+                "ca_file": str(self.directory / "pki" / "ca.pem")}
+
+    def _device(self, index, side):
+        interface = f"gw-{side}"
+        if self.driver == "tap":
+            return f"net_tap{index},iface=dtap-{side}"
+        if self.driver == "af_xdp":
+            return f"net_af_xdp{index},iface={interface}"
+        return f"net_af_packet{index},iface={interface}"
+
+    def _dataplane_config(self):
+        return {
+            "control": {"socket": str(self.socket("dataplane"))},
+            "private_key_file": str(self.directory / "state" / "dataplane.key"),
+            "tunnel": {"port": "wan", "listen_port": 51820},
+            "dpdk": {"hugepages": False, "memory_mb": 256},
+            "workers": {"count": 1, "poll": "adaptive"},
+            "ports": [
+                {"name": "wan", "device": self._device(0, "wan"), "addresses": [f"{net.GW_WAN}/26"], "mtu": 1500},
+                {"name": "lan", "device": self._device(1, "lan"),
+                 "addresses": [f"{net.LAN_GW4}/24", f"{net.LAN_GW6}/64"], "mtu": 1500},
+            ],
+            "routes": [{"to": "0.0.0.0/0", "via": net.GNAT_LAN, "port": "wan"}],
+        }
+
+    def _gateway_config(self):
+        return {
+            "dataplane": {"socket": str(self.socket("dataplane"))},
+            "control": {"socket": str(self.socket("gateway"))},
+            "portal": self._portal_link(),
+            "token_file": str(self.token("gw1")),
+            "nameservers": [net.LAN_DNS4],
+            "state_directory": str(self.directory / "state" / "gateway"),
+        }
+
+    def _client_config(self):
+        return {
+            "control": {"socket": str(self.socket("client"))},
+            "portal": self._portal_link(),
+            "token_file": str(self.token("alice-laptop")),
+            "state_directory": str(self.directory / "state" / "client"),
+            "tun": {"name": "penstock0", "mtu": 1280},
+            "dns": {"mode": "resolv_conf"},
+        }
+
+    def _portal_config(self):
+        web = {"tcp": ["80", "5201"], "udp": ["5201"], "icmp": True}
+        return {
+            "control": {"socket": str(self.socket("portal"))},
+            "listen": f"{net.PORTAL}:8443",
+            "tls": {"certificate_file": str(self.directory / "pki" / "portal.pem"),
+                    "key_file": str(self.directory / "pki" / "portal.key")},
+            "secret_file": str(self.directory / "state" / "portal.secret"),
+            "relays": [{"id": "relay1", "udp": [f"{net.RELAY}:3478", f"{net.RELAY_ALT}:3478"], "realm": "penstock",
+                        "shared_secret_file": str(self.directory / "relay.secret")}],
+            "sites": [{"id": "hq"}],
+            "gateways": [{"id": "gw1", "site": "hq", "token_sha256": self.token_hash("gw1")}],
+            "clients": [{"id": "alice-laptop", "token_sha256": self.token_hash("alice-laptop"), "groups": ["staff"]}],
+            "resources": [
+                {"id": "corp", "site": "hq", "kind": "dns", "pattern": "**.corp.example", "filter": web},
+                {"id": "lab-net", "site": "hq", "kind": "cidr", "prefix": net.CIDR4},
+                {"id": "printer4", "site": "hq", "kind": "address", "prefix": net.ADDRESS4, "filter": web},
+                {"id": "printer6", "site": "hq", "kind": "address", "prefix": net.ADDRESS6, "filter": web},
+                {"id": "vault", "site": "hq", "kind": "address", "prefix": net.FORBIDDEN4},
+            ],
+            "policies": [
+                {"group": "staff", "resource": "corp"},
+                {"group": "staff", "resource": "lab-net"},
+                {"group": "staff", "resource": "printer4"},
+                {"group": "staff", "resource": "printer6"},
+                # The policy names it, so the client knows it, but its condition fails from where the client is.
+                {"group": "staff", "resource": "vault", "conditions": {"client_ranges": ["203.0.113.0/24"]}},
+            ],
+        }
+
+    # ---- running ----
+
+    def start(self, process):
+        if process == "client":
+            # The resolver file as the network would have set it; the client puts it back when it ends.
+            write(resolv_conf(self.network, "client"), f"nameserver {net.RESOLVER}\n")
+        self.processes.start(process, HOST_OF[process],
+                             [str(self.binary(process)), "--config", str(self.config_file(process))],
+                             mount_bpf=process == "dataplane" and self.driver == "af_xdp")
+        if process == "dataplane" and self.driver == "tap":
+            self._join_taps()
+
+    def _join_taps(self):
+        for side in ("wan", "lan"):
+            wait_until(lambda s=side: self.network.ip("gw", "link", "show", f"dtap-{s}", check=False).returncode == 0,
+                       10, f"TAP dtap-{side}")
+            self.network.ip("gw", "link", "set", f"dtap-{side}", "master", f"br-{side}")
+            self.network.sysctl("gw", **{f"net__ipv6__conf__dtap-{side}__disable_ipv6": 1})
+            self.network.ip("gw", "link", "set", f"dtap-{side}", "up")
+
+    def ctl(self, process, *arguments, as_json=True, check=True):
+        command = [str(self.ctl_binary()), "--socket", str(self.socket(process)), *arguments]
+        if as_json:
+            command.append("--json")
+        result = subprocess.run(command, text=True, capture_output=True, timeout=20)
+        if result.returncode != 0:
+            if check:
+                raise LabError(f"penstockctl {' '.join(arguments)}: {result.stderr.strip()}")
+            return None
+        return json.loads(result.stdout) if as_json else result.stdout
+
+    def state(self, process):
+        answer = self.ctl(process, "status", check=False)
+        return answer.get("state") if answer else None
+
+    def wait_ready(self, process, seconds=20):
+        def ready():
+            if not self.processes.alive(process):
+                raise LabError(f"{process} ended:\n{self.processes.tail(process)}")
+            return self.state(process) == "ready"
+        try:
+            wait_until(ready, seconds, f"{process} ready")
+        except LabError as error:
+            raise LabError(f"{error} (state {self.state(process)})\n{self.processes.tail(process)}") from None
+
+    def start_all(self):
+        self.configure()
+        for process in PROCESSES:
+            self.start(process)
+            self.wait_ready(process)
+
+
+def resolv_conf(network, host):
+    """`ip netns exec` binds this file over /etc/resolv.conf."""
+    return pathlib.Path("/etc/netns") / network.namespace(host) / "resolv.conf"

@@ -17,6 +17,7 @@
 
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/packet.h"
+#include "dataplane/core/packet/packet_source.h"
 
 namespace penstock::wireguard {
 class AeadContext;
@@ -58,15 +59,8 @@ class PacketList {
   std::array<Packet*, kCapacity> packets_;
 };
 
-// Buffers for packets that stages make themselves. Implemented by io over the worker's mempool cache, by tests over the
-// heap. Same thread as the worker.
-class PacketSource {
- public:
-  virtual ~PacketSource() = default;
-  // An empty packet (length 0) with at least kMinHeadroom + kMinTailroom around 9000 (or the port's MTU) usable bytes;
-  // nullptr when the pool is empty.
-  virtual Packet* allocate() = 0;
-};
+// Buffers for packets that stages make themselves. Same thread as the worker.
+using PacketSource = penstock::PacketSource;
 
 struct Outputs {
   std::array<PacketList, kMaxPorts> tx;        // complete frames, per port

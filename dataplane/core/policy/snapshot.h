@@ -45,9 +45,10 @@ struct Authorisation {
   std::string id;
   std::string resource;  // resource id
   ResourceKind kind = ResourceKind::dns;
-  Prefix prefix;         // address and cidr kinds
+  Prefix prefix;        // address and cidr kinds
+  std::string pattern;  // dns kind: orders overlapping Resources by specificity; may be empty
   Filter filter;
-  WallTime expires{};    // {0,0}: never
+  WallTime expires{};  // {0,0}: never
 };
 
 enum class TranslationState : std::uint8_t { resolving, active, no_such_name, forbidden, failed };
@@ -71,10 +72,10 @@ struct SourceNat {
 };
 
 struct Verdict {
-  DropReason reason = DropReason::none;  // none: allowed
-  bool wait = false;                     // hold the packet: the name is being resolved (reason is then name_*)
-  IpAddress destination;                 // real destination, either family
-  std::uint32_t authorisation = 0;       // index in PeerPolicy::authorisations
+  DropReason reason = DropReason::none;    // none: allowed
+  bool wait = false;                       // hold the packet: the name is being resolved (reason is then name_*)
+  IpAddress destination;                   // real destination, either family
+  std::uint32_t authorisation = 0;         // index in PeerPolicy::authorisations
   std::uint32_t translation = 0xffffffff;  // index in PeerPolicy::translations; none for address kinds
 };
 
@@ -91,6 +92,10 @@ class PeerPolicy {
 
   // Builds the indexes below; call once before publishing.
   void seal();
+
+  // Identity of a translation that survives a new snapshot: a hash of resource and name, never 0. 0 for an index beyond
+  // the end. Flows keep it to notice that a proxy address has come to mean another name.
+  [[nodiscard]] std::uint32_t translation_tag(std::uint32_t index) const;
 
   [[nodiscard]] bool source_allowed(const IpAddress& source) const;
 

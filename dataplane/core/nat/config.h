@@ -1,0 +1,75 @@
+// What a Translator is set up with. Plain values; fixed for the life of a Translator.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+#include "dataplane/core/base/time.h"
+
+namespace penstock::nat {
+
+// Lifetimes of idle flows.
+struct Timers {
+  Duration tcp_established = std::chrono::minutes{124};  // RFC 5382 REQ-5, RFC 6146 §4: TCP_EST
+  Duration tcp_transitory = std::chrono::minutes{4};     // RFC 6146 §4: TCP_TRANS
+  Duration udp = std::chrono::minutes{5};                // RFC 4787 REQ-5 (>= 2 min)
+  Duration icmp_query = std::chrono::seconds{60};        // RFC 5508 REQ-2
+  Duration fragments = std::chrono::seconds{2};          // RFC 6146 §4: FRAGMENT_MIN
+};
+
+struct FragmentLimits {
+  std::uint16_t datagrams = 256;  // being collected at one time, per worker
+  std::uint16_t packets = 2048;   // held in all of them together
+  std::uint16_t per_source = 32;  // datagrams of one peer (or all of the LAN's) at one time
+};
+
+struct TranslatorConfig {
+  std::uint16_t worker = 0;   // this one
+  std::uint16_t workers = 1;  // of this many
+
+  // Addresses of the gateway that clients appear under, per family; empty: no translation into that family.
+  std::vector<IpAddress> source_v4;
+  std::vector<IpAddress> source_v6;
+  std::uint16_t first_port = 1024;  // of all workers together
+  std::uint16_t last_port = 65535;
+
+  std::uint32_t max_flows = 262144;  // this worker's; memory is taken at construction
+  std::uint32_t max_flows_per_peer = 65536;
+  std::uint32_t max_peers = 65536;  // peer indices at or above are refused
+
+  Timers timers;
+  FragmentLimits fragments;
+
+  // Largest IP packets that fit: the tunnel's inner MTU, and the LAN's.
+  std::uint16_t mtu_inside = 1280;
+  std::uint16_t mtu_outside = 1500;
+
+  // Source addresses of ICMP errors made here and sent into the tunnel. Defaults lie in the ranges that clients route
+  // into the tunnel anyway.
+  IpAddress own_inside_v4 = IpAddress::v4({100, 100, 111, 2});
+  IpAddress own_inside_v6 =
+      IpAddress::v6({0xfd, 0, 0x20, 0x21, 0x11, 0x11, 0x80, 0, 0x01, 0, 0x01, 0, 0x01, 0x11, 0, 0x02});
+
+  // An IPv4 router that answers about a translated packet of an IPv6 client appears under this prefix (RFC 6052, length
+  // 32, 40, 48, 56, 64 or 96). An IPv6 router cannot appear to an IPv4 client: own_inside_v4 stands for it (RFC 6791).
+  Prefix hop_prefix{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
+
+  // Ranges of protocol.md "Addresses".
+  Prefix tunnel_v4{IpAddress::v4({100, 64, 0, 0}), 11};
+  Prefix tunnel_v6{IpAddress::v6({0xfd, 0, 0x20, 0x21, 0x11, 0x11}), 107};
+  Prefix proxy_v4{IpAddress::v4({100, 96, 0, 0}), 11};
+  Prefix proxy_v6{IpAddress::v6({0xfd, 0, 0x20, 0x21, 0x11, 0x11, 0x80, 0}), 107};
+  std::vector<IpAddress> own_addresses;  // the gateway's on its ports: no destination of a flow
+  std::vector<Prefix> nat64_prefixes;    // further ones of this network, besides 64:ff9b::/96 and 64:ff9b:1::/48
+
+  // ICMP errors and RSTs made here, per source (a peer; an outside address): a bucket of `burst` filled at
+  // `per_second`.
+  std::uint32_t icmp_errors_per_second = 20;
+  std::uint32_t icmp_errors_burst = 20;
+
+  bool rewrite_identification = true;  // RFC 6864, 7857 §10: peers behind one address must not collide
+};
+
+}  // namespace penstock::nat

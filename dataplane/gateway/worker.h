@@ -14,6 +14,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string_view>
 
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/packet.h"
@@ -36,13 +37,15 @@ class PolicyTable;
 inline constexpr std::size_t kMaxPorts = 16;
 inline constexpr std::size_t kMaxWorkers = 64;
 
-// A list that stages append to and the runtime drains. Four bursts deep, so that a stage which makes packets (ICMP
-// errors, fragments, released queues) need not check at every step; when it is full the packet is dropped with the
-// reason that the caller names.
-class PacketList {
+// A list that stages append to and the runtime drains after every process_* call. Four bursts deep, so that a stage
+// which makes packets (ICMP errors, fragments) need not check at every step; when it is full the packet is dropped with
+// the reason that the caller names.
+template <std::size_t Capacity>
+class BasicPacketList {
  public:
-  static constexpr std::size_t kCapacity = 4 * kBurst;
+  static constexpr std::size_t kCapacity = Capacity;
   [[nodiscard]] std::size_t size() const { return size_; }
+  [[nodiscard]] bool empty() const { return size_ == 0; }
   [[nodiscard]] bool full() const { return size_ == kCapacity; }
   // False when full.
   bool add(Packet* packet) {
@@ -53,23 +56,44 @@ class PacketList {
   void clear() { size_ = 0; }
   Packet** begin() { return packets_.data(); }
   Packet** end() { return packets_.data() + size_; }
+  Packet* operator[](std::size_t i) const { return packets_[i]; }
 
  private:
   std::size_t size_ = 0;
   std::array<Packet*, kCapacity> packets_;
 };
+using PacketList = BasicPacketList<4 * kBurst>;
 
 // Buffers for packets that stages make themselves. Same thread as the worker.
 using PacketSource = penstock::PacketSource;
 
+// The stages, in the order a packet meets them.
+enum class Stage : std::uint8_t {
+  classify,
+  tunnel_input,
+  decap,
+  translate_up,
+  translate_down,
+  local,
+  neighbour_input,
+  route,
+  encap,
+  output,
+  exception
+};
+inline constexpr std::array<std::string_view, 11> kStageNames = {
+    "classify",        "tunnel_input", "decap", "translate_up", "translate_down", "local",
+    "neighbour_input", "route",        "encap", "output",       "exception"};
+inline constexpr std::size_t kStageCount = kStageNames.size();
+
 struct Outputs {
-  std::array<PacketList, kMaxPorts> tx;        // complete frames, per port
+  std::array<PacketList, kMaxPorts> tx;          // complete frames, per port
   std::array<PacketList, kMaxWorkers> handover;  // for the worker that owns the flow; data at the inner/LAN IP header
-  PacketList handshake;  // WireGuard types 1-3: data at the UDP payload, `outer` set
-  PacketList slow;       // for the slow thread: ARP/ND to learn from, packets that wait for a neighbour, STUN ticks
-  PacketList punt;       // for the control process: in-tunnel control (peer, outer set), other STUN (outer set)
-  PacketList exception;  // whole frames for the host's kernel
-  PacketList dropped;    // counted already; to be freed
+  PacketList
+      handshake;    // for the slow thread; a list and ring of its own, so that a flood of initiations fills only it
+  PacketList slow;  // for the slow thread: everything else of messages.h (ToSlow)
+  PacketList exception;                  // whole frames for the host's kernel
+  BasicPacketList<16 * kBurst> dropped;  // counted already; to be freed
 };
 
 // Single-writer counters, summed on read by the main thread. Plain increments; the reader tolerates a torn moment
@@ -82,6 +106,7 @@ struct WorkerCounters {
   std::uint64_t flows_created = 0, flows_ended = 0;
   std::uint64_t icmp_errors_sent = 0;
   std::uint64_t loops = 0, busy_loops = 0;
+  std::array<std::uint64_t, kStageCount> stage_packets{};  // that entered the stage
 };
 
 struct Worker {
@@ -90,12 +115,12 @@ struct Worker {
   Now now{};  // taken once per loop
 
   const Configuration* configuration = nullptr;
-  wireguard::DataPath* tunnels = nullptr;       // shared tables of the WireGuard device
-  wireguard::AeadContext* aead = nullptr;       // own
-  nat::Translator* translator = nullptr;        // own flow table and ports
-  const PolicyTable* policies = nullptr;        // shared
-  const NeighbourTable* neighbours = nullptr;   // shared
-  PacketSource* packets = nullptr;              // own
+  wireguard::DataPath* tunnels = nullptr;      // shared tables of the WireGuard device
+  wireguard::AeadContext* aead = nullptr;      // own
+  nat::Translator* translator = nullptr;       // own flow table and ports
+  const PolicyTable* policies = nullptr;       // shared
+  const NeighbourTable* neighbours = nullptr;  // shared
+  PacketSource* packets = nullptr;             // own
 
   WorkerCounters counters;
   Outputs out;
@@ -104,7 +129,11 @@ struct Worker {
   void drop(Packet* packet, DropReason reason) {
     packet->drop_reason = reason;
     ++counters.drops[static_cast<std::size_t>(reason)];
-    out.dropped.add(packet);  // sized so that a loop cannot overfill it; see graph.cc
+    out.dropped.add(packet);  // sized so that one call of the graph cannot overfill it (graph.h)
+  }
+
+  void enter(Stage stage, std::size_t packets_in) {
+    counters.stage_packets[static_cast<std::size_t>(stage)] += packets_in;
   }
 };
 

@@ -1,0 +1,39 @@
+// PeerIndex -> PeerPolicy, as workers read it: a flat array of RCU pointers.
+//
+// Writer: one thread (the runtime's main thread). It publishes a sealed snapshot and frees the old one, which `publish`
+// returns, after a grace period. Readers: workers and the slow thread; a pointer is valid until their next quiescent
+// state. A peer without policy reads nullptr and may send nothing.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+
+#include "dataplane/core/packet/packet.h"
+#include "dataplane/core/policy/snapshot.h"
+
+namespace penstock::gateway {
+
+class PolicyTable {
+ public:
+  explicit PolicyTable(std::size_t max_peers)
+      : size_(max_peers), policies_(std::make_unique<std::atomic<const policy::PeerPolicy*>[]>(max_peers)) {}
+
+  [[nodiscard]] std::size_t size() const { return size_; }
+
+  [[nodiscard]] const policy::PeerPolicy* find(PeerIndex peer) const {
+    return peer < size_ ? policies_[peer].load(std::memory_order_acquire) : nullptr;
+  }
+
+  // `policy` may be nullptr (the peer is gone). Returns what stood there, for the caller to free after a grace period.
+  // Precondition: peer < size().
+  const policy::PeerPolicy* publish(PeerIndex peer, const policy::PeerPolicy* policy) {
+    return policies_[peer].exchange(policy, std::memory_order_acq_rel);
+  }
+
+ private:
+  std::size_t size_;
+  std::unique_ptr<std::atomic<const policy::PeerPolicy*>[]> policies_;
+};
+
+}  // namespace penstock::gateway

@@ -1,0 +1,385 @@
+#include <grpcpp/grpcpp.h>
+
+#include <deque>
+#include <map>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "controlplane/core/backoff.h"
+#include "controlplane/io/portal_addresses.h"
+#include "controlplane/io/post_gate.h"
+#include "controlplane/io/signaling_client.h"
+#include "controlplane/io/signaling_metadata.h"
+#include "penstock/v1/signaling.grpc.pb.h"
+
+namespace penstock::io {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Duration kStagger = 250ms;     // between the addresses of one round (RFC 8305 §5)
+constexpr Duration kRoundTimeout = 10s;  // dial, TLS and acceptance
+constexpr Duration kFirstDelay = 250ms;
+constexpr Duration kLongestDelay = 30s;
+constexpr Duration kSuspectInterval = 1s;
+constexpr std::size_t kMaxQueued = 4096;
+constexpr std::size_t kMaxAddresses = 8;
+
+std::shared_ptr<grpc::Channel> open_channel(const Endpoint& to, const std::string& server_name,
+                                            const std::string& ca_pem) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a second dial is a second TCP connection
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, 64 << 20);  // a gateway's Welcome names every authorisation
+  arguments.SetSslTargetNameOverride(server_name);
+  grpc::SslCredentialsOptions tls;
+  tls.pem_root_certs = ca_pem;
+  const std::string target = (to.address.is_v4() ? "ipv4:" : "ipv6:") + to.to_string();
+  return grpc::CreateCustomChannel(target, grpc::SslCredentials(tls), arguments);
+}
+
+std::string describe(const grpc::Status& status) {
+  std::string text = status.error_message().empty() ? "stream closed" : status.error_message();
+  return text + " (code " + std::to_string(static_cast<int>(status.error_code())) + ")";
+}
+
+}  // namespace
+
+// One dial of one address. Lives until gRPC is done with it; its owner on the loop may be gone long before.
+template <typename Outgoing, typename Incoming>
+class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
+                      public std::enable_shared_from_this<Attempt<Outgoing, Incoming>> {
+ public:
+  struct Hooks {  // on the loop's thread
+    std::function<void()> accepted;
+    std::function<void(Incoming)> message;
+    std::function<void(const grpc::Status&)> done;
+  };
+
+  Attempt(std::shared_ptr<PostGate> gate, std::shared_ptr<grpc::Channel> channel, const std::string& token)
+      : gate_(std::move(gate)), stub_(v1::Signaling::NewStub(std::move(channel))) {
+    context_.AddMetadata("authorization", "Bearer " + token);
+  }
+
+  void start(Hooks hooks) {
+    hooks_ = std::move(hooks);
+    self_ = this->shared_from_this();
+    if constexpr (std::is_same_v<Outgoing, v1::ClientToPortal>)
+      stub_->async()->Client(&context_, this);
+    else
+      stub_->async()->Gateway(&context_, this);
+    this->AddHold();
+    this->StartRead(&incoming_);
+    this->StartCall();
+  }
+
+  // Loop's thread. A hook may replace the hooks it was called through.
+  void set_hooks(Hooks hooks) { hooks_ = std::move(hooks); }
+
+  // Loop's thread. False when the queue is full.
+  bool send(Outgoing message) {
+    if (released_ || queue_.size() >= kMaxQueued) return false;
+    queue_.push_back(std::move(message));
+    if (queue_.size() == 1) this->StartWrite(&queue_.front());
+    return true;
+  }
+
+  // Loop's thread. No hook is called any more.
+  void abandon() {
+    hooks_ = {};
+    context_.TryCancel();
+    release();
+  }
+
+ private:
+  void release() {
+    if (released_) return;
+    released_ = true;
+    this->RemoveHold();
+  }
+
+  template <typename Work>
+  void on_loop(Work work) {
+    gate_->post([self = this->shared_from_this(), work = std::move(work)] { work(*self); });
+  }
+
+  void OnReadInitialMetadataDone(bool ok) override {
+    if (!ok) return;
+    // A refusal also counts as initial metadata (trailers only), hence the portal's mark.
+    const auto& metadata = context_.GetServerInitialMetadata();
+    if (metadata.find(kAcceptedMetadata) == metadata.end()) return;
+    on_loop([](Attempt& attempt) {
+      const auto hook = attempt.hooks_.accepted;
+      if (hook) hook();
+    });
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) {
+      on_loop([](Attempt& attempt) {
+        attempt.context_.TryCancel();  // a server that closed its half while ours is open would otherwise linger
+        attempt.release();
+      });
+      return;
+    }
+    on_loop([message = std::move(incoming_)](Attempt& attempt) {
+      const auto hook = attempt.hooks_.message;
+      if (hook) hook(message);
+    });
+    incoming_ = {};
+    this->StartRead(&incoming_);
+  }
+
+  void OnWriteDone(bool ok) override {
+    on_loop([ok](Attempt& attempt) {
+      if (!ok || attempt.released_) return;
+      attempt.queue_.pop_front();
+      if (!attempt.queue_.empty()) attempt.StartWrite(&attempt.queue_.front());
+    });
+  }
+
+  void OnDone(const grpc::Status& status) override {
+    on_loop([status](Attempt& attempt) {
+      const auto hook = attempt.hooks_.done;
+      if (hook) hook(status);
+    });
+    const auto last = std::move(self_);  // may end this object at the end of the scope
+  }
+
+  std::shared_ptr<PostGate> gate_;
+  std::unique_ptr<v1::Signaling::Stub> stub_;
+  grpc::ClientContext context_;
+  Incoming incoming_;           // gRPC's while a read is under way
+  std::deque<Outgoing> queue_;  // loop's thread; the front is being written
+  bool released_ = false;       // loop's thread
+  Hooks hooks_;                 // loop's thread
+  std::shared_ptr<Attempt> self_;
+};
+
+template <typename Outgoing, typename Incoming>
+struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<Impl> {
+  using Stream = Attempt<Outgoing, Incoming>;
+
+  Impl(Loop& loop_in, Random& random_in, SignalingConfig config_in, Callbacks callbacks_in)
+      : random(random_in),
+        config(std::move(config_in)),
+        callbacks(std::move(callbacks_in)),
+        gate(std::make_shared<PostGate>(loop_in)),
+        retry_timer(loop_in.add_timer([this] { begin_round(); })),
+        stagger_timer(loop_in.add_timer([this] { dial_next(); })),
+        round_timer(loop_in.add_timer([this] { end_round("no answer from the portal within 10 s"); })) {}
+
+  void shut() {
+    running = false;
+    ++round;
+    retry_timer.set(kNever);
+    stagger_timer.set(kNever);
+    round_timer.set(kNever);
+    in_round = false;
+    abandon_dials();
+    if (current) current->abandon();
+    current.reset();
+  }
+
+  void abandon_dials() {
+    for (auto& [id, stream] : dials) stream->abandon();
+    dials.clear();
+    waiting.clear();
+  }
+
+  void begin_round() {
+    if (!running || in_round) return;
+    in_round = true;
+    const std::uint64_t number = ++round;
+    last_error.clear();
+    retry_timer.set(kNever);
+    round_timer.set(Loop::now().monotonic + kRoundTimeout);
+    const auto host_port = parse_host_port(config.address);
+    if (!host_port) return end_round("the portal's address is malformed: " + config.address);
+    if (const auto address = IpAddress::parse(host_port->host)) return resolved({Endpoint{*address, host_port->port}});
+    std::thread([weak = this->weak_from_this(), gate_copy = gate, number, host_port] {
+      std::string error;
+      auto endpoints = resolve_blocking(*host_port, error);
+      gate_copy->post([weak, number, error, endpoints = std::move(endpoints)] {
+        const auto self = weak.lock();
+        if (!self || self->round != number || !self->in_round) return;
+        if (endpoints.empty()) return self->end_round(error);
+        self->resolved(endpoints);
+      });
+    }).detach();
+  }
+
+  void resolved(std::vector<Endpoint> endpoints) {
+    if (endpoints.size() > kMaxAddresses) endpoints.resize(kMaxAddresses);
+    waiting.assign(endpoints.begin(), endpoints.end());
+    dial_next();
+  }
+
+  void dial_next() {
+    if (!in_round || waiting.empty()) return;
+    const Endpoint to = waiting.front();
+    waiting.pop_front();
+    const auto host_port = parse_host_port(config.address);
+    const std::string name = config.server_name.empty() ? host_port->host : config.server_name;
+    const std::uint64_t id = ++next_dial;
+    auto stream = std::make_shared<Stream>(gate, open_channel(to, name, config.ca_pem), config.token);
+    dials[id] = stream;
+    // The hooks run only while the object lives: the destructor abandons every stream first.
+    stream->start({[this, id] { accepted(id); },
+                   {},
+                   [this, id, to](const grpc::Status& status) {
+                     dial_failed(id, to.to_string() + ": " + describe(status), status);
+                   }});
+    stagger_timer.set(waiting.empty() ? kNever : Loop::now().monotonic + kStagger);
+  }
+
+  void accepted(std::uint64_t id) {
+    const auto found = dials.find(id);
+    if (found == dials.end()) return;
+    const auto stream = found->second;
+    dials.erase(found);
+    abandon_dials();
+    in_round = false;
+    stagger_timer.set(kNever);
+    round_timer.set(kNever);
+    if (current) current->abandon();
+    current = stream;
+    rehook(stream);
+    if (callbacks.connected) callbacks.connected();
+  }
+
+  // From now on the stream speaks to the owner.
+  void rehook(const std::shared_ptr<Stream>& stream);
+
+  void dial_failed(std::uint64_t id, const std::string& why, const grpc::Status& status) {
+    dials.erase(id);
+    last_error = why;
+    if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) return refused(why);
+    if (!waiting.empty()) return dial_next();
+    if (dials.empty()) end_round(last_error);
+  }
+
+  void refused(const std::string& why) {
+    shut();
+    if (callbacks.unauthenticated) callbacks.unauthenticated(why);
+  }
+
+  void end_round(const std::string& why) {
+    if (!in_round) return;
+    in_round = false;
+    ++round;
+    stagger_timer.set(kNever);
+    round_timer.set(kNever);
+    abandon_dials();
+    if (!current) retry_timer.set(Loop::now().monotonic + backoff.next(random));
+    if (callbacks.attempt_failed) callbacks.attempt_failed(why);
+  }
+
+  void lost(const grpc::Status& status) {
+    current.reset();
+    const std::string why = describe(status);
+    if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+      if (callbacks.disconnected) callbacks.disconnected(why);
+      return refused(why);
+    }
+    if (!in_round) retry_timer.set(Loop::now().monotonic + backoff.next(random));
+    if (callbacks.disconnected) callbacks.disconnected(why);
+  }
+
+  Random& random;
+  SignalingConfig config;
+  Callbacks callbacks;
+  std::shared_ptr<PostGate> gate;
+  Loop::Timer retry_timer;
+  Loop::Timer stagger_timer;
+  Loop::Timer round_timer;
+  Backoff backoff{kFirstDelay, kLongestDelay};
+  bool running = false;
+  bool in_round = false;
+  std::uint64_t round = 0;
+  std::uint64_t next_dial = 0;
+  std::string last_error;
+  Instant last_suspicion{};
+  std::deque<Endpoint> waiting;
+  std::map<std::uint64_t, std::shared_ptr<Stream>> dials;
+  std::shared_ptr<Stream> current;
+};
+
+template <typename Outgoing, typename Incoming>
+void SignalingClient<Outgoing, Incoming>::Impl::rehook(const std::shared_ptr<Stream>& stream) {
+  stream->set_hooks({{},
+                     [this](Incoming message) {
+                       backoff.reset();
+                       // The callback may stop or destroy the client.
+                       const auto keep = this->shared_from_this();
+                       if (callbacks.message) callbacks.message(std::move(message));
+                     },
+                     [this](const grpc::Status& status) {
+                       const auto keep = this->shared_from_this();
+                       lost(status);
+                     }});
+}
+
+template <typename Outgoing, typename Incoming>
+SignalingClient<Outgoing, Incoming>::SignalingClient(Loop& loop, Random& random, SignalingConfig config,
+                                                     Callbacks callbacks)
+    : impl_(std::make_shared<Impl>(loop, random, std::move(config), std::move(callbacks))) {}
+
+template <typename Outgoing, typename Incoming>
+SignalingClient<Outgoing, Incoming>::~SignalingClient() {
+  impl_->shut();
+  impl_->gate->close();
+}
+
+template <typename Outgoing, typename Incoming>
+void SignalingClient<Outgoing, Incoming>::start() {
+  if (impl_->running) return;
+  impl_->running = true;
+  impl_->backoff.reset();
+  impl_->begin_round();
+}
+
+template <typename Outgoing, typename Incoming>
+void SignalingClient<Outgoing, Incoming>::stop() {
+  impl_->shut();
+}
+
+template <typename Outgoing, typename Incoming>
+bool SignalingClient<Outgoing, Incoming>::send(Outgoing message) {
+  if (!impl_->current) return false;
+  if (impl_->current->send(std::move(message))) return true;
+  const auto stuck = std::move(impl_->current);
+  impl_->current.reset();
+  stuck->abandon();
+  impl_->lost(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "the portal does not read"));
+  return false;
+}
+
+template <typename Outgoing, typename Incoming>
+void SignalingClient<Outgoing, Incoming>::suspect() {
+  const Instant now = Loop::now().monotonic;
+  if (!impl_->running || impl_->in_round || now - impl_->last_suspicion < kSuspectInterval) return;
+  impl_->last_suspicion = now;
+  impl_->begin_round();
+}
+
+template <typename Outgoing, typename Incoming>
+bool SignalingClient<Outgoing, Incoming>::connected() const {
+  return impl_->current != nullptr;
+}
+
+std::string check_portal_address(const std::string& address) {
+  return parse_host_port(address) ? std::string{} : "must be host:port, 1.2.3.4:port or [v6]:port";
+}
+
+template class SignalingClient<v1::ClientToPortal, v1::PortalToClient>;
+template class SignalingClient<v1::GatewayToPortal, v1::PortalToGateway>;
+
+}  // namespace penstock::io

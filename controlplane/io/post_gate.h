@@ -1,0 +1,31 @@
+// How threads that are not the loop's (gRPC's, a resolver's) hand work to a loop that may be gone before they are: work
+// posted after close() is dropped. Shared by everything that can outlive its owner. Any thread; close() on the loop's.
+#pragma once
+
+#include <functional>
+#include <mutex>
+#include <utility>
+
+#include "controlplane/io/loop.h"
+
+namespace penstock::io {
+
+class PostGate {
+ public:
+  explicit PostGate(Loop& loop) : loop_(&loop) {}
+
+  void post(std::function<void()> work) {
+    const std::lock_guard lock{mutex_};
+    if (loop_ != nullptr) loop_->post(std::move(work));
+  }
+  void close() {
+    const std::lock_guard lock{mutex_};
+    loop_ = nullptr;
+  }
+
+ private:
+  std::mutex mutex_;
+  Loop* loop_;
+};
+
+}  // namespace penstock::io

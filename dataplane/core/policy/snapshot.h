@@ -71,6 +71,14 @@ struct SourceNat {
   bool enabled_v6 = false;
 };
 
+class ForbiddenDestinations;
+
+// Which real address of an active translation a packet of this family goes to: its own family first, then the other;
+// of each the first in order that is not forbidden. `forbidden` may be null. `destination` is set when none is
+// returned; otherwise name_no_address, nat_no_source or policy_forbidden_destination.
+[[nodiscard]] DropReason choose_destination(const Translation& translation, bool v6_packet, const SourceNat& source_nat,
+                                            const ForbiddenDestinations* forbidden, IpAddress& destination);
+
 struct Verdict {
   DropReason reason = DropReason::none;    // none: allowed
   bool wait = false;                       // hold the packet: the name is being resolved (reason is then name_*)

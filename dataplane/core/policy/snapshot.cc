@@ -1,0 +1,265 @@
+#include "dataplane/core/policy/snapshot.h"
+
+#include <algorithm>
+#include <optional>
+#include <unordered_map>
+
+#include "dataplane/core/packet/headers.h"
+#include "dataplane/core/policy/forbidden.h"
+#include "dataplane/core/policy/pattern.h"
+
+namespace penstock::policy {
+namespace {
+
+constexpr std::uint32_t kNoTranslation = 0xffffffff;
+
+bool within(const std::vector<PortRange>& ranges, std::uint16_t port) {
+  return std::any_of(ranges.begin(), ranges.end(),
+                     [port](const PortRange& range) { return range.first <= port && port <= range.last; });
+}
+
+bool expired(const Authorisation& authorisation, WallTime wall) {
+  return authorisation.expires != WallTime{} && authorisation.expires <= wall;
+}
+
+// FNV-1a over resource, a separator, and name.
+std::uint32_t tag_of(const Translation& translation) {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  const auto add = [&hash](std::string_view text) {
+    for (const char c : text) hash = (hash ^ static_cast<std::uint8_t>(c)) * 0x100000001b3ULL;
+    hash = (hash ^ 0x100) * 0x100000001b3ULL;
+  };
+  add(translation.resource);
+  add(translation.name);
+  const auto folded = static_cast<std::uint32_t>(hash ^ (hash >> 32));
+  return folded == 0 ? 1 : folded;
+}
+
+// A proxy address is chosen by the peer, so where it lands in a table must not be foreseeable; the seed is the place
+// in memory of the index.
+struct SeededHash {
+  std::uint64_t seed = 0;
+  std::size_t operator()(const IpAddress& address) const {
+    std::uint64_t low;
+    std::memcpy(&low, address.bytes().data() + 8, 8);
+    std::uint64_t mixed = (hash_value(address) ^ seed) * 0x9e3779b97f4a7c15ULL;
+    mixed = (mixed ^ (mixed >> 32) ^ low) * (seed | 1);
+    return mixed ^ (mixed >> 29);
+  }
+};
+
+}  // namespace
+
+bool Filter::allows(std::uint8_t protocol, std::uint16_t port) const {
+  if (all) return true;
+  switch (protocol) {
+    case ip_protocol::tcp:
+      return within(tcp, port);
+    case ip_protocol::udp:
+      return within(udp, port);
+    case ip_protocol::icmp:
+    case ip_protocol::icmpv6:
+      return icmp_echo;
+    default:
+      return false;
+  }
+}
+
+struct PeerPolicy::Index {
+  struct Candidate {
+    std::uint32_t authorisation = 0;
+    std::uint32_t translation = kNoTranslation;
+  };
+  struct Length {
+    unsigned length = 0;
+    std::unordered_map<IpAddress, std::vector<Candidate>> prefixes;
+  };
+
+  Index() : proxies{0, SeededHash{reinterpret_cast<std::uintptr_t>(this) * 0xff51afd7ed558ccdULL}} {}
+
+  // Candidates of every list are in order of preference.
+  std::unordered_map<IpAddress, std::vector<Candidate>, SeededHash> proxies;
+  std::vector<Length> v4;  // longest first
+  std::vector<Length> v6;
+  std::vector<Candidate> internet;
+  std::vector<std::uint32_t> tags;
+};
+
+void PeerPolicy::seal() {
+  auto index = std::make_shared<Index>();
+  std::vector<std::optional<Pattern>> patterns;
+  patterns.reserve(authorisations.size());
+  for (const Authorisation& authorisation : authorisations) patterns.push_back(Pattern::parse(authorisation.pattern));
+
+  const auto add_prefix = [](std::vector<Index::Length>& lengths, const Prefix& prefix, Index::Candidate candidate) {
+    auto at = std::find_if(lengths.begin(), lengths.end(),
+                           [&](const Index::Length& entry) { return entry.length == prefix.length(); });
+    if (at == lengths.end()) at = lengths.insert(lengths.end(), Index::Length{prefix.length(), {}});
+    at->prefixes[prefix.address()].push_back(candidate);
+  };
+  std::unordered_map<std::string, std::vector<std::uint32_t>> by_resource;
+  for (std::uint32_t i = 0; i < authorisations.size(); ++i) {
+    const Authorisation& authorisation = authorisations[i];
+    switch (authorisation.kind) {
+      case ResourceKind::dns:
+        by_resource[authorisation.resource].push_back(i);
+        break;
+      case ResourceKind::address:
+      case ResourceKind::cidr:
+        add_prefix(authorisation.prefix.address().is_v4() ? index->v4 : index->v6, authorisation.prefix, {i});
+        break;
+      case ResourceKind::internet:
+        index->internet.push_back({i});
+        break;
+    }
+  }
+  for (std::uint32_t i = 0; i < translations.size(); ++i) {
+    const Translation& translation = translations[i];
+    index->tags.push_back(tag_of(translation));
+    const auto found = by_resource.find(translation.resource);
+    for (const IpAddress& proxy : {translation.proxy_v4, translation.proxy_v6}) {
+      if (proxy.is_unspecified()) continue;
+      auto& candidates = index->proxies[proxy];  // known even when nothing authorises it: a better reason for the drop
+      if (found == by_resource.end()) continue;
+      for (const std::uint32_t authorisation : found->second) candidates.push_back({authorisation, i});
+    }
+  }
+
+  // protocol.md "Overlap": the most specific, then the lowest id.
+  const auto before = [&](const Index::Candidate& a, const Index::Candidate& b) {
+    const auto& pattern_a = patterns[a.authorisation];
+    const auto& pattern_b = patterns[b.authorisation];
+    if (pattern_a.has_value() != pattern_b.has_value()) return pattern_a.has_value();
+    if (pattern_a) {
+      const auto order = Pattern::compare_specificity(*pattern_a, *pattern_b);
+      if (order != std::strong_ordering::equal) return order == std::strong_ordering::less;
+    }
+    return authorisations[a.authorisation].resource < authorisations[b.authorisation].resource;
+  };
+  for (auto& entry : index->proxies) std::stable_sort(entry.second.begin(), entry.second.end(), before);
+  std::stable_sort(index->internet.begin(), index->internet.end(), before);
+  for (auto* lengths : {&index->v4, &index->v6}) {
+    std::sort(lengths->begin(), lengths->end(),
+              [](const Index::Length& a, const Index::Length& b) { return a.length > b.length; });
+    for (Index::Length& length : *lengths)
+      for (auto& entry : length.prefixes) std::stable_sort(entry.second.begin(), entry.second.end(), before);
+  }
+  index_ = std::move(index);
+}
+
+std::uint32_t PeerPolicy::translation_tag(std::uint32_t index) const {
+  return index_ == nullptr || index >= index_->tags.size() ? 0 : index_->tags[index];
+}
+
+bool PeerPolicy::source_allowed(const IpAddress& source) const {
+  if (source.is_unspecified()) return false;
+  if (source == tunnel_v4 || source == tunnel_v6) return true;
+  return std::any_of(extra_sources.begin(), extra_sources.end(),
+                     [&](const Prefix& prefix) { return prefix.contains(source); });
+}
+
+DropReason choose_destination(const Translation& translation, bool v6_packet, const SourceNat& source_nat,
+                              const ForbiddenDestinations* forbidden, IpAddress& destination) {
+  // Addresses that a DNS64 made up are IPv4 ones in truth: going there directly saves a translation on the way
+  // (RFC 6052; nat.md "DNS64 prefixes").
+  static const Prefix kWellKnown{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
+  DropReason reason = DropReason::name_no_address;
+  const auto take = [&](const IpAddress& address) {
+    if (forbidden != nullptr && forbidden->contains(address)) {
+      reason = DropReason::policy_forbidden_destination;
+      return false;
+    }
+    destination = address;
+    return true;
+  };
+  const auto take_v4 = [&] {
+    if (translation.real_v4.empty()) return false;
+    if (!source_nat.enabled_v4) {
+      reason = DropReason::nat_no_source;
+      return false;
+    }
+    return std::any_of(translation.real_v4.begin(), translation.real_v4.end(), take);
+  };
+  const auto take_v6 = [&] {
+    for (const IpAddress& address : translation.real_v6) {
+      const bool made_up = kWellKnown.contains(address);
+      if (made_up && source_nat.enabled_v4 && take(extract_v4(kWellKnown, address))) return true;
+      if (source_nat.enabled_v6 && take(address)) return true;
+      if (!source_nat.enabled_v6 && !made_up && reason == DropReason::name_no_address)
+        reason = DropReason::nat_no_source;
+    }
+    return false;
+  };
+  const bool found = v6_packet ? take_v6() || take_v4() : take_v4() || take_v6();
+  return found ? DropReason::none : reason;
+}
+
+Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, std::uint16_t port,
+                          const SourceNat& source_nat, WallTime wall) const {
+  Verdict verdict;
+  verdict.reason = DropReason::policy_no_resource;
+  if (index_ == nullptr) return verdict;
+
+  // The first candidate that is neither expired nor filtered; otherwise the reason of the last obstacle, where a
+  // filter says more than an expiry.
+  const auto pick = [&](const std::vector<Index::Candidate>& candidates) -> const Index::Candidate* {
+    for (const Index::Candidate& candidate : candidates) {
+      const Authorisation& authorisation = authorisations[candidate.authorisation];
+      if (expired(authorisation, wall)) {
+        if (verdict.reason == DropReason::policy_no_resource) verdict.reason = DropReason::policy_expired;
+      } else if (!authorisation.filter.allows(protocol, port)) {
+        verdict.reason = DropReason::policy_filtered;
+      } else {
+        return &candidate;
+      }
+    }
+    return nullptr;
+  };
+
+  if (const auto proxy = index_->proxies.find(destination); proxy != index_->proxies.end()) {
+    const Index::Candidate* candidate = pick(proxy->second);
+    if (candidate == nullptr) return verdict;
+    verdict.authorisation = candidate->authorisation;
+    verdict.translation = candidate->translation;
+    const Translation& translation = translations[candidate->translation];
+    switch (translation.state) {
+      case TranslationState::resolving:
+        verdict.reason = DropReason::name_unknown;
+        verdict.wait = true;
+        break;
+      case TranslationState::active:
+        verdict.reason = choose_destination(translation, destination.is_v6(), source_nat, nullptr, verdict.destination);
+        break;
+      case TranslationState::forbidden:
+        verdict.reason = DropReason::policy_forbidden_destination;
+        break;
+      case TranslationState::no_such_name:
+      case TranslationState::failed:
+        verdict.reason = DropReason::name_no_address;
+        break;
+    }
+    return verdict;
+  }
+
+  const Index::Candidate* candidate = nullptr;
+  for (const Index::Length& length : destination.is_v4() ? index_->v4 : index_->v6) {
+    const auto found = length.prefixes.find(Prefix{destination, length.length}.address());
+    if (found != length.prefixes.end()) candidate = pick(found->second);
+    if (candidate != nullptr) break;
+  }
+  if (candidate == nullptr && !index_->internet.empty()) {
+    if (outside_internet(destination)) {
+      if (verdict.reason == DropReason::policy_no_resource) verdict.reason = DropReason::policy_forbidden_destination;
+      return verdict;
+    }
+    candidate = pick(index_->internet);
+  }
+  if (candidate == nullptr) return verdict;
+  verdict.authorisation = candidate->authorisation;
+  verdict.destination = destination;
+  verdict.reason = (destination.is_v4() ? source_nat.enabled_v4 : source_nat.enabled_v6) ? DropReason::none
+                                                                                         : DropReason::nat_no_source;
+  return verdict;
+}
+
+}  // namespace penstock::policy

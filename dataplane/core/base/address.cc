@@ -46,7 +46,8 @@ Prefix::Prefix(const IpAddress& address, unsigned length) {
   length_ = static_cast<std::uint8_t>(length > max ? max : length);
   const unsigned kept = length_ + (four ? 96U : 0U);
   std::array<std::uint8_t, 16> bytes = address.bytes();
-  for (unsigned bit = kept; bit < 128; ++bit) bytes[bit / 8] &= static_cast<std::uint8_t>(~(0x80U >> (bit % 8)));
+  if (kept % 8 != 0) bytes[kept / 8] &= static_cast<std::uint8_t>(0xff00U >> (kept % 8));
+  for (std::size_t i = (kept + 7) / 8; i < 16; ++i) bytes[i] = 0;
   address_ = IpAddress::v6(bytes);
 }
 
@@ -64,9 +65,15 @@ std::optional<Prefix> Prefix::parse(std::string_view text) {
 }
 
 bool Prefix::contains(const IpAddress& address) const {
+  // Asked for every new flow against many prefixes, so without building a masked copy. A v4-mapped address differs from
+  // an IPv6 prefix's by value, except where that prefix covers ::ffff:0:0/96.
   const bool four = address_.is_v4();
-  if (address.is_v4() != four) return false;
-  return Prefix{address, length_}.address_ == address_;
+  const unsigned kept = length_ + (four ? 96U : 0U);
+  const std::size_t whole = kept / 8;
+  if (std::memcmp(address.bytes().data(), address_.bytes().data(), whole) != 0) return false;
+  if (kept % 8 != 0 && ((address.bytes()[whole] ^ address_.bytes()[whole]) & (0xff00U >> (kept % 8)) & 0xffU) != 0)
+    return false;
+  return address.is_v4() == four;
 }
 
 std::string Prefix::to_string() const { return address_.to_string() + "/" + std::to_string(length_); }

@@ -1,0 +1,166 @@
+// The running data plane as the rest of the process sees it: what dataplane/rpc and main() use. No gRPC, no DPDK.
+//
+// Theory of operation. The engine owns the workers, the slow thread (gateway::SlowPath: WireGuard control half,
+// neighbours, timers) and the rings between them. Callers are ordinary threads: they hand commands to the slow thread
+// and wait for the result, publish policy snapshots by pointer swap, and read tables and counters without ever touching
+// a lock that a worker takes. Every public function may be called from any thread between start() and stop(), except
+// where it says otherwise; none may be called from a worker or from the slow thread.
+//
+//     ports → worker ⇄ slow thread ⇄ caller        events() and punts(): slow thread → caller, bounded and counted
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+#include "dataplane/core/base/time.h"
+#include "dataplane/core/packet/packet.h"
+#include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/neighbour_table.h"
+#include "dataplane/gateway/worker.h"
+#include "dataplane/runtime/bounded_queue.h"
+#include "dataplane/runtime/config.h"
+#include "dataplane/runtime/packet_io.h"
+#include "dataplane/runtime/policy_store.h"
+
+namespace penstock::runtime {
+
+// Something that happened in the slow path. Peers are named by key, so that an event stays true when its slot is
+// used again.
+struct EngineEvent {
+  enum class Kind : std::uint8_t {
+    session_up,              // peer, endpoint
+    session_down,            // peer
+    endpoint_changed,        // peer, endpoint
+    mapped_address_changed,  // server, endpoint (the mapped one; port 0: no answer any more)
+    translation_wanted,      // peer, address (proxy address that a packet waits for)
+    translation_use,         // peer, name (translation id): had packets of live flows
+  };
+  Kind kind = Kind::session_up;
+  KeyBytes peer{};
+  Endpoint endpoint;
+  Endpoint server;
+  IpAddress address;
+  std::string name;
+};
+
+// In-tunnel control (payload behind the type byte) from a peer, or a datagram of the tunnel port that is not ours to
+// answer (STUN); `peer` all zero then.
+struct Punt {
+  KeyBytes peer{};
+  Endpoint remote;
+  std::vector<std::uint8_t> payload;
+};
+
+struct EngineCounters {
+  gateway::WorkerCounters sum;       // of all workers and the slow thread
+  std::uint64_t slow_ring_full = 0;  // packets that the slow thread's ring did not take (also in drops)
+};
+
+struct PeerRow {
+  PeerIndex peer = kNoPeer;
+  KeyBytes public_key{};
+  Endpoint endpoint;  // port 0: unknown
+  enum class Session : std::uint8_t { none, handshaking, up };
+  Session session = Session::none;
+  std::optional<Duration> handshake_age;  // nullopt: never
+  std::uint64_t rx_bytes = 0, tx_bytes = 0, rx_packets = 0, tx_packets = 0;
+  IpAddress tunnel_v4, tunnel_v6;
+  std::uint32_t flows = 0;
+  std::uint32_t authorisations = 0;
+};
+
+struct FlowRow {
+  std::string protocol;     // tcp, udp, icmp
+  std::string translation;  // nat44, nat66, nat64, nat46
+  Endpoint inside_source, inside_destination, outside_source, outside_destination;
+  std::string state;
+  Duration idle{};
+  Duration expires{};
+  std::uint64_t packets_up = 0, packets_down = 0;
+  KeyBytes peer{};
+  std::string name;
+  std::uint16_t worker = 0;
+};
+
+struct FlowTable {
+  std::vector<FlowRow> flows;
+  std::uint64_t total = 0;
+  std::uint64_t capacity = 0;
+};
+
+struct PortRow {
+  std::string name;
+  std::string driver;
+  MacAddress mac{};
+  std::uint16_t mtu = 0;
+  std::vector<gateway::InterfaceAddress> addresses;
+  PortStats stats;
+  PoolStats pool;
+};
+
+struct EngineInfo {
+  KeyBytes public_key{};
+  std::uint16_t listen_port = 0;
+  std::vector<IpAddress> tunnel_addresses;
+  std::vector<IpAddress> source_addresses;
+  std::vector<Prefix> own_prefixes;  // on-link prefixes of every port
+  std::uint64_t instance = 0;        // random; differs after every start
+  Instant started;
+};
+
+class Engine final : public PolicySink {
+ public:
+  struct Parts {
+    std::vector<std::unique_ptr<Port>> ports;  // in the configuration's order
+    std::unique_ptr<PacketPool> pool;
+    std::unique_ptr<KernelPort> kernel;  // nullptr: no exception path
+    Platform* platform = nullptr;
+  };
+
+  // A running engine needs its parts open and `config` valid; an error has the form of a configuration error.
+  static std::variant<std::unique_ptr<Engine>, ConfigError> create(const Config& config, const KeyBytes& private_key,
+                                                                   Parts parts);
+  ~Engine() override;  // stops
+
+  void start();
+  // Ends every thread, frees every packet, closes the ports. Once.
+  void stop();
+
+  // PolicySink, for PolicyStore.
+  void change_peers(std::span<PeerChange> changes) override;
+  void publish(std::span<PolicyPublication> publications, bool wait) override;
+
+  void set_stun_servers(std::vector<Endpoint> servers);
+  // In-tunnel control to a peer: `payload` goes behind the type byte. False: the peer is unknown, has no right to
+  // control, or the payload does not fit a packet.
+  bool send_control(const KeyBytes& peer, Bytes payload);
+  // A datagram from the tunnel port. False: no source address of that family, or too long.
+  bool send_datagram(const Endpoint& remote, Bytes payload);
+
+  [[nodiscard]] EngineInfo info() const;
+  [[nodiscard]] EngineCounters counters() const;
+  // `limit` 0: all.
+  [[nodiscard]] std::vector<PeerRow> peers(std::size_t limit);
+  [[nodiscard]] FlowTable flows(std::size_t limit);
+  [[nodiscard]] std::vector<gateway::NeighbourView> neighbours(std::size_t limit);
+  [[nodiscard]] std::vector<PortRow> ports() const;
+
+  [[nodiscard]] BoundedQueue<EngineEvent>& events();
+  [[nodiscard]] BoundedQueue<Punt>& punts();
+
+  // Housekeeping that waits for grace periods: call about ten times a second from a thread that may block.
+  void maintain();
+
+ private:
+  struct State;
+  explicit Engine(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace penstock::runtime

@@ -1,0 +1,83 @@
+// The flows of one worker: records, an index for each side, ageing, and counts per peer.
+//
+// Memory is taken at construction and bounded: 128 bytes of record, 16 of wheel and about 16 of index per flow (1.6 GB
+// for ten million). Set-up, look-up and removal are O(1); a full table refuses, it never grows.
+//
+// Threads: one writer, the owning worker, which calls everything. Any thread may call size(), capacity(), high_water()
+// and copy(); a copy is of one moment.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "dataplane/core/flow/index.h"
+#include "dataplane/core/flow/key.h"
+#include "dataplane/core/flow/record.h"
+#include "dataplane/core/flow/wheel.h"
+#include "dataplane/core/flow/zeroed_array.h"
+
+namespace penstock::flow {
+
+class FlowTable {
+ public:
+  FlowTable(std::uint32_t capacity, std::uint32_t max_peers, Random& random);
+
+  // Burst look-up: hash all keys and prefetch (1), prefetch the records (2), find (3).
+  [[nodiscard]] std::uint64_t hash(const InsideKey& key) const { return hash_(key); }
+  [[nodiscard]] std::uint64_t hash(const OutsideKey& key) const { return hash_(key); }
+  void prefetch_inside(std::uint64_t hash) const { inside_.prefetch(hash); }
+  void prefetch_outside(std::uint64_t hash) const { outside_.prefetch(hash); }
+  void prefetch_inside_record(std::uint64_t hash) const { prefetch_record(inside_.candidate(hash)); }
+  void prefetch_outside_record(std::uint64_t hash) const { prefetch_record(outside_.candidate(hash)); }
+  [[nodiscard]] Slot find(const InsideKey& key, std::uint64_t hash) const;
+  // `source_address`: index of key.local among the gateway's addresses of its family.
+  [[nodiscard]] Slot find(const OutsideKey& key, std::uint16_t source_address, std::uint64_t hash) const;
+
+  // Sets the flow up. kNoSlot when the table is full. `record` has everything but version, next_free, live; `hash_in`
+  // and `hash_out` are those of its keys, neither of which is in the table.
+  Slot insert(const FlowRecord& record, std::uint64_t hash_in, std::uint64_t hash_out);
+  // `hash_out`: as at insert.
+  void erase(Slot slot, std::uint64_t hash_out);
+
+  [[nodiscard]] const FlowRecord& operator[](Slot slot) const { return records_[slot]; }
+  // The one way to change a field of a live record.
+  template <typename Field>
+  void store(Slot slot, Field FlowRecord::*field, Field value) {
+    std::atomic_ref<Field>{records_[slot].*field}.store(value, std::memory_order_relaxed);
+  }
+
+  [[nodiscard]] TimingWheel& wheel() { return wheel_; }
+  [[nodiscard]] const TimingWheel& wheel() const { return wheel_; }
+
+  [[nodiscard]] bool peer_known(PeerIndex peer) const { return peer < peer_flows_.size(); }
+  [[nodiscard]] std::uint32_t peer_flows(PeerIndex peer) const { return peer_flows_[peer]; }
+
+  [[nodiscard]] std::uint32_t size() const { return size_.load(std::memory_order_relaxed); }
+  [[nodiscard]] std::uint32_t capacity() const { return static_cast<std::uint32_t>(records_.size()); }
+  // Slots at or above have never been used.
+  [[nodiscard]] Slot high_water() const { return high_water_.load(std::memory_order_acquire); }
+  // A consistent copy of a live record; false when the slot is free or kept changing.
+  [[nodiscard]] bool copy(Slot slot, FlowRecord& out) const;
+
+ private:
+  void prefetch_record(Slot slot) const {
+    if (slot == kNoSlot) return;
+    const auto* line = reinterpret_cast<const std::uint8_t*>(&records_[slot]);
+    __builtin_prefetch(line);
+    __builtin_prefetch(line + 64);
+  }
+  void write(Slot slot, const FlowRecord& record);
+
+  KeyHash hash_;
+  ZeroedArray<FlowRecord> records_;
+  FlowIndex inside_;
+  FlowIndex outside_;
+  TimingWheel wheel_;
+  std::vector<std::uint32_t> peer_flows_;
+  Slot free_ = kNoSlot;
+  std::atomic<Slot> high_water_{0};
+  std::atomic<std::uint32_t> size_{0};
+};
+
+}  // namespace penstock::flow

@@ -1,0 +1,36 @@
+// A fixed array of zero bytes, aligned, whose pages are not touched before they are used: a table for ten million flows
+// must not cost its memory at start.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <type_traits>
+
+namespace penstock::flow {
+
+template <typename T>
+class ZeroedArray {
+  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
+
+ public:
+  explicit ZeroedArray(std::size_t size)
+      : memory_{std::calloc(size * sizeof(T) + alignof(T), 1)}, size_{memory_ == nullptr ? 0 : size} {
+    const auto start = reinterpret_cast<std::uintptr_t>(memory_);
+    items_ = reinterpret_cast<T*>((start + alignof(T) - 1) / alignof(T) * alignof(T));
+  }
+  ~ZeroedArray() { std::free(memory_); }
+  ZeroedArray(const ZeroedArray&) = delete;
+  ZeroedArray& operator=(const ZeroedArray&) = delete;
+
+  // 0 when the system had no memory.
+  [[nodiscard]] std::size_t size() const { return size_; }
+  T& operator[](std::size_t i) { return items_[i]; }
+  const T& operator[](std::size_t i) const { return items_[i]; }
+
+ private:
+  void* memory_;
+  T* items_ = nullptr;
+  std::size_t size_;
+};
+
+}  // namespace penstock::flow

@@ -31,6 +31,7 @@ enum class ToWorker : std::uint8_t {
   forward,          // IP packet to be routed (its neighbour is known now)
   from_lan,         // IP packet to be treated like one received from the LAN (ICMP errors that must find their flow)
   from_peer,        // inner packet of `peer` to be judged again (its name is resolved now)
+  kernel,           // frame that the host's kernel sent through the exception device
 };
 
 // Worker -> worker (process_handover): packet_flag::from_tunnel tells the direction.

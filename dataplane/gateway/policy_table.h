@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <span>
 
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/core/policy/snapshot.h"
@@ -24,6 +25,9 @@ class PolicyTable {
   [[nodiscard]] const policy::PeerPolicy* find(PeerIndex peer) const {
     return peer < size_ ? policies_[peer].load(std::memory_order_acquire) : nullptr;
   }
+
+  // The whole array, for the translator. Valid as long as the table.
+  [[nodiscard]] std::span<const std::atomic<const policy::PeerPolicy*>> view() const { return {policies_.get(), size_}; }
 
   // `policy` may be nullptr (the peer is gone). Returns what stood there, for the caller to free after a grace period.
   // Precondition: peer < size().

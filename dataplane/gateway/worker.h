@@ -17,17 +17,15 @@
 #include <string_view>
 
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/nat/translator.h"
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/core/packet/packet_source.h"
+#include "dataplane/gateway/token_bucket.h"
 
 namespace penstock::wireguard {
 class AeadContext;
 class DataPath;
 }  // namespace penstock::wireguard
-namespace penstock::nat {
-class Translator;
-}
-
 namespace penstock::gateway {
 
 struct Configuration;
@@ -89,11 +87,12 @@ inline constexpr std::size_t kStageCount = kStageNames.size();
 struct Outputs {
   std::array<PacketList, kMaxPorts> tx;          // complete frames, per port
   std::array<PacketList, kMaxWorkers> handover;  // for the worker that owns the flow; data at the inner/LAN IP header
-  PacketList
-      handshake;    // for the slow thread; a list and ring of its own, so that a flood of initiations fills only it
-  PacketList slow;  // for the slow thread: everything else of messages.h (ToSlow)
-  PacketList exception;                  // whole frames for the host's kernel
-  BasicPacketList<16 * kBurst> dropped;  // counted already; to be freed
+  // For the slow thread; a list and ring of its own, so that a flood of initiations fills only it.
+  PacketList handshake;
+  PacketList slow;       // for the slow thread: everything else of messages.h (ToSlow)
+  PacketList exception;  // whole frames for the host's kernel
+  // Counted already; to be freed. As long as the most that one call can drop: a translator's outcomes and its burst.
+  BasicPacketList<72 * kBurst> dropped;
 };
 
 // Single-writer counters, summed on read by the main thread. Plain increments; the reader tolerates a torn moment
@@ -124,6 +123,9 @@ struct Worker {
 
   WorkerCounters counters;
   Outputs out;
+
+  nat::Outcomes outcomes;                       // of the translator, until the graph has dealt with them
+  TokenBucket error_limit{100, 50};             // ICMP errors about the next hop
 
   // The one way for a packet not to go on.
   void drop(Packet* packet, DropReason reason) {

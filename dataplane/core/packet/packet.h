@@ -93,6 +93,7 @@ inline constexpr std::uint8_t l4_checksum_ok = 0x08; // verified by the NIC
 inline constexpr std::uint8_t from_tunnel = 0x10;
 inline constexpr std::uint8_t own = 0x20;            // made by this process, not received
 inline constexpr std::uint8_t held = 0x40;           // was queued for a name or neighbour: skip limits once
+inline constexpr std::uint8_t on_path = 0x80;        // encap: seal for outer.remote, not for the peer's endpoint
 }  // namespace packet_flag
 
 inline constexpr std::size_t kBurst = 64;

@@ -1,0 +1,218 @@
+#include "dataplane/gateway/graph.h"
+
+#include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/stages.h"
+#include "dataplane/gateway/wire.h"
+
+namespace penstock::gateway {
+namespace {
+
+bool is_ours(const Worker& worker, const IpAddress& address) { return worker.configuration->ours.find(address) != nullptr; }
+
+// The packets of one call of the graph between the stages. Bursts that fill up are sent on at once, the rest by
+// finish(). Order within a direction is kept.
+class Call {
+ public:
+  explicit Call(Worker& worker) : worker_(worker) {}
+
+  void outside(Packet* packet) {
+    if (outside_.full()) flush_outside();
+    outside_.add(packet);
+  }
+  void inside(Packet* packet) {
+    if (inside_.full()) flush_inside();
+    inside_.add(packet);
+  }
+  void outside(PacketBurst& packets) {
+    for (Packet* packet : packets) outside(packet);
+  }
+
+  void up(PacketBurst& packets) {
+    if (packets.empty()) return;
+    translate_up(worker_, packets);
+    take_outcomes();
+  }
+  void down(PacketBurst& packets) {
+    if (packets.empty()) return;
+    translate_down(worker_, packets);
+    take_outcomes();
+  }
+  void to_local(PacketBurst& packets) {
+    if (packets.empty()) return;
+    local(worker_, packets);
+    outside(packets);
+  }
+
+  // Errors made on the way out are about packets that were translated a moment ago: they go back the same way. Nothing
+  // is answered about an error, so this ends.
+  void finish() {
+    flush_all();
+    while (!errors_.empty()) {
+      PacketBurst errors = errors_, back;
+      errors_.clear();
+      for (Packet* error : errors) {
+        if (is_ours(worker_, ip_destination(*error)))
+          back.add(error);
+        else
+          outside(error);
+      }
+      down(back);
+      flush_all();
+    }
+  }
+
+  void take_outcomes() {
+    PacketBurst to_us;
+    for (const nat::Outcome& outcome : worker_.outcomes) {
+      Packet* packet = outcome.packet;
+      switch (outcome.action) {
+        case nat::Action::to_outside:
+          outside(packet);
+          break;
+        case nat::Action::to_inside:
+          inside(packet);
+          break;
+        case nat::Action::drop:
+          worker_.drop(packet, outcome.reason);
+          break;
+        case nat::Action::wait:
+          packet->drop_reason = outcome.reason;  // what to answer if the wait is in vain
+          to_slow(worker_, packet, ToSlow::name_wait, DropReason::name_wait_full);
+          break;
+        case nat::Action::handover:
+          packet->rss_worker = outcome.worker;
+          if (!worker_.out.handover[outcome.worker].add(packet)) worker_.drop(packet, DropReason::flow_handover_full);
+          break;
+        case nat::Action::not_ours:
+          if (to_us.full()) to_local(to_us);
+          to_us.add(packet);
+          break;
+      }
+    }
+    worker_.outcomes.clear();
+    to_local(to_us);
+  }
+
+ private:
+  void send(PacketBurst& packets) {
+    if (packets.empty()) return;
+    route(worker_, packets, errors_);
+    output(worker_, packets, errors_);
+  }
+  void flush_outside() {
+    PacketBurst packets = outside_;
+    outside_.clear();
+    send(packets);
+  }
+  void flush_inside() {
+    PacketBurst packets = inside_;
+    inside_.clear();
+    if (packets.empty()) return;
+    encap(worker_, packets);
+    send(packets);
+  }
+  void flush_all() {
+    flush_inside();
+    flush_outside();
+  }
+
+  Worker& worker_;
+  PacketBurst outside_;  // to be routed
+  PacketBurst inside_;   // to be sealed for packet->peer
+  PacketBurst errors_;
+};
+
+}  // namespace
+
+void process_rx(Worker& worker, PacketBurst& frames) {
+  Call call(worker);
+  Classified sorted;
+  classify(worker, frames, sorted);
+  if (!sorted.tunnel.empty()) {
+    tunnel_input(worker, sorted.tunnel);
+    if (!sorted.tunnel.empty()) decap(worker, sorted.tunnel);
+    call.up(sorted.tunnel);
+  }
+  call.down(sorted.lan);
+  call.to_local(sorted.local);
+  if (!sorted.neighbour.empty()) {
+    neighbour_input(worker, sorted.neighbour);
+    call.outside(sorted.neighbour);
+  }
+  call.finish();
+}
+
+void process_exception(Worker& worker, PacketBurst& frames) {
+  Call call(worker);
+  from_kernel(worker, frames);
+  call.outside(frames);
+  call.finish();
+}
+
+void process_handover(Worker& worker, PacketBurst& packets) {
+  Call call(worker);
+  PacketBurst up, down;
+  for (Packet* packet : packets) (has_flag(*packet, packet_flag::from_tunnel) ? up : down).add(packet);
+  call.up(up);
+  call.down(down);
+  call.finish();
+  packets.clear();
+}
+
+void process_injected(Worker& worker, PacketBurst& packets) {
+  Call call(worker);
+  PacketBurst from_peers, from_lan, frames;
+  for (Packet* packet : packets) {
+    switch (kind_of<ToWorker>(*packet)) {
+      case ToWorker::frame:
+        if (!worker.out.tx[packet->port].add(packet)) worker.drop(packet, DropReason::tx_full);
+        break;
+      case ToWorker::datagram:
+        if (const DropReason reason = push_outer(*worker.configuration, *packet, 0); reason != DropReason::none)
+          worker.drop(packet, reason);
+        else
+          call.outside(packet);
+        break;
+      case ToWorker::to_peer:
+        call.inside(packet);
+        break;
+      case ToWorker::to_peer_on_path:
+        set_flag(*packet, packet_flag::on_path);
+        call.inside(packet);
+        break;
+      case ToWorker::forward:
+        call.outside(packet);
+        break;
+      case ToWorker::from_lan:
+        if (is_ours(worker, ip_destination(*packet)))
+          from_lan.add(packet);
+        else
+          call.outside(packet);
+        break;
+      case ToWorker::from_peer:
+        from_peers.add(packet);
+        break;
+      case ToWorker::kernel:
+        frames.add(packet);
+        break;
+    }
+  }
+  packets.clear();
+  call.up(from_peers);
+  call.down(from_lan);
+  if (!frames.empty()) {
+    from_kernel(worker, frames);
+    call.outside(frames);
+  }
+  call.finish();
+}
+
+void end_of_loop(Worker& worker) {
+  if (worker.now.monotonic < worker.translator->poll_timeout()) return;
+  Call call(worker);
+  worker.translator->handle_timeout(worker.now, worker.outcomes);
+  call.take_outcomes();
+  call.finish();
+}
+
+}  // namespace penstock::gateway

@@ -1,0 +1,79 @@
+#include "dataplane/core/packet/ip_parse.h"
+#include "dataplane/core/stun/message.h"
+#include "dataplane/core/wireguard/messages.h"
+#include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/stages.h"
+#include "dataplane/gateway/wire.h"
+
+namespace penstock::gateway {
+namespace {
+
+enum class Kind : std::uint8_t { handshake, data, stun, wrong_length, unknown };
+
+Kind kind_of_datagram(Bytes payload) {
+  switch (wireguard::classify(payload)) {
+    case wireguard::MessageType::data:
+      return Kind::data;
+    case wireguard::MessageType::none:
+      break;
+    default:
+      return Kind::handshake;
+  }
+  if (wireguard::looks_like_wireguard(payload)) return Kind::wrong_length;
+  constexpr std::size_t kCookieOffset = 4;
+  const bool cookie = payload.size() >= stun::kHeaderSize &&
+                      reinterpret_cast<const be32*>(payload.data() + kCookieOffset)->host() == stun::kMagicCookie;
+  return cookie ? Kind::stun : Kind::unknown;
+}
+
+// UDP header off, `outer` filled. STUN is told apart before the header goes, since only its checksum is looked at: what
+// WireGuard sends authenticates itself.
+void input(Worker& worker, Packet* packet, PacketBurst& data) {
+  const IpAddress remote = ip_source(*packet);
+  const IpAddress us = ip_destination(*packet);
+  const std::uint8_t ecn = is_ip6(*packet) ? (packet->data[1] >> 4) & 3 : packet->data[1] & 3;
+  packet->pull(packet->l4_offset);
+  const auto* udp = reinterpret_cast<const UdpHeader*>(packet->data);  // classify has seen that it is there
+  const std::uint16_t length = udp->length.host();
+  if (length < sizeof(UdpHeader) || length > packet->length || udp->source_port.host() == 0)
+    return worker.drop(packet, DropReason::transport_malformed);
+  packet->truncate(length);
+  packet->outer.remote = {remote, udp->source_port.host()};
+  packet->outer.local = {us, worker.configuration->tunnel.listen_port};
+  packet->outer.relay = 0;
+  const Kind kind = kind_of_datagram(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)));
+  if (kind == Kind::stun) {
+    const bool unchecked = remote.is_v4() && udp->checksum == be16{};
+    if (!unchecked && !transport_checksum_ok(packet->bytes(), ip_protocol::udp, remote, us))
+      return worker.drop(packet, DropReason::udp_checksum_bad);
+  }
+  packet->pull(sizeof(UdpHeader));
+  switch (kind) {
+    case Kind::data:
+      packet->user = ecn;
+      return data.add(packet);
+    case Kind::handshake:
+      set_kind(*packet, ToSlow::handshake);
+      packet->rss_worker = worker.id;
+      if (!worker.out.handshake.add(packet)) worker.drop(packet, DropReason::handshake_ring_full);
+      return;
+    case Kind::stun:
+      if (!stun::looks_like_stun(packet->bytes())) return worker.drop(packet, DropReason::stun_malformed);
+      return to_slow(worker, packet, ToSlow::stun, DropReason::handshake_ring_full);
+    case Kind::wrong_length:
+      return worker.drop(packet, DropReason::wg_length);
+    case Kind::unknown:
+      return worker.drop(packet, DropReason::tunnel_port_unknown);
+  }
+}
+
+}  // namespace
+
+void tunnel_input(Worker& worker, PacketBurst& packets) {
+  worker.enter(Stage::tunnel_input, packets.size());
+  PacketBurst data;
+  for (Packet* packet : packets) input(worker, packet, data);
+  packets = data;
+}
+
+}  // namespace penstock::gateway

@@ -51,7 +51,8 @@ void classify_ip(Worker& worker, Packet* packet, Classified& out) {
   if (parse.reason != DropReason::none) return worker.drop(packet, parse.reason);
   if (!parse.view.v6() && !ipv4_header_checksum_ok(packet->bytes()))
     return worker.drop(packet, DropReason::ip_checksum_bad);
-  if (is_neighbour_discovery(*packet)) return out.neighbour.add(packet);  // also from ::, when an address is being checked
+  if (is_neighbour_discovery(*packet))
+    return out.neighbour.add(packet);  // also from ::, when an address is being checked
 
   const IpAddress source = ip_source(*packet);
   if (source_is_invalid(source) || configuration.ours.find(source) != nullptr)
@@ -91,7 +92,8 @@ void classify(Worker& worker, PacketBurst& frames, Classified& out) {
     const DropReason reason = strip_ethernet(*packet, worker.configuration->ports[packet->port], type);
     if (reason != DropReason::none) {
       worker.drop(packet, reason);
-    } else if (type == static_cast<std::uint16_t>(EtherType::ipv4) || type == static_cast<std::uint16_t>(EtherType::ipv6)) {
+    } else if (type == static_cast<std::uint16_t>(EtherType::ipv4) ||
+               type == static_cast<std::uint16_t>(EtherType::ipv6)) {
       classify_ip(worker, packet, out);
     } else if (type == static_cast<std::uint16_t>(EtherType::arp)) {
       clear_flag(*packet, packet_flag::ip6);

@@ -24,7 +24,7 @@ struct Probe {
   be16 path;             // the client's number of the path it was sent on
   be32 switch_sequence;  // higher than seen: this path is to be used from now on
   be64 id;
-  be64 sent_at;          // the client's clock; echoed
+  be64 sent_at;  // the client's clock; echoed
 };
 static_assert(sizeof(Probe) == 24 && alignof(Probe) == 1);
 

@@ -47,7 +47,8 @@ void find_sessions(Worker& worker, PacketBurst& packets, Opening& opening) {
 }
 
 // The accepted packets of one run of a session go into the window together. Leaves them, with `peer` set.
-void accept_run(Worker& worker, Session& session, PacketBurst& run, const std::uint64_t* counters, PacketBurst& accepted) {
+void accept_run(Worker& worker, Session& session, PacketBurst& run, const std::uint64_t* counters,
+                PacketBurst& accepted) {
   const std::uint64_t bits = session.window.accept_burst(counters, static_cast<unsigned>(run.size()));
   Packet* newest = nullptr;
   std::uint64_t bytes = 0;

@@ -96,8 +96,8 @@ DropReason push_outer(const Configuration& configuration, Packet& packet, std::u
   udp->length = be16::from_host(packet.length);
   udp->checksum = be16{};
   if (!four) {  // RFC 8200 §8.1 wants one; over IPv4 the message's own tag protects better than it would
-    const ChecksumSum sum = checksum_add(checksum_pseudo_header(source, remote.address, ip_protocol::udp, packet.length),
-                                         packet.bytes());
+    const ChecksumSum sum =
+        checksum_add(checksum_pseudo_header(source, remote.address, ip_protocol::udp, packet.length), packet.bytes());
     udp->checksum = checksum_finish(sum);
     if (udp->checksum == be16{}) udp->checksum = be16::from_host(0xffff);
   }
@@ -121,7 +121,8 @@ void encap(Worker& worker, PacketBurst& packets) {
   worker.aead->seal({sealing.jobs, sealing.packets.size()});
   for (std::size_t i = 0; i < sealing.packets.size(); ++i) {
     Packet* packet = sealing.packets[i];
-    if (const DropReason reason = push_outer(*worker.configuration, *packet, sealing.ecn[i]); reason != DropReason::none)
+    if (const DropReason reason = push_outer(*worker.configuration, *packet, sealing.ecn[i]);
+        reason != DropReason::none)
       worker.drop(packet, reason);
     else
       packets.add(packet);

@@ -27,8 +27,8 @@ void answer_arp(Worker& worker, Packet* packet) {
   if (!question) return worker.drop(packet, DropReason::neighbour_malformed);
   const bool asks = question->request && !question->sender.is_unspecified() && question->sender != question->target;
   if (!asks) return worker.drop(packet, DropReason::local_consumed);
-  write_arp(*packet, {false, question->target, kernel_link(*worker.configuration).mac, question->sender,
-                      question->sender_mac});
+  write_arp(*packet,
+            {false, question->target, kernel_link(*worker.configuration).mac, question->sender, question->sender_mac});
   send_to_kernel(worker, packet, EtherType::arp);
 }
 

@@ -7,7 +7,9 @@
 namespace penstock::gateway {
 namespace {
 
-bool is_ours(const Worker& worker, const IpAddress& address) { return worker.configuration->ours.find(address) != nullptr; }
+bool is_ours(const Worker& worker, const IpAddress& address) {
+  return worker.configuration->ours.find(address) != nullptr;
+}
 
 // The packets of one call of the graph between the stages. Bursts that fill up are sent on at once, the rest by
 // finish(). Order within a direction is kept.

@@ -36,7 +36,8 @@ bool build_icmp_error(const Configuration& configuration, const Packet& packet, 
   if (const Route* way = configuration.routes.lookup(to); way != nullptr) port = way->port;
   const IpAddress from = configuration.source_for(port, to);
   if (from.is_unspecified()) return false;
-  const std::size_t room = (four ? kMaximumV4 - sizeof(Ipv4Header) : kMaximumV6 - sizeof(Ipv6Header)) - sizeof(IcmpHeader);
+  const std::size_t room =
+      (four ? kMaximumV4 - sizeof(Ipv4Header) : kMaximumV6 - sizeof(Ipv6Header)) - sizeof(IcmpHeader);
   const auto quoted = static_cast<std::uint16_t>(std::min<std::size_t>(packet.length, room));
   if (!error.append(static_cast<std::uint16_t>(sizeof(IcmpHeader) + quoted))) return false;
   std::memset(error.data, 0, sizeof(IcmpHeader));
@@ -49,7 +50,8 @@ bool build_icmp_error(const Configuration& configuration, const Packet& packet, 
     icmp->type = what == Unreachable::too_big ? icmp6::packet_too_big : icmp6::unreachable;
     icmp->code = what == Unreachable::host ? 3 : 0;
   }
-  if (what == Unreachable::too_big) icmp->field2 = be16::from_host(mtu);  // both families: the last two of the four bytes
+  if (what == Unreachable::too_big)
+    icmp->field2 = be16::from_host(mtu);  // both families: the last two of the four bytes
   finish_icmp(error, 0, from, to);
   make_own(error);
   error.port = port;

@@ -1,5 +1,5 @@
-// ICMP errors that the gateway sends about packets it cannot route or deliver (RFC 792, RFC 1812 §4.3.2, RFC 4443 §2.4).
-// Errors about flows and filters are the translator's; these are about the next hop. Pure functions.
+// ICMP errors that the gateway sends about packets it cannot route or deliver (RFC 792, RFC 1812 §4.3.2, RFC 4443
+// §2.4). Errors about flows and filters are the translator's; these are about the next hop. Pure functions.
 #pragma once
 
 #include "dataplane/core/packet/packet.h"

@@ -63,8 +63,7 @@ void input_discovery(Worker& worker, Packet* packet, PacketBurst& to_route) {
   const auto message = parse_neighbour_discovery(*packet);
   if (!message) return worker.drop(packet, DropReason::neighbour_malformed);
   const Configuration& configuration = *worker.configuration;
-  if (configuration.ours.find(message->source) != nullptr)
-    return worker.drop(packet, DropReason::ip_source_invalid);
+  if (configuration.ours.find(message->source) != nullptr) return worker.drop(packet, DropReason::ip_source_invalid);
   const PortIndex port = packet->port;
   if (message->advertisement) {
     NeighbourView view;

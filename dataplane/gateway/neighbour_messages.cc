@@ -30,10 +30,12 @@ static_assert(sizeof(LinkLayerOption) == 8);
 
 constexpr IpAddress kAllNodes = IpAddress::v6({0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
 
-bool is_group(const MacAddress& mac) { return (mac[0] & 1) != 0; }
+bool is_group(const MacAddress& mac) {
+  return (mac[0] & 1) != 0;
+}
 
-// Empties the packet and opens `size` bytes. Every buffer that ever held an IPv6 header and a neighbour message has them;
-// a shorter one has tailroom (kMinTailroom).
+// Empties the packet and opens `size` bytes. Every buffer that ever held an IPv6 header and a neighbour message has
+// them; a shorter one has tailroom (kMinTailroom).
 bool reset(Packet& packet, std::uint16_t size) {
   packet.truncate(0);
   return packet.append(size);

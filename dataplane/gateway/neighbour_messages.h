@@ -28,7 +28,7 @@ struct NeighbourDiscovery {
   bool solicited = false;
   bool override_flag = false;
   bool router = false;
-  IpAddress source;       // of the packet; unspecified: duplicate address detection
+  IpAddress source;  // of the packet; unspecified: duplicate address detection
   IpAddress destination;
   IpAddress target;
   std::optional<MacAddress> link_layer;  // source (solicitation) or target (advertisement) link-layer address option

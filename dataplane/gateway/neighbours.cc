@@ -9,12 +9,12 @@ using std::chrono::seconds;
 
 // RFC 4861 §10, "node constants"; the same numbers serve ARP.
 constexpr Duration kRetransmit = seconds{1};
-constexpr Duration kReachable = seconds{30};      // times 0.5 to 1.5
+constexpr Duration kReachable = seconds{30};  // times 0.5 to 1.5
 constexpr Duration kDelayFirstProbe = seconds{5};
-constexpr std::uint8_t kMaxSolicitations = 3;     // MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT
+constexpr std::uint8_t kMaxSolicitations = 3;  // MAX_MULTICAST_SOLICIT, MAX_UNICAST_SOLICIT
 // Ours.
-constexpr Duration kFailed = seconds{3};          // how long the answer "unreachable" stands
-constexpr Duration kStaleLook = seconds{1};       // how soon a used stale entry is noticed
+constexpr Duration kFailed = seconds{3};     // how long the answer "unreachable" stands
+constexpr Duration kStaleLook = seconds{1};  // how soon a used stale entry is noticed
 constexpr Duration kForgetStale = seconds{600};
 constexpr MacAddress kBroadcast = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
@@ -138,7 +138,8 @@ void Neighbours::wait(Packet* packet, Instant now) {
   if (table_.find(packet->port, next_hop, view)) {
     if (view.state == NeighbourState::failed)
       return context_.refuse(packet, Unreachable::host, DropReason::neighbour_failed, now);
-    if (is_usable(view.state)) return context_.emit(packet, ToWorker::forward, packet->rss_worker);  // answered meanwhile
+    if (is_usable(view.state))
+      return context_.emit(packet, ToWorker::forward, packet->rss_worker);  // answered meanwhile
   } else {
     // A scan of a large subnet must not push out neighbours that answer.
     const bool room = incomplete_ * 4 < table_.capacity();

@@ -1,7 +1,8 @@
-// Address resolution and reachability of neighbours: ARP (RFC 826) and neighbour discovery with unreachability detection
-// (RFC 4861 §7), the writer of NeighbourTable. One state machine serves both families.
+// Address resolution and reachability of neighbours: ARP (RFC 826) and neighbour discovery with unreachability
+// detection (RFC 4861 §7), the writer of NeighbourTable. One state machine serves both families.
 //
-//     (none) --wait--> incomplete --answer--> reachable --30 s--> stale --used--> delay --5 s--> probe --no answer--> incomplete
+//     (none) --wait--> incomplete --answer--> reachable --30 s--> stale --used--> delay --5 s--> probe --no answer-->
+//     incomplete
 //                          `--3 unanswered--> failed --3 s--> (none)
 //
 // Packets that wait are bounded per neighbour and in all; when the neighbour does not answer, their senders get an ICMP

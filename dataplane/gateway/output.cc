@@ -64,9 +64,10 @@ void output(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   bool found = false;
   for (Packet* packet : packets) {
     const IpAddress destination = ip_destination(*packet);
-    const IpAddress& next_hop = packet->next_hop == 0 ? destination
-                                                      : Configuration::next_hop(
-                                                            configuration.routes.routes()[packet->next_hop - 1], destination);
+    const IpAddress& next_hop =
+        packet->next_hop == 0
+            ? destination
+            : Configuration::next_hop(configuration.routes.routes()[packet->next_hop - 1], destination);
     if (destination.is_v6() && is_multicast(destination)) {
       transmit(worker, packet, multicast_mac_of(destination));
       continue;

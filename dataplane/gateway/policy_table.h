@@ -27,7 +27,9 @@ class PolicyTable {
   }
 
   // The whole array, for the translator. Valid as long as the table.
-  [[nodiscard]] std::span<const std::atomic<const policy::PeerPolicy*>> view() const { return {policies_.get(), size_}; }
+  [[nodiscard]] std::span<const std::atomic<const policy::PeerPolicy*>> view() const {
+    return {policies_.get(), size_};
+  }
 
   // `policy` may be nullptr (the peer is gone). Returns what stood there, for the caller to free after a grace period.
   // Precondition: peer < size().

@@ -38,8 +38,8 @@ struct SlowContext {
   }
   // An empty packet marked as our own; nullptr (counted) when the pool is empty.
   Packet* allocate();
-  // Drops `packet` and answers its sender with an ICMP error, where one may be sent. `packet` is one from the LAN's side
-  // of the translation: its sender is found through its flow.
+  // Drops `packet` and answers its sender with an ICMP error, where one may be sent. `packet` is one from the LAN's
+  // side of the translation: its sender is found through its flow.
   void refuse(Packet* packet, Unreachable what, DropReason reason, Instant now);
 };
 

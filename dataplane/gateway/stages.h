@@ -56,7 +56,8 @@ void to_kernel(Worker& worker, Packet* packet, DropReason reason);
 // Frames from the kernel: ARP and ND are answered, IP packets are left, to be routed.
 void from_kernel(Worker& worker, PacketBurst& frames);
 
-// Puts UDP and IP headers of the tunnel's port in front of `packet`, towards packet->outer.remote, with DF (protocol.md).
+// Puts UDP and IP headers of the tunnel's port in front of `packet`, towards packet->outer.remote, with DF
+// (protocol.md).
 DropReason push_outer(const Configuration& configuration, Packet& packet, std::uint8_t ecn);
 
 // To the slow thread, or dropped with `reason` when its list is full.
@@ -68,8 +69,8 @@ void send_note(Worker& worker, const wireguard::Session& session, wireguard::Not
 // A copy of `packet` from data on, with its port, peer and outer; nullptr when there is no buffer.
 Packet* copy_of(Worker& worker, const Packet& packet);
 
-// An ICMP error about `packet` towards its source, or nullptr (none may be sent, limit reached, no buffer). `mtu` only for
-// Packet Too Big. The caller still owns `packet`.
+// An ICMP error about `packet` towards its source, or nullptr (none may be sent, limit reached, no buffer). `mtu` only
+// for Packet Too Big. The caller still owns `packet`.
 Packet* icmp_error_about(Worker& worker, const Packet& packet, Unreachable what, std::uint16_t mtu = 0);
 
 }  // namespace penstock::gateway

@@ -39,7 +39,8 @@ bool push_ip(Packet& packet, const IpFields& fields) {
 }
 
 bool push_ethernet(Packet& packet, const PortConfiguration& port, const MacAddress& destination, EtherType type) {
-  const std::uint16_t size = static_cast<std::uint16_t>(sizeof(EthernetHeader) + (port.vlan != 0 ? sizeof(VlanTag) : 0));
+  const std::uint16_t size =
+      static_cast<std::uint16_t>(sizeof(EthernetHeader) + (port.vlan != 0 ? sizeof(VlanTag) : 0));
   if (!packet.push(size)) return false;
   auto* header = reinterpret_cast<EthernetHeader*>(packet.data);
   header->destination = destination;

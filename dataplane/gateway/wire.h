@@ -18,7 +18,7 @@ struct IpFields {
   IpAddress destination;  // of the same family
   std::uint8_t protocol = 0;
   std::uint8_t hop_limit = kOwnHopLimit;
-  std::uint8_t tos = 0;  // or traffic class
+  std::uint8_t tos = 0;              // or traffic class
   std::uint16_t identification = 0;  // IPv4
   bool dont_fragment = true;         // IPv4
 };
@@ -39,8 +39,12 @@ void finish_icmp(Packet& packet, std::uint16_t offset, const IpAddress& source, 
 [[nodiscard]] IpAddress ip_source(const Packet& packet);
 [[nodiscard]] IpAddress ip_destination(const Packet& packet);
 
-[[nodiscard]] inline bool is_ip6(const Packet& packet) { return (packet.flags & packet_flag::ip6) != 0; }
-[[nodiscard]] inline bool has_flag(const Packet& packet, std::uint8_t flag) { return (packet.flags & flag) != 0; }
+[[nodiscard]] inline bool is_ip6(const Packet& packet) {
+  return (packet.flags & packet_flag::ip6) != 0;
+}
+[[nodiscard]] inline bool has_flag(const Packet& packet, std::uint8_t flag) {
+  return (packet.flags & flag) != 0;
+}
 inline void set_flag(Packet& packet, std::uint8_t flag) {
   packet.flags = static_cast<std::uint8_t>(packet.flags | flag);
 }

@@ -124,8 +124,8 @@ struct Worker {
   WorkerCounters counters;
   Outputs out;
 
-  nat::Outcomes outcomes;                       // of the translator, until the graph has dealt with them
-  TokenBucket error_limit{100, 50};             // ICMP errors about the next hop
+  nat::Outcomes outcomes;            // of the translator, until the graph has dealt with them
+  TokenBucket error_limit{100, 50};  // ICMP errors about the next hop
 
   // The one way for a packet not to go on.
   void drop(Packet* packet, DropReason reason) {

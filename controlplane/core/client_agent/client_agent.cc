@@ -1,0 +1,413 @@
+#include "controlplane/core/client_agent/client_agent.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "controlplane/core/client_agent/agent_impl.h"
+
+namespace penstock::client {
+namespace {
+
+constexpr std::size_t kSpareBuffers = 256;
+constexpr std::size_t kMaxLogLines = 1000;
+
+wireguard::DeviceConfig device_config(const ClientAgentConfig& config) {
+  wireguard::DeviceConfig out;
+  out.private_key = config.private_key;
+  out.max_peers = 256;
+  out.mtu = config.mtu;
+  out.last_timestamp = config.last_timestamp;
+  out.aead = config.aead;
+  return out;
+}
+
+IpAddress sentinel(const dns::StubResolverConfig& config, bool v6) {
+  for (const IpAddress& address : config.sentinels)
+    if (address.is_v6() == v6) return address;
+  return {};
+}
+
+}  // namespace
+
+ClientAgent::Impl::Impl(ClientAgentConfig agent_config, Random& source)
+    : config(std::move(agent_config)),
+      random(source),
+      names(std::make_unique<dns::NameMap>(config.names, source)),
+      resolver(std::make_unique<dns::StubResolver>(config.resolver, *names, source)),
+      device(device_config(config), source),
+      connectivity(config.paths, source) {
+  interface.mtu = config.mtu;
+  interface.resolver_v4 = sentinel(config.resolver, false);
+  interface.resolver_v6 = sentinel(config.resolver, true);
+  seen_timestamp = device.last_timestamp();
+  interface_changed();
+}
+
+ClientAgent::ClientAgent(ClientAgentConfig config, Random& random)
+    : impl_(std::make_unique<Impl>(std::move(config), random)) {}
+ClientAgent::~ClientAgent() = default;
+
+void ClientAgent::use_static_gateway(const StaticGateway& gateway, Now now) {
+  Impl& d = *impl_;
+  wireguard::PeerConfig peer;
+  peer.public_key = gateway.public_key;
+  peer.preshared_key = gateway.preshared_key;
+  peer.persistent_keepalive_s = kPersistentKeepalive;
+  peer.endpoints = gateway.endpoints;
+  const auto added = d.device.add_peer(peer, now);
+  if (added.error != wireguard::PeerError::none) return d.log_warning("gateway: " + std::string(text_of(added.error)));
+  auto link = std::make_unique<Link>(std::string(kStaticGateway), d.random);
+  link->managed = false;
+  link->peer = added.peer;
+  link->config = peer;
+  d.link_of_peer.resize(added.peer + 1);
+  d.link_of_peer[added.peer] = link.get();
+  d.links[link->gateway] = std::move(link);
+  d.is_static = d.ever_welcomed = true;
+  d.interface.tunnel_v4 = gateway.tunnel_v4;
+  d.interface.tunnel_v6 = gateway.tunnel_v6;
+  for (const Resource& resource : gateway.resources) d.resources.upsert(resource);
+  d.resources_changed(now);
+  d.settle(now);
+}
+
+void ClientAgent::handle_local_addresses(std::span<const Endpoint> sockets, std::span<const Endpoint> hosts, Now now) {
+  Impl& d = *impl_;
+  d.connectivity.handle_local_addresses(sockets, hosts, now);
+  d.resolver->handle_network_change(now);
+  d.settle(now);
+}
+
+void ClientAgent::handle_packets(std::span<const Bytes> packets, Now now) {
+  Impl& d = *impl_;
+  for (const Bytes packet : packets) d.handle_packet(packet, now);
+  d.settle(now);
+}
+
+Bytes ClientAgent::handle_query(Bytes message, const dns::Client& client, Now now) {
+  Impl& d = *impl_;
+  const Bytes answer = d.resolver->handle_query(message, client, now);
+  if (!answer.empty()) return answer;  // nothing else has happened
+  d.settle(now);
+  return {};
+}
+
+void ClientAgent::handle_upstream(std::uint64_t exchange, const Endpoint& from, Bytes message, Now now) {
+  impl_->resolver->handle_upstream(exchange, from, message, now);
+  impl_->settle(now);
+}
+
+void ClientAgent::handle_upstream_failed(std::uint64_t exchange, Now now) {
+  impl_->resolver->handle_upstream_failed(exchange, now);
+  impl_->settle(now);
+}
+
+void ClientAgent::set_upstreams(std::vector<Endpoint> upstreams, Now now) {
+  impl_->resolver->set_upstreams(std::move(upstreams), now);
+  impl_->settle(now);
+}
+
+dns::NameMap& ClientAgent::names() {
+  return *impl_->names;
+}
+const dns::StubResolver& ClientAgent::resolver() const {
+  return *impl_->resolver;
+}
+
+// ---- settling -------------------------------------------------------------------------------------------------------
+
+void ClientAgent::Impl::settle(Now now) {
+  // Each part's output may be another's input; a few rounds suffice, and the bound keeps a mistake from spinning.
+  for (int round = 0; round < 8; ++round) {
+    flush_batch(now);
+    settle_resolver(now);
+    settle_device(now);
+    const bool moved = settle_paths(now);
+    flush_batch(now);
+    if (!moved && batch.link == nullptr) break;
+  }
+  send_requests(now);
+  while (const auto released = names->poll_released()) {
+    // Its addresses may stand for another name one day: nothing remembers this one.
+    changed();
+    for (const auto& [id, state] : states) {
+      const auto target = state->targets.find(released->name);
+      if (target == state->targets.end()) continue;
+      reject_waiting(*target->second, Undeliverable::unreachable, DropReason::name_unknown, now);
+      state->targets.erase(target);
+    }
+  }
+}
+
+void ClientAgent::Impl::settle_device(Now now) {
+  while (const auto what = device.poll_event()) {
+    Link* link = link_by_peer(what->peer);
+    if (link == nullptr) continue;
+    switch (what->type) {
+      case wireguard::EventType::session_up:
+        log_info("tunnel to gateway " + link->gateway + " is up (" + what->path.to_string() + ")");
+        session_up(*link, what->path, now);
+        break;
+      case wireguard::EventType::session_renewed:
+        if (link->managed) connectivity.note_received(link->peer, what->path, false, now);
+        if (link->silent) link_alive(*link, now);
+        break;
+      case wireguard::EventType::session_down:
+        session_down(*link, now);
+        break;
+      case wireguard::EventType::handshake_failed:
+        log_warning("gateway " + link->gateway + " does not answer");
+        link_lost(*link, now);
+        break;
+      case wireguard::EventType::endpoint_changed:
+        break;
+    }
+  }
+  if (device.last_timestamp() != seen_timestamp) {
+    seen_timestamp = device.last_timestamp();
+    event(AgentEvent::timestamp_used);
+  }
+  while (auto datagram = device.poll_output()) {
+    if (datagram->path.relay != 0) {
+      auto wrapped = connectivity.wrap(datagram->path, datagram->bytes);
+      if (!wrapped) {
+        drop(DropReason::wg_no_endpoint);
+        continue;
+      }
+      const std::size_t size = wrapped->bytes.size();
+      datagrams.push_back({std::move(wrapped->bytes), 0, size, wrapped->local, wrapped->remote});
+      continue;
+    }
+    const std::size_t size = datagram->bytes.size();
+    datagrams.push_back({std::move(datagram->bytes), 0, size, datagram->path.local, datagram->path.remote});
+  }
+}
+
+void ClientAgent::Impl::drain_transmits() {
+  while (auto transmit = connectivity.poll_transmit()) {
+    const std::size_t size = transmit->bytes.size();
+    datagrams.push_back({std::move(transmit->bytes), 0, size, transmit->local, transmit->remote});
+  }
+}
+
+bool ClientAgent::Impl::settle_paths(Now now) {
+  using Kind = paths::Event::Kind;
+  drain_transmits();
+  bool moved = false;
+  while (auto what = connectivity.poll_event()) {
+    moved = true;
+    Link* link = link_by_peer(what->gateway);
+    switch (what->kind) {
+      case Kind::candidates_changed:
+        send_candidates(now);
+        continue;
+      case Kind::relay_refused:
+        // Fresh credentials come with the next Welcome.
+        log_warning("a relay refuses our credentials");
+        event(AgentEvent::portal_suspect);
+        continue;
+      default:
+        break;
+    }
+    if (link == nullptr) continue;
+    switch (what->kind) {
+      case Kind::send_probe:
+        send_inner(*link, what->probe, &what->path, now);
+        break;
+      case Kind::path_changed:
+        log_info("gateway " + link->gateway + ": path is now " + what->path.to_string());
+        device.set_endpoint(link->peer, what->path, now);
+        if (link->silent) link_alive(*link, now);
+        break;
+      case Kind::handshake_paths:
+        device.set_handshake_paths(link->peer, connectivity.handshake_paths(link->peer));
+        if (!link->session && link->retry_at != kNever) device.want_session(link->peer, now);
+        break;
+      case Kind::stalled:
+        device.want_session(link->peer, now);
+        event(AgentEvent::portal_suspect);
+        break;
+      case Kind::unreachable:
+        log_warning("gateway " + link->gateway + " cannot be reached over any path");
+        link->silent = true;
+        link_lost(*link, now);
+        break;
+      case Kind::candidates_changed:
+      case Kind::relay_refused:
+        break;
+    }
+    drain_transmits();
+  }
+  return moved;
+}
+
+void ClientAgent::Impl::settle_resolver(Now now) {
+  while (auto output = resolver->poll_output()) {
+    if (auto* query = std::get_if<dns::GatewayQuery>(&*output)) {
+      if (resources.find(query->resource) == nullptr) {
+        resolver->handle_gateway_failed(query->id, now);
+        continue;
+      }
+      ResourceState& state = state_of(query->resource);
+      if (state.queries.size() >= kMaxWaitingQueries) {
+        resolver->handle_gateway_failed(query->id, now);
+        continue;
+      }
+      state.queries.push_back(std::move(*query));
+      serve(state, now);
+    } else if (auto* answer = std::get_if<dns::Answer>(&*output)) {
+      dns_outputs.emplace_back(std::move(*answer));
+    } else if (auto* send = std::get_if<dns::UpstreamSend>(&*output)) {
+      dns_outputs.emplace_back(std::move(*send));
+    } else if (auto* close = std::get_if<dns::UpstreamClose>(&*output)) {
+      dns_outputs.emplace_back(*close);
+    }
+  }
+}
+
+// ---- time -----------------------------------------------------------------------------------------------------------
+
+paths::Deadline ClientAgent::poll_timeout(Now now) const {
+  return impl_->next_deadline(now);
+}
+
+paths::Deadline ClientAgent::Impl::next_deadline(Now now) const {
+  paths::Deadline out;
+  const auto device_deadline = device.poll_timeout();
+  out.merge(device_deadline.at, wireguard::text_of(device_deadline.why));
+  out.merge(connectivity.poll_timeout());
+  const auto resolver_deadline = resolver->poll_timeout();
+  out.merge(resolver_deadline.at, resolver_deadline.why);
+  for (const auto& [id, state] : states) {
+    out.merge(state->access.next_deadline(now, portal_ready), "authorisation");
+    if (!portal_up && state->anything_waits() && !state->access.usable(now.wall))
+      out.merge(portal_down_since + kPortalGrace, "portal away");
+    for (const Target* target : state->waiting) out.merge(target->queue.oldest() + kQueueAge, "waiting packets");
+  }
+  for (const auto& [gateway, link] : links) {
+    out.merge(link->retry_at, "gateway silent");
+    out.merge(link->control.next_deadline(), "in-tunnel request");
+  }
+  if (!states.empty()) out.merge(next_sweep, "sweep");
+  return out;
+}
+
+void ClientAgent::handle_timeout(Now now) {
+  Impl& d = *impl_;
+  if (d.device.poll_timeout().at <= now.monotonic) d.device.handle_timeout(now);
+  if (d.connectivity.poll_timeout().at <= now.monotonic) d.connectivity.handle_timeout(now);
+  if (d.resolver->poll_timeout().at <= now.monotonic) d.resolver->handle_timeout(now);
+  for (const auto& [gateway, link] : d.links) {
+    d.handle_link_timeout(*link, now);
+    link->control.handle_timeout(now.monotonic);
+    d.send_control(*link, now);
+    while (const auto key = link->control.poll_given_up()) d.handle_given_up(*link, *key, now);
+  }
+  for (const auto& [id, state] : d.states) {
+    state->access.handle_timeout(now);
+    const std::vector<Target*> waiting(state->waiting.begin(), state->waiting.end());
+    for (Target* target : waiting)
+      if (target->queue.oldest() + kQueueAge <= now.monotonic)
+        d.reject_waiting(*target, Undeliverable::unreachable, DropReason::gateway_unreachable, now);
+    d.serve(*state, now);
+  }
+  if (now.monotonic >= d.next_sweep) d.sweep(now);
+  d.settle(now);
+}
+
+// Targets that nobody has used for long; the next packet makes them anew.
+void ClientAgent::Impl::sweep(Now now) {
+  next_sweep = now.monotonic + kSweep;
+  for (const auto& [id, state] : states) {
+    std::erase_if(state->targets, [&](const auto& entry) {
+      const Target& target = *entry.second;
+      const bool idle = target.queue.empty() && target.used_at + kTargetIdle < now.monotonic;
+      if (idle) changed();
+      return idle;
+    });
+  }
+}
+
+void ClientAgent::close(Now now) {
+  Impl& d = *impl_;
+  for (const auto& [gateway, link] : d.links) {
+    if (!link->managed || !link->session) continue;
+    v1::Control message;
+    message.mutable_goodbye()->set_reason("client ends");
+    link->control.request("goodbye", std::move(message), now.monotonic, std::chrono::seconds{1});
+    d.send_control(*link, now);
+  }
+  d.connectivity.close(now);
+  d.settle(now);
+}
+
+// ---- outputs --------------------------------------------------------------------------------------------------------
+
+namespace {
+
+template <typename Item>
+std::optional<Item> pop(std::deque<Item>& queue) {
+  if (queue.empty()) return std::nullopt;
+  std::optional<Item> out(std::move(queue.front()));
+  queue.pop_front();
+  return out;
+}
+
+}  // namespace
+
+std::optional<OutDatagram> ClientAgent::poll_datagram() {
+  return pop(impl_->datagrams);
+}
+std::optional<std::vector<std::uint8_t>> ClientAgent::poll_packet() {
+  return pop(impl_->packets);
+}
+std::optional<v1::ClientToPortal> ClientAgent::poll_portal() {
+  return pop(impl_->to_portal);
+}
+std::optional<DnsOutput> ClientAgent::poll_dns() {
+  return pop(impl_->dns_outputs);
+}
+std::optional<AgentEvent> ClientAgent::poll_event() {
+  return pop(impl_->events);
+}
+std::optional<LogLine> ClientAgent::poll_log() {
+  return pop(impl_->log_lines);
+}
+
+void ClientAgent::recycle(std::vector<std::uint8_t> buffer) {
+  if (impl_->spare.size() < kSpareBuffers) impl_->spare.push_back(std::move(buffer));
+}
+
+std::vector<std::uint8_t> ClientAgent::Impl::take_buffer(std::size_t size) {
+  if (spare.empty()) return std::vector<std::uint8_t>(size);
+  std::vector<std::uint8_t> out = std::move(spare.back());
+  spare.pop_back();
+  out.resize(size);
+  return out;
+}
+
+void ClientAgent::Impl::log(LogLine::Level level, std::string text) {
+  if (log_lines.size() < kMaxLogLines) log_lines.push_back({level, std::move(text)});
+}
+
+void ClientAgent::Impl::event(AgentEvent what) {
+  if (std::find(events.begin(), events.end(), what) == events.end()) events.push_back(what);
+}
+
+InterfaceState ClientAgent::interface() const {
+  return impl_->interface;
+}
+std::vector<IpAddress> ClientAgent::portal_upstreams() const {
+  return impl_->portal_upstreams;
+}
+const wireguard::Timestamp& ClientAgent::last_timestamp() const {
+  return impl_->device.last_timestamp();
+}
+std::uint64_t ClientAgent::drops(DropReason reason) const {
+  return impl_->drops[static_cast<std::size_t>(reason)];
+}
+bool ClientAgent::welcomed() const {
+  return impl_->ever_welcomed;
+}
+
+}  // namespace penstock::client

@@ -1,0 +1,172 @@
+// From a tunnel socket to the TUN device: what came, from which gateway, and whether that gateway may send it.
+#include <algorithm>
+#include <utility>
+
+#include "controlplane/core/client_agent/agent_impl.h"
+#include "controlplane/core/client_agent/candidates.h"
+#include "dataplane/core/packet/ip_parse.h"
+#include "dataplane/core/wireguard/messages.h"
+#include "dataplane/core/wireguard/probe.h"
+
+namespace penstock::client {
+
+void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now now) {
+  Impl& d = *impl_;
+  std::vector<wireguard::Inbound> burst;
+  burst.reserve(datagrams.size());
+  const auto open_burst = [&] {
+    if (burst.empty()) return;
+    d.device.open(burst, now);
+    for (const wireguard::Inbound& in : burst) {
+      Link* link = d.link_by_peer(in.peer);
+      if (in.reason != DropReason::none) d.drop(in.reason);
+      if (link == nullptr) continue;
+      if (in.reason == DropReason::wg_keepalive && link->managed)
+        d.connectivity.note_received(link->peer, in.from, false, now);
+      if (in.reason == DropReason::none) d.handle_inner(*link, in.inner, in.from, now);
+    }
+    burst.clear();
+  };
+  for (const InDatagram& datagram : datagrams) {
+    const auto incoming = d.connectivity.handle_datagram(datagram.bytes, datagram.local, datagram.remote, now);
+    if (incoming.reason != DropReason::none) {
+      d.drop(incoming.reason);
+      continue;
+    }
+    if (wireguard::classify(incoming.wireguard) == wireguard::MessageType::data) {
+      wireguard::Inbound in;
+      in.datagram = incoming.wireguard;
+      in.from = incoming.path;
+      burst.push_back(in);
+      continue;
+    }
+    // A handshake message may change what the data behind it meets.
+    open_burst();
+    const DropReason reason = d.device.handle_handshake(incoming.wireguard, incoming.path, now);
+    if (reason != DropReason::none) d.drop(reason);
+    d.settle_device(now);
+  }
+  open_burst();
+  d.settle(now);
+}
+
+void ClientAgent::Impl::handle_inner(Link& link, MutableBytes inner, const Path& from, Now now) {
+  if (wireguard::is_control_packet(inner)) return handle_control(link, inner, from, now);
+  if (link.managed) connectivity.note_received(link.peer, from, true, now);
+  const auto info = parse_inner(inner);
+  if (!info) return drop(DropReason::inner_malformed);
+  const Bytes packet = Bytes{inner}.first(info->length);
+  // Exactly our tunnel addresses: so nothing out of a tunnel reaches the stub resolver or another service here.
+  if (info->destination != (info->is_v6() ? interface.tunnel_v6 : interface.tunnel_v4))
+    return drop(DropReason::inner_destination_invalid);
+  if (!source_allowed(link, *info, packet)) return drop(DropReason::inner_source_not_allowed);
+  std::vector<std::uint8_t> buffer = take_buffer(packet.size());
+  std::copy(packet.begin(), packet.end(), buffer.begin());
+  packets.push_back(std::move(buffer));
+}
+
+bool ClientAgent::Impl::address_behind(const Link& link, const IpAddress& address) {
+  SourceEntry& entry = sources[hash_value(address) % sources.size()];
+  if (entry.revision == revision && entry.link == &link && entry.source == address) return true;
+  const auto granted = [&](const std::string& resource) {
+    const auto state = states.find(resource);
+    return state != states.end() && link.resources.contains(state->second.get());
+  };
+  bool allowed = false;
+  const std::string* name = names->find(address);
+  if (name != nullptr) {
+    for (const std::string& resource : resolver->resources_of(*name)) allowed = allowed || granted(resource);
+  } else if (names->use_of(address) == dns::AddressUse::outside) {
+    allowed = resources.any_with(address, [&](const Resource& resource) { return granted(resource.id); });
+  }
+  if (allowed) entry = {address, &link, revision};
+  return allowed;
+}
+
+bool ClientAgent::Impl::source_allowed(const Link& link, const InnerPacket& info, Bytes inner) {
+  if (address_behind(link, info.source)) return true;
+  // A router on the way behind the gateway may report an error about a packet of ours from an address of its own.
+  if (!info.icmp_error) return false;
+  const Bytes quoted = inner.subspan(std::min<std::size_t>(std::size_t{info.l4_offset} + 8, inner.size()));
+  const IpParse parsed = parse_ip(quoted, ParseMode::quoted);
+  if (parsed.reason != DropReason::none) return false;
+  return ip_source(quoted, parsed.view) == info.destination &&
+         address_behind(link, ip_destination(quoted, parsed.view));
+}
+
+void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from, Now now) {
+  if (!link.managed) return drop(DropReason::control_not_allowed);
+  connectivity.note_received(link.peer, from, false, now);
+  const auto packet = wireguard::parse_control(inner);
+  if (!packet || packet->direction != wireguard::ControlDirection::to_client)
+    return drop(DropReason::control_malformed);
+  switch (packet->type) {
+    case wireguard::ControlType::probe_reply: {
+      const DropReason reason = connectivity.handle_probe_reply(link.peer, packet->payload, from, now);
+      if (reason != DropReason::none) drop(reason);
+      return;
+    }
+    case wireguard::ControlType::probe:
+      return drop(DropReason::control_not_allowed);  // gateways answer probes, they do not send them
+    case wireguard::ControlType::message:
+      break;
+  }
+  auto received = link.control.handle_payload(packet->payload.subspan(1), now.monotonic);
+  if (const auto* reason = std::get_if<DropReason>(&received)) return drop(*reason);
+  if (const auto* reply = std::get_if<ControlChannel::Reply>(&received)) return handle_control_reply(link, *reply, now);
+  const v1::Control& request = std::get<ControlChannel::Request>(received).message;
+  v1::Control answer;
+  answer.mutable_acknowledge();
+  switch (request.body_case()) {
+    case v1::Control::kNameStatus:
+      handle_name_status(link, request.name_status(), now);
+      break;
+    case v1::Control::kCandidates:
+      connectivity.handle_remote_candidates(link.peer, read_candidates(request.candidates().candidates()), now);
+      break;
+    case v1::Control::kGoodbye:
+      // The tunnel may go on; what waits asks for another gateway.
+      log_info("gateway " + link.gateway + " says goodbye: " + request.goodbye().reason());
+      link_lost(link, now);
+      break;
+    default:
+      return drop(DropReason::local_consumed);  // not known to this version: ignored
+  }
+  link.control.reply(request.id(), std::move(answer));
+  send_control(link, now);
+}
+
+void ClientAgent::Impl::handle_name_status(Link& link, const v1::NameStatus& status, Now now) {
+  const auto state = states.find(status.resource());
+  if (state == states.end() || !link.resources.contains(state->second.get())) return;
+  const auto found = state->second->targets.find(status.name());
+  if (found == state->second->targets.end()) return;
+  Target& target = *found->second;
+  target.announced = &link;
+  // A bounded time in which packets are refused without asking; then the next one asks again.
+  const auto ttl = std::chrono::seconds{std::clamp<std::uint32_t>(status.ttl_seconds(), 1, 10)};
+  switch (status.state()) {
+    case v1::NameStatus::STATE_ACTIVE:
+    case v1::NameStatus::STATE_RESOLVING:  // the gateway holds packets until it knows
+      target.status = Target::Name::active;
+      target.status_until = kNever;
+      if (status.state() == v1::NameStatus::STATE_ACTIVE) resolver->set_name_found(target.name);
+      flush(target, now);
+      return;
+    case v1::NameStatus::STATE_NO_SUCH_NAME:
+      target.status = Target::Name::missing;
+      target.status_until = now.monotonic + ttl;
+      resolver->set_name_missing(target.name, static_cast<std::uint32_t>(ttl.count()), now);
+      return reject_waiting(target, Undeliverable::unreachable, DropReason::name_no_address, now);
+    case v1::NameStatus::STATE_FORBIDDEN:
+      target.status = Target::Name::forbidden;
+      target.status_until = now.monotonic + ttl;
+      return reject_waiting(target, Undeliverable::prohibited, DropReason::policy_forbidden_destination, now);
+    default:
+      target.status = Target::Name::failed;
+      target.status_until = now.monotonic + kNameFailedRetry;
+      return reject_waiting(target, Undeliverable::unreachable, DropReason::name_wait_timeout, now);
+  }
+}
+
+}  // namespace penstock::client

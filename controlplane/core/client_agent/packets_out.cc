@@ -1,0 +1,237 @@
+// From an application's packet to the tunnel: which target it is for, and whether it goes, waits or is refused.
+#include <algorithm>
+#include <utility>
+
+#include "controlplane/core/client_agent/agent_impl.h"
+#include "dataplane/core/wireguard/messages.h"
+
+namespace penstock::client {
+namespace {
+
+// Room in front of an inner packet: TURN's envelope and WireGuard's header; behind it: padding and tag.
+constexpr std::size_t kFront = 48 + wireguard::kDataHeaderSize;
+constexpr std::size_t kBack = wireguard::kPaddingMultiple - 1 + wireguard::kTagSize + 4;  // + TURN's padding
+
+std::uint32_t flow_key(const InnerPacket& info) {
+  const std::uint32_t kind = info.icmp_error ? 2 : info.icmp_echo ? 1 : 0;
+  return std::uint32_t{info.protocol} << 24 | kind << 16 | info.destination_port;
+}
+
+std::size_t mix(std::size_t hash, std::uint32_t with) {
+  hash ^= with + 0x9e3779b97f4a7c15ULL + (hash << 6) + (hash >> 2);
+  return hash ^ (hash >> 29);
+}
+
+}  // namespace
+
+void ClientAgent::Impl::handle_packet(Bytes packet, Now now) {
+  const auto info = parse_inner(packet);
+  if (!info) return drop(DropReason::inner_malformed);
+  packet = packet.first(info->length);
+  // Every TUN device sees neighbour discovery, mDNS and the like; none of it is for a gateway.
+  if (is_link_scoped(info->destination)) return drop(DropReason::multicast_not_forwarded);
+  if (info->source != (info->is_v6() ? interface.tunnel_v6 : interface.tunnel_v4))
+    return drop(DropReason::inner_source_not_allowed);
+  if (packet.size() > config.mtu) return reject(*info, packet, Undeliverable::too_big, DropReason::too_big, now);
+
+  Target* target = target_of(*info, packet, now);
+  if (target == nullptr) return;
+  target->used_at = now.monotonic;
+  if (!can_send(*target, now) || !target->queue.empty()) return enqueue(*target, *info, packet, now);
+  add_to_batch(*target->state->link, target, packet, now);
+}
+
+Target* ClientAgent::Impl::target_of(const InnerPacket& info, Bytes packet, Now now) {
+  const std::size_t address_hash = hash_value(info.destination);
+  FragmentEntry& fragment = fragments[mix(address_hash, info.fragment_id) % fragments.size()];
+  if (info.later_fragment && fragment.revision == revision && fragment.id == info.fragment_id &&
+      fragment.source == info.source && fragment.destination == info.destination)
+    return fragment.target;
+
+  const std::uint32_t key = flow_key(info);
+  FlowEntry& entry = flows[mix(address_hash, key) % flows.size()];
+  Target* target = nullptr;
+  if (!info.later_fragment && entry.revision == revision && entry.key == key && entry.destination == info.destination &&
+      now.monotonic < entry.until) {
+    target = entry.target;
+  } else {
+    const Classified found = classify(info, now);
+    if (found.target == nullptr) {
+      reject(info, packet, found.why, found.reason, now);
+      return nullptr;
+    }
+    target = found.target;
+    if (!info.later_fragment) entry = {info.destination, key, revision, now.monotonic + kFlowCacheAge, target};
+  }
+  if (info.fragment && !info.later_fragment)
+    fragment = {info.source, info.destination, info.fragment_id, revision, target};
+  return target;
+}
+
+ClientAgent::Impl::Classified ClientAgent::Impl::classify(const InnerPacket& info, Now now) {
+  Classified out;
+  ResourceSet::Choice choice;
+  std::string name;
+  switch (names->use_of(info.destination)) {
+    case dns::AddressUse::excluded:
+    case dns::AddressUse::unassigned:
+      // Never another Resource's, though a wide CIDR may contain the pool: the address stood for a name once.
+      out.why = Undeliverable::unreachable;
+      out.reason = DropReason::name_unknown;
+      return out;
+    case dns::AddressUse::assigned:
+      name = *names->find(info.destination);
+      names->touch(info.destination, now.wall);
+      choice = resources.choose_by_name(resolver->resources_of(name), info);
+      break;
+    case dns::AddressUse::outside:
+      choice = resources.choose_by_address(info);
+      break;
+  }
+  if (choice.resource == nullptr) {
+    out.why = Undeliverable::prohibited;
+    out.reason = choice.matched ? DropReason::policy_filtered : DropReason::policy_no_resource;
+    return out;
+  }
+  out.target = &target_in(state_of(choice.resource->id), name);
+  return out;
+}
+
+bool ClientAgent::Impl::can_send(const Target& target, Now now) const {
+  const ResourceState& state = *target.state;
+  if (state.link == nullptr || !state.link->ready() || !state.access.usable(now.wall)) return false;
+  if (target.name.empty() || !state.link->managed) return true;
+  // Known to the gateway; a name it failed to resolve is its business to answer, until we ask again.
+  return target.announced == state.link && target.status != Target::Name::missing &&
+         target.status != Target::Name::forbidden && target.status != Target::Name::failed;
+}
+
+void ClientAgent::Impl::reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now) {
+  drop(reason);
+  auto error = build_icmp_error(why, info, packet, config.mtu);
+  if (error.empty()) return;
+  if (!icmp_limit.take(now.monotonic)) return drop(DropReason::icmp_error_rate_limited);
+  packets.push_back(std::move(error));
+}
+
+void ClientAgent::Impl::reject(Bytes packet, Undeliverable why, DropReason reason, Now now) {
+  if (const auto info = parse_inner(packet)) reject(*info, packet, why, reason, now);
+}
+
+void ClientAgent::Impl::enqueue(Target& target, const InnerPacket& info, Bytes packet, Now now) {
+  ResourceState& state = *target.state;
+  // Refused for now: said at once, and no request.
+  if (state.access.refusal_stands(now.monotonic) && !state.access.usable(now.wall)) {
+    const bool prohibited = state.access.refusal() == Refusal::forbidden;
+    return reject(info, packet, prohibited ? Undeliverable::prohibited : Undeliverable::unreachable,
+                  DropReason::policy_refused, now);
+  }
+  if (target.status_until > now.monotonic && target.announced == state.link && state.link != nullptr) {
+    if (target.status == Target::Name::missing)
+      return reject(info, packet, Undeliverable::unreachable, DropReason::name_no_address, now);
+    if (target.status == Target::Name::forbidden)
+      return reject(info, packet, Undeliverable::prohibited, DropReason::policy_forbidden_destination, now);
+    if (target.status == Target::Name::failed)
+      return reject(info, packet, Undeliverable::unreachable, DropReason::name_wait_timeout, now);
+  }
+  const DropReason reason = target.queue.push(packet, retransmission_digest(info, packet), now.monotonic);
+  if (reason != DropReason::none) return drop(reason);
+  state.waiting.insert(&target);
+  serve(state, now);
+}
+
+void ClientAgent::Impl::add_to_batch(Link& link, Target* target, Bytes packet, Now now) {
+  if (batch.link != nullptr && (batch.link != &link || batch.buffers.size() >= kBurst)) flush_batch(now);
+  batch.link = &link;
+  std::vector<std::uint8_t> buffer = take_buffer(kFront + packet.size() + kBack);
+  std::copy(packet.begin(), packet.end(), buffer.begin() + static_cast<std::ptrdiff_t>(kFront));
+  wireguard::Outbound outbound;
+  outbound.inner = buffer.data() + kFront;
+  outbound.length = static_cast<std::uint32_t>(packet.size());
+  batch.buffers.push_back(std::move(buffer));
+  batch.outbound.push_back(outbound);
+  batch.targets.push_back(target);
+}
+
+void ClientAgent::Impl::flush_batch(Now now) {
+  if (batch.link == nullptr) return;
+  Batch work = std::exchange(batch, {});
+  Link& link = *work.link;
+  const auto sealed = device.seal(link.peer, work.outbound, now);
+  if (sealed.reason == DropReason::none) {
+    // What the paths send again is older than this.
+    drain_transmits();
+    for (std::size_t i = 0; i < work.buffers.size(); ++i) {
+      if (work.targets[i] != nullptr) work.targets[i]->state->access.used(now.monotonic);
+      emit_data(link, std::move(work.buffers[i]), work.outbound[i].datagram, sealed.path, now);
+    }
+    work.buffers.clear();
+    work.outbound.clear();
+    work.targets.clear();
+    if (batch.link == nullptr) {  // keep the vectors' memory
+      batch = std::move(work);
+      batch.link = nullptr;
+    }
+    return;
+  }
+  // The session ended under us: the packets wait like others. They are older than anything queued since.
+  session_down(link, now);
+  for (std::size_t i = 0; i < work.buffers.size(); ++i) {
+    const Bytes packet{work.outbound[i].inner, work.outbound[i].length};
+    Target* target = work.targets[i];
+    const auto info = parse_inner(packet);
+    if (target != nullptr && info) enqueue(*target, *info, packet, now);
+  }
+}
+
+void ClientAgent::Impl::emit_data(Link& link, std::vector<std::uint8_t> buffer, MutableBytes datagram,
+                                  const Path& endpoint, Now now) {
+  const auto offset = static_cast<std::size_t>(datagram.data() - buffer.data());
+  if (!link.managed) return emit_over(endpoint, std::move(buffer), offset, datagram.size());
+  const auto chosen = connectivity.data_paths(link.peer, datagram, now);
+  const std::vector<Path> ways(chosen.begin(), chosen.end());
+  for (std::size_t i = 1; i < ways.size(); ++i) {
+    std::vector<std::uint8_t> copy = take_buffer(buffer.size());
+    std::copy(buffer.begin(), buffer.end(), copy.begin());
+    emit_over(ways[i], std::move(copy), offset, datagram.size());
+  }
+  emit_over(ways.empty() ? endpoint : ways.front(), std::move(buffer), offset, datagram.size());
+}
+
+void ClientAgent::Impl::emit_over(const Path& path, std::vector<std::uint8_t> buffer, std::size_t offset,
+                                  std::size_t length) {
+  OutDatagram out;
+  out.local = path.local;
+  out.remote = path.remote;
+  if (path.relay != 0) {
+    const auto envelope = connectivity.route(path, length);
+    if (!envelope) return drop(DropReason::wg_no_endpoint);
+    const Bytes prefix = envelope->prefix_bytes();
+    offset -= prefix.size();
+    std::copy(prefix.begin(), prefix.end(), buffer.begin() + static_cast<std::ptrdiff_t>(offset));
+    std::fill_n(buffer.begin() + static_cast<std::ptrdiff_t>(offset + prefix.size() + length), envelope->padding,
+                std::uint8_t{0});
+    length += prefix.size() + envelope->padding;
+    out.local = envelope->local;
+    out.remote = envelope->remote;
+  }
+  out.storage = std::move(buffer);
+  out.offset = offset;
+  out.length = length;
+  datagrams.push_back(std::move(out));
+}
+
+void ClientAgent::Impl::send_inner(Link& link, Bytes inner, const Path* path, Now now) {
+  std::vector<std::uint8_t> buffer = take_buffer(kFront + inner.size() + kBack);
+  std::copy(inner.begin(), inner.end(), buffer.begin() + static_cast<std::ptrdiff_t>(kFront));
+  wireguard::Outbound outbound;
+  outbound.inner = buffer.data() + kFront;
+  outbound.length = static_cast<std::uint32_t>(inner.size());
+  const auto sealed = device.seal(link.peer, {&outbound, 1}, now);
+  if (sealed.reason != DropReason::none) return drop(sealed.reason);
+  const auto offset = static_cast<std::size_t>(outbound.datagram.data() - buffer.data());
+  const std::size_t length = outbound.datagram.size();
+  emit_over(path != nullptr ? *path : sealed.path, std::move(buffer), offset, length);
+}
+
+}  // namespace penstock::client

@@ -1,8 +1,8 @@
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/wireguard/data_path.h"
+#include "dataplane/core/wireguard/probe.h"
 #include "dataplane/gateway/configuration.h"
-#include "dataplane/gateway/control_messages.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
@@ -123,6 +123,10 @@ bool decapsulate_ecn(Packet& packet, std::uint8_t outer) {
 
 void input_control(Worker& worker, Packet* packet, const policy::PeerPolicy& policy) {
   if (!policy.control) return worker.drop(packet, DropReason::control_not_allowed);
+  const auto control = wireguard::parse_control(packet->bytes());
+  if (!control || control->direction != wireguard::ControlDirection::to_gateway ||
+      control->type == wireguard::ControlType::probe_reply)
+    return worker.drop(packet, DropReason::control_malformed);
   to_slow(worker, packet, ToSlow::control, DropReason::control_ring_full);
 }
 
@@ -137,7 +141,7 @@ void inner_input(Worker& worker, Packet* packet, const policy::PeerPolicy* polic
   packet->flags = packet_flag::from_tunnel;
   if (packet->data[0] >> 4 == 6) set_flag(*packet, packet_flag::ip6);
   if (policy == nullptr) return worker.drop(packet, DropReason::policy_no_resource);
-  if (is_ip6(*packet) && is_tunnel_control(packet->bytes())) return input_control(worker, packet, *policy);
+  if (is_ip6(*packet) && wireguard::is_control_packet(packet->bytes())) return input_control(worker, packet, *policy);
   if (!policy->source_allowed(ip_source(*packet))) return worker.drop(packet, DropReason::inner_source_not_allowed);
   if (!is_ip6(*packet) && !ipv4_header_checksum_ok(packet->bytes()))
     return worker.drop(packet, DropReason::ip_checksum_bad);

@@ -75,7 +75,10 @@ class Call {
           inside(packet);
           break;
         case nat::Action::drop:
-          worker_.drop(packet, outcome.reason);
+          if (outcome.reason == DropReason::name_unknown)
+            to_slow(worker_, packet, ToSlow::name_unknown, outcome.reason);
+          else
+            worker_.drop(packet, outcome.reason);
           break;
         case nat::Action::wait:
           packet->drop_reason = outcome.reason;  // what to answer if the wait is in vain

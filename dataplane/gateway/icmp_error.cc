@@ -31,11 +31,18 @@ bool may_answer_with_error(const Packet& packet) {
 bool build_icmp_error(const Configuration& configuration, const Packet& packet, Unreachable what, std::uint16_t mtu,
                       Packet& error) {
   const IpAddress to = ip_source(packet);
-  const bool four = to.is_v4();
   PortIndex port = configuration.tunnel.port;
   if (const Route* way = configuration.routes.lookup(to); way != nullptr) port = way->port;
   const IpAddress from = configuration.source_for(port, to);
   if (from.is_unspecified()) return false;
+  error.port = port;
+  return build_icmp_error_from(from, packet, what, mtu, error);
+}
+
+bool build_icmp_error_from(const IpAddress& from, const Packet& packet, Unreachable what, std::uint16_t mtu,
+                           Packet& error) {
+  const IpAddress to = ip_source(packet);
+  const bool four = to.is_v4();
   const std::size_t room =
       (four ? kMaximumV4 - sizeof(Ipv4Header) : kMaximumV6 - sizeof(Ipv6Header)) - sizeof(IcmpHeader);
   const auto quoted = static_cast<std::uint16_t>(std::min<std::size_t>(packet.length, room));
@@ -54,7 +61,6 @@ bool build_icmp_error(const Configuration& configuration, const Packet& packet, 
     icmp->field2 = be16::from_host(mtu);  // both families: the last two of the four bytes
   finish_icmp(error, 0, from, to);
   make_own(error);
-  error.port = port;
   return push_ip(error, {from, to, four ? ip_protocol::icmp : ip_protocol::icmpv6});
 }
 

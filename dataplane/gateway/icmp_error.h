@@ -15,7 +15,12 @@ enum class Unreachable : std::uint8_t { net, host, too_big };
 
 // Writes the error into `error` (empty): data at its IP header. `mtu`: for too_big. False: no source address.
 // Precondition: may_answer_with_error(packet).
+// The source is our address towards the packet's sender.
 bool build_icmp_error(const Configuration& configuration, const Packet& packet, Unreachable what, std::uint16_t mtu,
                       Packet& error);
+
+// The same with a source of the caller's choice (of the packet's family).
+bool build_icmp_error_from(const IpAddress& from, const Packet& packet, Unreachable what, std::uint16_t mtu,
+                           Packet& error);
 
 }  // namespace penstock::gateway

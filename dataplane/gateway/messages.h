@@ -19,6 +19,7 @@ enum class ToSlow : std::uint8_t {
   neighbour_wait,  // IP packet whose next hop is not resolved: data at the IP header
   session_wait,    // inner packet for `peer`, which has no session: data at the inner IP header
   name_wait,       // inner packet of `peer` whose name is being resolved: data at the inner IP header
+  name_unknown,    // inner packet of `peer` refused because no name has its proxy address: the control process may know
 };
 
 // Slow thread -> worker (process_injected).

@@ -85,7 +85,7 @@ struct SlowOutput {
 };
 
 struct SlowPathLimits {
-  std::size_t neighbour_wait_packets = 8;  // per neighbour
+  std::size_t neighbour_wait_packets = 64;  // per neighbour
   std::size_t neighbour_wait_total = 1024;
   std::size_t session_wait_packets = 32;  // per peer
   std::size_t session_wait_total = 4096;

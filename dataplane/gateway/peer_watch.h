@@ -1,0 +1,111 @@
+// What the slow thread knows of each peer beyond WireGuard: where it can be reached, how busy it is, whether it has
+// gone silent; and the healing that follows (paths.md "Failure").
+//
+// Theory of operation. A NAT in front of us that forgets its mappings cuts every tunnel at once. Two things notice: the
+// STUN tick (our address changed) and a peer's probes that stop arriving. The cure is the same: an authenticated
+// keepalive to every address the peer is known at. It opens our NAT anew, and shows the peer, who trusts nothing but
+// authentication, where we are now. After a change of our address all peers get one: busy ones first, then active, then
+// idle, paced so that neither our uplink nor a relay is flooded.
+//
+// How busy a peer is follows from its probes (a Penstock client probes at most every 200 ms while busy, every second
+// while active) and, for peers that send none, from the data path's counters, looked at in turns.
+// Sans-IO; slow thread. Memory: about 200 bytes per known peer.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <set>
+#include <span>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+#include "dataplane/core/base/time.h"
+#include "dataplane/core/packet/packet.h"
+#include "dataplane/gateway/slow_context.h"
+#include "dataplane/gateway/stun_tick.h"
+
+namespace penstock::wireguard {
+class DataPath;
+}
+
+namespace penstock::gateway {
+
+class PeerWatch {
+ public:
+  static constexpr std::size_t kMaxAddresses = 8;
+
+  PeerWatch(SlowContext& context, const wireguard::DataPath& tunnels) : context_(context), tunnels_(tunnels) {}
+
+  // The control process knows these addresses. Replaces what it said before; what was learned stays.
+  void set_endpoints(PeerIndex peer, std::span<const Endpoint> endpoints, Instant now);
+  void forget(PeerIndex peer);
+  // Something authenticated came from there.
+  void heard_from(PeerIndex peer, const Path& path, Instant now);
+  // A probe came: the peer is alive, and how often it probes says how busy it is.
+  void probed(PeerIndex peer, const Path& path, Instant now);
+  // One packet of ours to or from the peer that is no data.
+  void count_overhead(PeerIndex peer);
+
+  // Our address changed: everybody hears from us.
+  void address_changed(Instant now);
+  // Something says that the path to this peer is broken: it hears from us at every known address (at most twice a
+  // second).
+  void suspect(PeerIndex peer, Instant now);
+
+  // Who may be meant by an ICMP error about a datagram to `remote`.
+  [[nodiscard]] PeerIndex peer_at(const Endpoint& remote) const {
+    const auto found = by_address_.find(remote);
+    return found == by_address_.end() ? kNoPeer : found->second;
+  }
+  [[nodiscard]] StunTick::Pace pace(Instant now) const;
+
+  [[nodiscard]] Instant next_timeout() const;
+  void handle_timeout(Instant now);
+
+ private:
+  struct Address {
+    Path path;
+    Instant heard{};  // Instant::min(): never
+    bool configured = false;
+  };
+  struct Peer {
+    bool known = false;
+    std::vector<Address> addresses;
+    Instant last_probe = Instant::min();
+    Duration probe_interval{};  // smoothed; 0: sends none
+    Instant last_data = Instant::min();
+    Instant suspected = Instant::min();
+    Instant silence = kNever;  // deadline in silences_
+    std::uint8_t silent_times = 0;
+    std::uint64_t packets = 0;  // of the data path, when last looked at
+    std::uint64_t overhead = 0, overhead_seen = 0;
+  };
+
+  Peer& at(PeerIndex peer);
+  void learn(PeerIndex index, const Path& path, bool configured, Instant now);
+  void unlist(PeerIndex index, const Endpoint& remote);
+  void arm_silence(PeerIndex peer, Instant deadline);
+  void hear_from_us(PeerIndex peer);
+  void look_at_traffic(Instant now);
+  void mark_data(Peer& peer, Instant now);
+  [[nodiscard]] bool is_busy(const Peer& peer, Instant now) const;
+  [[nodiscard]] bool is_active(const Peer& peer, Instant now) const;
+  void send_some(Instant now);
+
+  SlowContext& context_;
+  const wireguard::DataPath& tunnels_;
+  std::vector<Peer> peers_;
+  std::unordered_map<Endpoint, PeerIndex> by_address_;  // peers behind one address and port: the latest
+  std::set<std::pair<Instant, PeerIndex>> silences_;
+  std::deque<PeerIndex> to_heal_;
+  Instant heal_at_ = kNever;
+  Instant look_at_ = kNever;
+  PeerIndex looked_ = 0;
+  Instant busy_until_ = Instant::min();  // some peer had data
+  Instant active_until_ = Instant::min();
+};
+
+}  // namespace penstock::gateway

@@ -117,8 +117,8 @@ struct EngineInfo {
 class Engine final : public PolicySink {
  public:
   struct Parts {
+    std::unique_ptr<PacketPool> pool;          // outlives the ports: stands before them
     std::vector<std::unique_ptr<Port>> ports;  // in the configuration's order
-    std::unique_ptr<PacketPool> pool;
     std::unique_ptr<KernelPort> kernel;  // nullptr: no exception path
     Platform* platform = nullptr;
   };

@@ -1,0 +1,65 @@
+#include "dataplane/io/pool.h"
+
+#include <fmt/format.h>
+#include <rte_errno.h>
+#include <rte_mempool.h>
+
+#include <algorithm>
+
+#include "dataplane/io/mbuf.h"
+
+namespace penstock::io {
+namespace {
+
+constexpr unsigned kMaxBuffers = 32767;
+constexpr unsigned kMinBuffers = 4095;
+constexpr unsigned kCacheSize = 256;
+constexpr unsigned kLinkHeaders = 14 + 2 * 4;  // Ethernet and two VLAN tags
+// Mempools whose threads may be preempted in the middle (workers share cores on small machines): other threads then
+// need not wait for the one that lost its turn.
+constexpr const char* kPoolKind = "ring_mt_rts";
+
+}  // namespace
+
+std::variant<std::unique_ptr<MbufPool>, std::string> MbufPool::make(std::uint16_t largest_mtu,
+                                                                    std::uint32_t memory_mb) {
+  // NICs cut their receive buffers in whole KiB.
+  const unsigned frame = std::max(2048U, RTE_ALIGN_CEIL(unsigned{largest_mtu} + kLinkHeaders, 1024U));
+  const unsigned room = RTE_PKTMBUF_HEADROOM + frame + kMinTailroom;
+  const std::uint64_t element = sizeof(rte_mbuf) + kPrivateSize + room + 64;
+  const std::uint64_t budget = (std::uint64_t{memory_mb} << 20) / 4 * 3;
+  const auto count = static_cast<unsigned>(std::min<std::uint64_t>(kMaxBuffers, budget / element));
+  if (count < kMinBuffers)
+    return fmt::format("{} MiB hold only {} packet buffers of {} bytes; at least {} are needed", memory_mb, count,
+                       element, kMinBuffers);
+  rte_mempool* pool = rte_pktmbuf_pool_create_by_ops("penstock", count, kCacheSize, kPrivateSize,
+                                                     static_cast<std::uint16_t>(room), SOCKET_ID_ANY, kPoolKind);
+  if (pool == nullptr)
+    return fmt::format("no memory for {} packet buffers of {} bytes: {}", count, element, rte_strerror(rte_errno));
+  return std::unique_ptr<MbufPool>(new MbufPool(pool));
+}
+
+MbufPool::~MbufPool() {
+  rte_mempool_free(pool_);
+}
+
+Packet* MbufPool::allocate() {
+  rte_mbuf* mbuf = rte_pktmbuf_alloc(pool_);
+  return mbuf == nullptr ? nullptr : packet_of(mbuf);
+}
+
+void MbufPool::release(std::span<Packet* const> packets) {
+  rte_mbuf* mbufs[kBurst];
+  while (!packets.empty()) {
+    const std::size_t n = std::min(packets.size(), kBurst);
+    for (std::size_t i = 0; i < n; ++i) mbufs[i] = mbuf_of(packets[i]);
+    rte_pktmbuf_free_bulk(mbufs, static_cast<unsigned>(n));
+    packets = packets.subspan(n);
+  }
+}
+
+runtime::PoolStats MbufPool::stats() const {
+  return {rte_mempool_avail_count(pool_), pool_->size};
+}
+
+}  // namespace penstock::io

@@ -1,0 +1,248 @@
+#include "dataplane/io/port.h"
+
+#include <fmt/format.h>
+#include <rte_bus_vdev.h>
+#include <rte_dev.h>
+#include <rte_errno.h>
+#include <rte_ethdev.h>
+#include <rte_spinlock.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+
+#include "dataplane/io/mbuf.h"
+
+#ifndef AF_XDP
+#define AF_XDP 44
+#endif
+
+namespace penstock::io {
+namespace {
+
+constexpr std::uint16_t kDescriptors = 1024;
+// af_packet's default frame of 2048 bytes holds an MTU up to this.
+constexpr std::uint16_t kAfPacketDefaultMtu = 1900;
+
+std::set<int> open_descriptors() {
+  std::set<int> out;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error))
+    out.insert(std::atoi(entry.path().filename().c_str()));
+  return out;
+}
+
+bool has_argument(std::string_view device, std::string_view name) {
+  return device.find(fmt::format(",{}=", name)) != std::string_view::npos;
+}
+
+// What the driver needs for several workers and large frames, unless the operator has said otherwise.
+std::string complete_arguments(std::string device, std::uint16_t mtu, std::uint16_t workers) {
+  if (device.starts_with("net_af_packet")) {
+    if (workers > 1 && !has_argument(device, "qpairs")) device += fmt::format(",qpairs={}", workers);
+    if (mtu > kAfPacketDefaultMtu && !has_argument(device, "framesz"))
+      device += ",blocksz=16384,framesz=16384,framecnt=256";
+  }
+  if (device.starts_with("net_af_xdp") && workers > 1 && !has_argument(device, "queue_count"))
+    device += fmt::format(",queue_count={}", workers);
+  return device;
+}
+
+std::string failure(const char* what, int code) {
+  return fmt::format("{}: {}", what, rte_strerror(-code));
+}
+
+}  // namespace
+
+struct alignas(64) DpdkPort::Lock {
+  rte_spinlock_t lock = RTE_SPINLOCK_INITIALIZER;
+};
+
+std::variant<std::unique_ptr<DpdkPort>, std::string> DpdkPort::open(const runtime::PortDevice& device,
+                                                                    const gateway::PortConfiguration& configuration,
+                                                                    std::uint16_t workers, rte_mempool* pool) {
+  std::unique_ptr<DpdkPort> port(new DpdkPort);
+  const std::set<int> before = open_descriptors();
+  if (std::string error = port->set_up(device, configuration, workers, pool); !error.empty()) return error;
+
+  // The socket drivers open one socket per queue, in the queues' order, which poll() understands; they do not hand it
+  // out, so it is recognised among what appeared meanwhile.
+  const int domain = port->driver_ == "net_af_packet" ? AF_PACKET : port->driver_ == "net_af_xdp" ? AF_XDP : -1;
+  if (domain >= 0) {
+    std::vector<int> sockets;
+    for (const int fd : open_descriptors()) {
+      int value = 0;
+      socklen_t size = sizeof value;
+      if (!before.contains(fd) && ::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &value, &size) == 0 && value == domain)
+        sockets.push_back(fd);
+    }
+    if (sockets.size() == port->rx_queues_) port->descriptors_ = std::move(sockets);
+  }
+  return port;
+}
+
+std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::PortConfiguration& configuration,
+                             std::uint16_t workers, rte_mempool* pool) {
+  const std::string arguments = complete_arguments(device.device, configuration.mtu, workers);
+  const std::string name = arguments.substr(0, arguments.find(','));
+  const bool is_virtual = name.starts_with("net_");
+  if (is_virtual) {
+    const std::size_t comma = arguments.find(',');
+    const std::string rest = comma == std::string::npos ? "" : arguments.substr(comma + 1);
+    if (const int code = rte_eal_hotplug_add("vdev", name.c_str(), rest.c_str()); code != 0)
+      return failure("the device cannot be opened", code);
+    probed_ = true;
+  }
+  if (const int code = rte_eth_dev_get_port_by_name(name.c_str(), &id_); code != 0) {
+    id_ = 0xffff;
+    return failure("DPDK has no such device (is it bound to vfio-pci?)", code);
+  }
+
+  rte_eth_dev_info info{};
+  if (const int code = rte_eth_dev_info_get(id_, &info); code != 0) return failure("cannot be examined", code);
+  driver_ = info.driver_name;
+  rx_queues_ = std::clamp<std::uint16_t>(workers, 1, std::max<std::uint16_t>(info.max_rx_queues, 1));
+  tx_queues_ = std::clamp<std::uint16_t>(workers, 1, std::max<std::uint16_t>(info.max_tx_queues, 1));
+  tx_shared_ = tx_queues_ < workers;
+  tx_locks_ = std::make_unique<Lock[]>(tx_queues_);
+  if (rx_queues_ < workers)
+    spdlog::info("port {}: {} has {} receive queues for {} workers", configuration.name, driver_, rx_queues_, workers);
+
+  rte_eth_conf conf{};
+  // Offloads only from hardware: a virtual device would compute them in software on our core.
+  if (!is_virtual)
+    conf.rxmode.offloads = info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM |
+                                                   RTE_ETH_RX_OFFLOAD_TCP_CKSUM);
+  conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+  if (rx_queues_ > 1 && info.flow_type_rss_offloads != 0) {
+    conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
+    conf.rx_adv_conf.rss_conf.rss_hf =
+        info.flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP);
+  }
+  if (!is_virtual && info.max_mtu >= configuration.mtu) conf.rxmode.mtu = configuration.mtu;
+  if (const int code = rte_eth_dev_configure(id_, rx_queues_, tx_queues_, &conf); code != 0)
+    return failure("cannot be configured", code);
+  configured_ = true;
+
+  std::uint16_t rx_descriptors = kDescriptors;
+  std::uint16_t tx_descriptors = kDescriptors;
+  if (const int code = rte_eth_dev_adjust_nb_rx_tx_desc(id_, &rx_descriptors, &tx_descriptors); code != 0)
+    return failure("has no usable descriptor count", code);
+  for (std::uint16_t queue = 0; queue < rx_queues_; ++queue)
+    if (const int code = rte_eth_rx_queue_setup(id_, queue, rx_descriptors, SOCKET_ID_ANY, nullptr, pool); code != 0)
+      return failure("a receive queue cannot be set up", code);
+  for (std::uint16_t queue = 0; queue < tx_queues_; ++queue)
+    if (const int code = rte_eth_tx_queue_setup(id_, queue, tx_descriptors, SOCKET_ID_ANY, nullptr); code != 0)
+      return failure("a transmit queue cannot be set up", code);
+
+  if (device.mac) {
+    rte_ether_addr address{};
+    std::copy(device.mac->begin(), device.mac->end(), address.addr_bytes);
+    if (const int code = rte_eth_dev_default_mac_addr_set(id_, &address); code != 0) {
+      spdlog::info("port {}: {} keeps its own MAC address as a filter; receiving all frames instead",
+                   configuration.name, driver_);
+      promiscuous_by_us_ = rte_eth_promiscuous_get(id_) == 0 && rte_eth_promiscuous_enable(id_) == 0;
+    }
+  }
+  if (std::string error = set_mtu(configuration.mtu); !error.empty()) return error;
+  if (const int code = rte_eth_dev_start(id_); code != 0) return failure("cannot be started", code);
+
+  rte_ether_addr address{};
+  if (device.mac) {
+    mac_ = *device.mac;
+  } else if (rte_eth_macaddr_get(id_, &address) == 0) {
+    std::copy_n(address.addr_bytes, mac_.size(), mac_.begin());
+  }
+  accept_our_frames(device);
+  return {};
+}
+
+// Neighbour discovery and router solicitations arrive by multicast.
+void DpdkPort::accept_our_frames(const runtime::PortDevice&) {
+  if (rte_eth_allmulticast_enable(id_) == 0 || promiscuous_by_us_ || rte_eth_promiscuous_get(id_) != 0) return;
+  promiscuous_by_us_ = rte_eth_promiscuous_enable(id_) == 0;
+}
+
+std::string DpdkPort::set_mtu(std::uint16_t mtu) {
+  std::uint16_t current = 0;
+  if (rte_eth_dev_get_mtu(id_, &current) == 0 && current == mtu) return {};
+  const int code = rte_eth_dev_set_mtu(id_, mtu);
+  if (code == 0 || code == -ENOTSUP) return {};
+  // A device that takes larger packets than we send does no harm.
+  if (current > mtu) return {};
+  return fmt::format("does not take an MTU of {}: {}", mtu, rte_strerror(-code));
+}
+
+DpdkPort::~DpdkPort() {
+  if (id_ != 0xffff) {
+    if (promiscuous_by_us_) rte_eth_promiscuous_disable(id_);
+    if (configured_) rte_eth_dev_stop(id_);
+    rte_device* device = nullptr;
+    rte_eth_dev_info info{};
+    if (rte_eth_dev_info_get(id_, &info) == 0) device = info.device;
+    rte_eth_dev_close(id_);
+    if (device != nullptr && probed_) rte_dev_remove(device);
+  }
+}
+
+void DpdkPort::receive(std::uint16_t worker, PacketBurst& into) {
+  if (worker >= rx_queues_) return;
+  rte_mbuf* mbufs[kBurst];
+  const std::uint16_t n = rte_eth_rx_burst(id_, worker, mbufs, static_cast<std::uint16_t>(kBurst - into.size()));
+  for (std::uint16_t i = 0; i < n; ++i) {
+    if (i + 2 < n) __builtin_prefetch(mbufs[i + 2] + 1, 1);
+    rte_mbuf* mbuf = mbufs[i];
+    // A stripped tag is put back where it stood: the classify stage judges VLANs. Longer than one buffer: not ours,
+    // the pool holds whole frames.
+    const bool stripped = (mbuf->ol_flags & RTE_MBUF_F_RX_VLAN_STRIPPED) != 0;
+    if (mbuf->nb_segs != 1 || (stripped && rte_vlan_insert(&mbuf) != 0)) {
+      rte_pktmbuf_free(mbuf);
+      continue;
+    }
+    Packet* packet = packet_of(mbuf);
+    if ((mbuf->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD)
+      packet->flags = packet_flag::l4_checksum_ok;
+    into.add(packet);
+  }
+}
+
+std::size_t DpdkPort::send(std::uint16_t worker, std::span<Packet* const> frames) {
+  rte_mbuf* mbufs[kBurst];
+  const std::uint16_t queue = tx_shared_ ? static_cast<std::uint16_t>(worker % tx_queues_) : worker;
+  std::size_t sent = 0;
+  if (tx_shared_) rte_spinlock_lock(&tx_locks_[queue].lock);
+  while (sent < frames.size()) {
+    const std::size_t n = std::min(frames.size() - sent, kBurst);
+    for (std::size_t i = 0; i < n; ++i) mbufs[i] = prepare_for_send(frames[sent + i]);
+    const std::uint16_t taken = rte_eth_tx_burst(id_, queue, mbufs, static_cast<std::uint16_t>(n));
+    sent += taken;
+    if (taken < n) break;
+  }
+  if (tx_shared_) rte_spinlock_unlock(&tx_locks_[queue].lock);
+  return sent;
+}
+
+int DpdkPort::wait_descriptor(std::uint16_t worker) const {
+  if (worker >= rx_queues_) return kNothing;
+  return worker < descriptors_.size() ? descriptors_[worker] : kMustPoll;
+}
+
+runtime::PortStats DpdkPort::stats() const {
+  runtime::PortStats out;
+  rte_eth_stats stats{};
+  if (rte_eth_stats_get(id_, &stats) == 0) {
+    out.rx_packets = stats.ipackets;
+    out.tx_packets = stats.opackets;
+    out.rx_bytes = stats.ibytes;
+    out.tx_bytes = stats.obytes;
+    out.rx_missed = stats.imissed + stats.rx_nombuf + stats.ierrors;
+    out.tx_errors = stats.oerrors;
+  }
+  rte_eth_link link{};
+  out.link_up = rte_eth_link_get_nowait(id_, &link) == 0 && link.link_status == RTE_ETH_LINK_UP;
+  return out;
+}
+
+}  // namespace penstock::io

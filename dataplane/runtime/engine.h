@@ -119,7 +119,7 @@ class Engine final : public PolicySink {
   struct Parts {
     std::unique_ptr<PacketPool> pool;          // outlives the ports: stands before them
     std::vector<std::unique_ptr<Port>> ports;  // in the configuration's order
-    std::unique_ptr<KernelPort> kernel;  // nullptr: no exception path
+    std::unique_ptr<KernelPort> kernel;        // nullptr: no exception path
     Platform* platform = nullptr;
   };
 

@@ -56,6 +56,10 @@ class SpscRing {
   [[nodiscard]] bool empty() const {
     return head_.load(std::memory_order_acquire) == tail_.load(std::memory_order_acquire);
   }
+  [[nodiscard]] std::size_t size() const {
+    const std::size_t head = head_.load(std::memory_order_acquire);
+    return tail_.load(std::memory_order_acquire) - head;
+  }
   [[nodiscard]] std::size_t capacity() const { return mask_ + 1; }
 
  private:

@@ -1,0 +1,178 @@
+#include "dataplane/runtime/worker_loop.h"
+
+#include <fmt/format.h>
+#include <pthread.h>
+#include <sched.h>
+#include <spdlog/spdlog.h>
+#include <sys/prctl.h>
+
+#include "dataplane/gateway/graph.h"
+#include "dataplane/runtime/clock.h"
+#include "dataplane/runtime/rcu.h"
+
+namespace penstock::runtime {
+namespace {
+
+using namespace std::chrono_literals;
+
+// How long a worker looks for more after the last packet before it sleeps: longer than the gap between the packets of
+// a busy flow, short against a scheduler's turn.
+constexpr Duration kSpin = 30us;
+// Sleeps between looks at a port without a descriptor: soon after traffic, and later.
+constexpr Duration kShortNap = 50us;
+constexpr Duration kNap = 150us;
+constexpr Duration kRecently = 5ms;
+// Flows age in small steps at least this often.
+constexpr Duration kLongestSleep = 50ms;
+
+constexpr int kSendAttempts = 8;
+
+}  // namespace
+
+WorkerLoop::WorkerLoop(const Setup& setup) : setup_(setup), link_(*setup.links->workers[setup.worker->id]) {
+  for (const Port* port : setup_.ports) {
+    const int fd = port->wait_descriptor(setup_.worker->id);
+    if (fd == Port::kMustPoll || descriptors_.size() == Wakeup::kMaxOthers) must_poll_ = true;
+    if (fd >= 0 && descriptors_.size() < Wakeup::kMaxOthers) descriptors_.push_back({fd, POLLIN, 0});
+  }
+}
+
+WorkerLoop::~WorkerLoop() {
+  stop();
+}
+
+void WorkerLoop::start() {
+  thread_ = std::thread([this] { run(); });
+}
+
+void WorkerLoop::stop() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_relaxed);
+  link_.wakeup.notify();
+  thread_.join();
+}
+
+void WorkerLoop::run() {
+  const std::string name = fmt::format("worker-{}", setup_.worker->id);
+  ::pthread_setname_np(::pthread_self(), name.c_str());
+  ::prctl(PR_SET_TIMERSLACK, 1UL);
+  if (setup_.core) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(*setup_.core, &set);
+    if (const int error = ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set); error != 0)
+      spdlog::warn("{} cannot be pinned to core {}: {}", name, *setup_.core, std::strerror(error));
+  }
+  setup_.platform->enter_thread();
+  {
+    const rcu::ThreadRegistration registration;
+    while (!stop_.load(std::memory_order_relaxed)) {
+      setup_.worker->now = read_clock();
+      if (turn()) {
+        ++setup_.worker->counters.busy_loops;
+        last_busy_ = setup_.worker->now.monotonic;
+      } else if (setup_.poll == PollMode::adaptive && setup_.worker->now.monotonic - last_busy_ > kSpin) {
+        rest();
+      }
+      ++setup_.worker->counters.loops;
+      rcu::quiescent();
+    }
+  }
+  setup_.platform->leave_thread();
+}
+
+// One burst of each source, so that none starves another (trap io-9).
+bool WorkerLoop::turn() {
+  bool busy = receive_from_ports();
+  busy |= take_from(link_.injected, gateway::process_injected);
+  busy |= take_from(link_.handover, gateway::process_handover);
+  busy |= take_from(link_.from_kernel, gateway::process_exception);
+  gateway::end_of_loop(*setup_.worker);
+  drain();
+  return busy;
+}
+
+bool WorkerLoop::receive_from_ports() {
+  bool busy = false;
+  PacketBurst burst;
+  for (std::size_t i = 0; i < setup_.ports.size(); ++i) {
+    burst.clear();
+    setup_.ports[i]->receive(setup_.worker->id, burst);
+    if (burst.empty()) continue;
+    for (Packet* packet : burst) packet->port = static_cast<PortIndex>(i);
+    gateway::process_rx(*setup_.worker, burst);
+    drain();
+    busy = true;
+  }
+  return busy;
+}
+
+template <typename Ring, typename Process>
+bool WorkerLoop::take_from(Ring& ring, Process process) {
+  PacketBurst burst;
+  Packet* taken[kBurst];
+  const std::size_t n = ring.pop(std::span<Packet*>(taken));
+  if (n == 0) return false;
+  for (std::size_t i = 0; i < n; ++i) burst.add(taken[i]);
+  process(*setup_.worker, burst);
+  drain();
+  return true;
+}
+
+void WorkerLoop::drain() {
+  gateway::Outputs& out = setup_.worker->out;
+  for (std::size_t port = 0; port < setup_.ports.size(); ++port) {
+    if (out.tx[port].empty()) continue;
+    transmit(port, {out.tx[port].begin(), out.tx[port].end()});
+    out.tx[port].clear();
+  }
+  for (std::size_t other = 0; other < setup_.links->workers.size(); ++other) {
+    WorkerLink& link = *setup_.links->workers[other];
+    if (pass_on(link.handover, out.handover[other], DropReason::flow_handover_full)) link.wakeup.notify();
+  }
+  bool wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
+  wake |= pass_on(link_.slow, out.slow, DropReason::slow_ring_full);
+  wake |= pass_on(link_.exception, out.exception, DropReason::exception_full);
+  if (wake) setup_.links->slow.notify();
+  if (!out.dropped.empty()) {
+    setup_.pool->release({out.dropped.begin(), out.dropped.end()});
+    out.dropped.clear();
+  }
+}
+
+// trap: io-7 — a queue may take a part only; what it does not take after a bounded number of tries is dropped.
+void WorkerLoop::transmit(std::size_t port, std::span<Packet* const> frames) {
+  for (int attempt = 0; !frames.empty() && attempt < kSendAttempts; ++attempt) {
+    if (attempt > 0) __builtin_ia32_pause();
+    frames = frames.subspan(setup_.ports[port]->send(setup_.worker->id, frames));
+  }
+  discard(frames, DropReason::tx_full);
+}
+
+template <typename Ring>
+bool WorkerLoop::pass_on(Ring& ring, gateway::PacketList& list, DropReason when_full) {
+  if (list.empty()) return false;
+  const std::span<Packet* const> packets(list.begin(), list.end());
+  discard(packets.subspan(ring.push(packets)), when_full);
+  list.clear();
+  return true;
+}
+
+void WorkerLoop::discard(std::span<Packet* const> packets, DropReason reason) {
+  if (packets.empty()) return;
+  setup_.worker->counters.drops[static_cast<std::size_t>(reason)] += packets.size();
+  setup_.pool->release(packets);
+}
+
+void WorkerLoop::rest() {
+  const bool recently = setup_.worker->now.monotonic - last_busy_ < kRecently;
+  const Duration at_most = !must_poll_ ? kLongestSleep : recently ? kShortNap : kNap;
+  link_.wakeup.prepare();
+  if (!link_.has_input() && !stop_.load(std::memory_order_relaxed)) {
+    const rcu::Offline offline;
+    link_.wakeup.wait(descriptors_, at_most);
+  }
+  link_.wakeup.finish();
+}
+
+}  // namespace penstock::runtime

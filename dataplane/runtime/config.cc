@@ -215,6 +215,8 @@ void read_root(const YAML::Node& document, Config& config) {
   read_tunnel(YamlMap(root.require("tunnel")), config);
   if (auto mtu = root["mtu"]; !mtu.absent())
     config.path.inner_mtu = static_cast<std::uint16_t>(mtu.integer(1280, 9000));
+  if (auto peers = root["max_peers"]; !peers.absent())
+    config.max_peers = static_cast<std::uint32_t>(peers.integer(1, 1U << 22));
   read_routes(root["routes"], config);
   read_nat(YamlMap(root["nat"]), config);
   read_exception(YamlMap(root["exception"]), config);

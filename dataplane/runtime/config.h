@@ -38,6 +38,8 @@ struct Config {
   gateway::ConfigurationDescription path;
   std::vector<PortDevice> devices;  // one for each of path.ports
 
+  std::uint32_t max_peers = 65536;
+
   Hugepages hugepages = Hugepages::automatic;
   std::uint32_t memory_mb = 512;
   std::vector<std::string> eal_arguments;

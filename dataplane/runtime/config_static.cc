@@ -139,7 +139,7 @@ void read_static(const YamlValue& section, Config& config) {
 
 void check_static(const gateway::Configuration& path, const Config& config) {
   NullSink sink;
-  PolicyStore store(sink, config.pools, {}, own_addresses(path));
+  PolicyStore store(sink, config.pools, {.max_peers = config.max_peers}, own_addresses(path));
   const auto result = store.apply({.operations = config.static_operations}, PolicyStore::Origin::file);
   if (!result.errors.empty()) {
     const auto& error = result.errors.front();

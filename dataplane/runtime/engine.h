@@ -39,14 +39,14 @@ struct EngineEvent {
     endpoint_changed,        // peer, endpoint
     mapped_address_changed,  // server, endpoint (the mapped one; port 0: no answer any more)
     translation_wanted,      // peer, address (proxy address that a packet waits for)
-    translation_use,         // peer, name (translation id): had packets of live flows
+    translation_use,         // translations: ids that had live flows since the last such event
   };
   Kind kind = Kind::session_up;
   KeyBytes peer{};
   Endpoint endpoint;
   Endpoint server;
   IpAddress address;
-  std::string name;
+  std::vector<std::string> translations;
 };
 
 // In-tunnel control (payload behind the type byte) from a peer, or a datagram of the tunnel port that is not ours to
@@ -55,11 +55,6 @@ struct Punt {
   KeyBytes peer{};
   Endpoint remote;
   std::vector<std::uint8_t> payload;
-};
-
-struct EngineCounters {
-  gateway::WorkerCounters sum;       // of all workers and the slow thread
-  std::uint64_t slow_ring_full = 0;  // packets that the slow thread's ring did not take (also in drops)
 };
 
 struct PeerRow {
@@ -143,8 +138,11 @@ class Engine final : public PolicySink {
   // A datagram from the tunnel port. False: no source address of that family, or too long.
   bool send_datagram(const Endpoint& remote, Bytes payload);
 
+  // What workers run with; immutable.
+  [[nodiscard]] const gateway::Configuration& path() const;
   [[nodiscard]] EngineInfo info() const;
-  [[nodiscard]] EngineCounters counters() const;
+  // Sums over all workers, translators and the slow thread.
+  [[nodiscard]] gateway::WorkerCounters counters() const;
   // `limit` 0: all.
   [[nodiscard]] std::vector<PeerRow> peers(std::size_t limit);
   [[nodiscard]] FlowTable flows(std::size_t limit);

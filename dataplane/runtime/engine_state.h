@@ -1,0 +1,64 @@
+// What an Engine is made of; shared by engine.cc (life, commands) and engine_views.cc (snapshots).
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "dataplane/core/nat/translator.h"
+#include "dataplane/core/wireguard/aead.h"
+#include "dataplane/gateway/neighbour_table.h"
+#include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/slow_path.h"
+#include "dataplane/runtime/engine.h"
+#include "dataplane/runtime/links.h"
+#include "dataplane/runtime/rcu.h"
+#include "dataplane/runtime/slow_thread.h"
+#include "dataplane/runtime/system_random.h"
+#include "dataplane/runtime/worker_loop.h"
+
+namespace penstock::runtime {
+
+// One worker with all it owns. Members are destroyed in reverse order: the loop first.
+struct WorkerSet {
+  SystemRandom random;
+  std::unique_ptr<wireguard::AeadContext> aead;
+  std::unique_ptr<nat::Translator> translator;
+  gateway::Worker worker;
+  std::unique_ptr<WorkerLoop> loop;
+};
+
+struct Engine::State {
+  State() = default;
+  ~State();
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  Config config;
+  gateway::Configuration path;
+  Parts parts;
+  Links links;
+  BoundedQueue<EngineEvent> events{16384};
+  BoundedQueue<Punt> punts{4096};
+
+  SystemRandom random;  // the slow path's
+  KeyBytes public_key{};
+  std::uint64_t instance = 0;
+  Instant started;
+
+  rcu::Reclaimer reclaimer;
+  std::unique_ptr<gateway::PolicyTable> policies;
+  std::unique_ptr<gateway::NeighbourTable> neighbours;
+  std::unique_ptr<gateway::SlowPath> slow_path;
+  std::unique_ptr<SlowThread> slow;
+  std::vector<std::unique_ptr<WorkerSet>> workers;
+  bool running = false;
+  Instant next_use_report;
+
+  // Runs `command` on the slow thread, or here when it does not run (before start, after stop).
+  void on_slow_path(const SlowThread::Command& command);
+  void report_translation_use();
+  void free_everything();
+};
+
+}  // namespace penstock::runtime

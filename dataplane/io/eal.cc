@@ -83,14 +83,21 @@ std::variant<std::unique_ptr<Eal>, runtime::ConfigError> Eal::start(const runtim
   std::unique_ptr<Eal> eal(new Eal);
   eal->hugepages_ = choose_hugepages(config);
 
-  std::vector<std::string> arguments = {"penstock-dataplane", "--in-memory", "--no-telemetry",
+  // A memif peer maps our memory by file descriptor.
+  const auto& devices = config.devices;
+  const bool memif = std::any_of(devices.begin(), devices.end(),
+                                 [](const auto& port) { return port.device.starts_with("net_memif"); });
+  std::vector<std::string> arguments = {"penstock-dataplane", "--no-telemetry",
                                         fmt::format("--file-prefix=penstock-{}", ::getpid()), lcores_argument()};
-  if (!eal->hugepages_) {
+  if (memif) arguments.emplace_back("--single-file-segments");
+  if (eal->hugepages_) {
+    arguments.emplace_back("--in-memory");
+  } else {
     arguments.emplace_back("--no-huge");
     arguments.emplace_back("-m");
     arguments.push_back(std::to_string(config.memory_mb));
+    if (!memif) arguments.emplace_back("--no-shconf");
   }
-  const auto& devices = config.devices;
   if (std::all_of(devices.begin(), devices.end(), is_virtual)) {
     arguments.emplace_back("--no-pci");
     arguments.emplace_back("--iova-mode=va");
@@ -98,10 +105,6 @@ std::variant<std::unique_ptr<Eal>, runtime::ConfigError> Eal::start(const runtim
     for (const auto& port : devices)
       if (!is_virtual(port)) arguments.push_back("--allow=" + port.device);
   }
-  // A memif peer maps our memory by file descriptor.
-  const bool memif = std::any_of(devices.begin(), devices.end(),
-                                 [](const auto& port) { return port.device.starts_with("net_memif"); });
-  if (memif) arguments.emplace_back("--single-file-segments");
   arguments.insert(arguments.end(), config.eal_arguments.begin(), config.eal_arguments.end());
 
   // rte_eal_init keeps and permutes what it is given.
@@ -112,11 +115,16 @@ std::variant<std::unique_ptr<Eal>, runtime::ConfigError> Eal::start(const runtim
   redirect_log();
   if (rte_eal_init(static_cast<int>(argv.size()), argv.data()) < 0)
     return runtime::ConfigError{config.file, "dpdk", fmt::format("DPDK does not start: {}", rte_strerror(rte_errno))};
+  eal->started_ = true;
   return eal;
 }
 
 Eal::~Eal() {
-  rte_eal_cleanup();
+  if (started_) rte_eal_cleanup();
+  // EAL leaves it behind; its name holds our process id.
+  const std::string directory = rte_eal_get_runtime_dir();
+  std::error_code ignored;
+  if (directory.find("/penstock-") != std::string::npos) std::filesystem::remove_all(directory, ignored);
 }
 
 void Eal::enter_thread() {

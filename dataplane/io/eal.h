@@ -1,6 +1,6 @@
 // DPDK's environment: started once per process from the configuration, ended once.
 //
-// Nothing is left on disk or in /dev/hugepages (--in-memory); several instances run side by side. Hugepages are used
+// Nothing is left on disk or in /dev/hugepages; several instances run side by side. Hugepages are used
 // when the configuration allows and the machine has enough free; otherwise ordinary memory, with a warning: a tuning
 // that failed is no reason to stay away (trap io-13). Main thread only, except enter_thread and leave_thread.
 #pragma once
@@ -29,6 +29,7 @@ class Eal final : public runtime::Platform {
  private:
   Eal() = default;
   bool hugepages_ = false;
+  bool started_ = false;
 };
 
 }  // namespace penstock::io

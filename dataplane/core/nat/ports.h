@@ -1,0 +1,172 @@
+// Source ports (and ICMP identifiers) of one worker.
+//
+// A port may serve several flows as long as they go to different destinations: what must be unique is the outside
+// 5-tuple. Choice, in order: the port the client used (RFC 4787 §4.2.1 preservation); a port that no flow uses, at
+// random, of the same parity and range class (RFC 4787 §4.2.2, 4.2.3; RFC 6056), then of any; a port used only towards
+// other destinations. Each is O(1): unused ports are kept in a list that is drawn from at random, and for a destination
+// that is found crowded a bitmap of its ports is built word by word as it is needed, so that the last free port of
+// 64 000 is found without a scan.
+//
+// Workers: worker w of n has the ports with (port / 2) % n == w, so that a returning packet tells its owner and even
+// and odd ports stay together.
+//
+// One thread. No allocation after construction.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+#include "dataplane/core/base/random.h"
+
+namespace penstock::nat {
+
+// Randomness in portions, since a call to the system per flow is dear.
+class BufferedRandom {
+ public:
+  explicit BufferedRandom(Random& random) : random_{&random} {}
+  std::uint32_t next_u32();
+  std::uint32_t below(std::uint32_t bound) {
+    return static_cast<std::uint32_t>((std::uint64_t{next_u32()} * bound) >> 32);
+  }
+
+ private:
+  Random* random_;
+  std::array<std::uint8_t, 512> bytes_{};
+  std::size_t left_ = 0;
+};
+
+struct PortRangeOfWorker {
+  std::uint16_t first = 1024;
+  std::uint16_t last = 65535;
+  std::uint16_t worker = 0;
+  std::uint16_t workers = 1;
+
+  [[nodiscard]] bool mine(std::uint16_t port) const {
+    return port >= first && port <= last && (port / 2) % workers == worker;
+  }
+};
+
+// One space of ports: one protocol on one address of ours.
+class PortSpace {
+ public:
+  PortSpace(const PortRangeOfWorker& range, BufferedRandom& random);
+
+  // `taken(port)`: whether a flow of this space towards this destination has it. nullopt: every port of ours is taken
+  // towards this destination. The caller calls acquired() for the port it really uses.
+  template <typename Taken>
+  std::optional<std::uint16_t> choose(std::uint16_t wanted, const IpAddress& remote, std::uint16_t remote_port,
+                                      Taken&& taken);
+  void acquired(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
+  void released(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
+
+  [[nodiscard]] std::uint32_t size() const { return count_; }
+
+ private:
+  using Index = std::uint32_t;  // of a port among ours
+  static constexpr unsigned kGuesses = 8;
+  static constexpr std::size_t kCrowdedMax = 32;
+  static constexpr std::size_t kWordBits = 64;
+
+  // Unused ports in classes: range (below 1024 or not) and parity.
+  static std::size_t class_of(std::uint16_t port) { return (port < 1024 ? 0U : 2U) + port % 2U; }
+
+  // What is known of a destination to which many of our ports are taken.
+  struct Crowded {
+    IpAddress remote;
+    std::uint16_t remote_port = 0;
+    bool used = false;
+    std::uint64_t age = 0;
+    std::vector<std::uint64_t> taken;  // bit per index, right where the word is known
+    std::vector<std::uint64_t> known;  // bit per word
+    std::vector<std::uint64_t> full;   // bit per word: known and without a free port
+  };
+
+  [[nodiscard]] std::uint16_t port_of(Index index) const;
+  [[nodiscard]] Index index_of(std::uint16_t port) const;
+  Crowded* find_crowded(const IpAddress& remote, std::uint16_t remote_port);
+  Crowded& make_crowded(const IpAddress& remote, std::uint16_t remote_port);
+  std::optional<std::uint16_t> draw_unused(std::size_t of_class);
+  void set_taken(Crowded& crowded, Index index, bool taken);
+  template <typename Taken>
+  std::optional<std::uint16_t> search_crowded(Crowded& crowded, std::uint16_t wanted, Taken&& taken);
+
+  PortRangeOfWorker range_;
+  BufferedRandom* random_;
+  Index base_ = 0;                                    // index (counted from port 0) of our first port
+  Index count_ = 0;                                   // ports of ours
+  std::vector<std::uint32_t> users_;                  // flows per port
+  std::array<std::vector<std::uint16_t>, 4> unused_;  // ports without users, by class
+  std::vector<std::uint16_t> place_;                  // where a port stands in its list
+  std::vector<Crowded> crowded_;
+  std::size_t crowded_count_ = 0;
+  std::uint64_t clock_ = 0;
+};
+
+template <typename Taken>
+std::optional<std::uint16_t> PortSpace::choose(std::uint16_t wanted, const IpAddress& remote, std::uint16_t remote_port,
+                                               Taken&& taken) {
+  if (count_ == 0) return std::nullopt;
+  if (range_.mine(wanted) && !taken(wanted)) return wanted;
+  const std::size_t best = class_of(wanted);
+  for (const std::size_t of_class : {best, best ^ 2U, best ^ 1U, best ^ 3U})
+    if (const auto port = draw_unused(of_class)) return port;
+  // Every port has a user somewhere; towards this destination most may still be free.
+  Crowded* crowded = find_crowded(remote, remote_port);
+  if (crowded == nullptr) {
+    for (unsigned guess = 0; guess < kGuesses; ++guess) {
+      const std::uint16_t port = port_of(random_->below(count_));
+      if ((guess >= kGuesses / 2 || port % 2 == wanted % 2) && range_.mine(port) && !taken(port)) return port;
+    }
+    crowded = &make_crowded(remote, remote_port);
+  }
+  return search_crowded(*crowded, wanted, taken);
+}
+
+template <typename Taken>
+std::optional<std::uint16_t> PortSpace::search_crowded(Crowded& crowded, std::uint16_t wanted, Taken&& taken) {
+  crowded.age = ++clock_;
+  const std::uint32_t words = static_cast<std::uint32_t>(crowded.taken.size());
+  const std::uint32_t start = random_->below(words);
+  for (std::uint32_t step = 0; step < words;) {
+    const std::uint32_t word = (start + step) % words;
+    // Skip the known full ones, 64 words (4096 ports) at a glance.
+    const std::uint64_t open = ~crowded.full[word / kWordBits] >> (word % kWordBits);
+    if (open == 0) {
+      step += std::min<std::uint32_t>(kWordBits - word % kWordBits, words - word);
+      continue;
+    }
+    const auto skip = static_cast<std::uint32_t>(__builtin_ctzll(open));
+    if (skip != 0) {
+      step += std::min(skip, words - word);
+      continue;
+    }
+    const Index first = static_cast<Index>(word * kWordBits);
+    if ((crowded.known[word / kWordBits] >> (word % kWordBits) & 1) == 0) {
+      crowded.taken[word] = 0;
+      for (Index bit = 0; bit < kWordBits; ++bit)
+        if (first + bit >= count_ || !range_.mine(port_of(first + bit)) || taken(port_of(first + bit)))
+          crowded.taken[word] |= 1ULL << bit;
+      crowded.known[word / kWordBits] |= 1ULL << (word % kWordBits);
+    }
+    const std::uint64_t free = ~crowded.taken[word];
+    if (free == 0) {
+      crowded.full[word / kWordBits] |= 1ULL << (word % kWordBits);
+      ++step;
+      continue;
+    }
+    // Indices begin at an even port, so a port's parity is its index's.
+    const std::uint64_t parity = 0x5555555555555555ULL << (wanted % 2U);
+    std::uint64_t choice = (free & parity) != 0 ? free & parity : free;
+    for (std::uint32_t drop = random_->below(static_cast<std::uint32_t>(__builtin_popcountll(choice))); drop > 0;
+         --drop)
+      choice &= choice - 1;
+    return port_of(first + static_cast<Index>(__builtin_ctzll(choice)));
+  }
+  return std::nullopt;
+}
+
+}  // namespace penstock::nat

@@ -1,0 +1,331 @@
+#include "dataplane/core/nat/translator.h"
+
+#include <algorithm>
+
+#include "dataplane/core/nat/translator_impl.h"
+#include "dataplane/core/packet/headers.h"
+
+namespace penstock::nat {
+namespace {
+
+constexpr std::uint32_t kAgeingPerPacket = 2;
+constexpr std::uint32_t kAgeingUnlimited = 0xffffffff;
+
+be16 load16(const std::uint8_t* at) {
+  be16 value;
+  std::memcpy(&value, at, 2);
+  return value;
+}
+
+std::vector<Prefix> forbidden_ranges(const TranslatorConfig& config) {
+  std::vector<Prefix> out = {config.tunnel_v4,
+                             config.tunnel_v6,
+                             config.proxy_v4,
+                             config.proxy_v6,
+                             Prefix{config.own_inside_v4, 32},
+                             Prefix{config.own_inside_v6, 128}};
+  for (const auto* list : {&config.source_v4, &config.source_v6, &config.own_addresses})
+    for (const IpAddress& address : *list) out.emplace_back(address, address.is_v4() ? 32U : 128U);
+  return out;
+}
+
+std::vector<std::pair<IpAddress, std::uint16_t>> sorted_sources(const TranslatorConfig& config) {
+  std::vector<std::pair<IpAddress, std::uint16_t>> out;
+  for (const auto* list : {&config.source_v4, &config.source_v6})
+    for (std::size_t i = 0; i < list->size(); ++i) out.emplace_back((*list)[i], static_cast<std::uint16_t>(i));
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+// Not secret and the same on every worker.
+std::uint64_t plain_hash(const IpAddress& a, const IpAddress& b, std::uint64_t rest) {
+  const std::uint64_t mixed = (hash_value(a) * 0x9e3779b97f4a7c15ULL + hash_value(b) + rest) * 0xff51afd7ed558ccdULL;
+  return mixed ^ (mixed >> 32);
+}
+
+}  // namespace
+
+Classified classify(Packet& packet, bool down) {
+  Classified out;
+  const IpParse parsed = parse_ip(packet);
+  out.reason = parsed.reason;
+  out.view = parsed.view;
+  if (parsed.reason != DropReason::none) return out;
+  const Bytes bytes{packet.data, packet.length};
+  const IpView& view = out.view;
+  if (!view.v6() && !ipv4_header_checksum_ok(bytes)) {
+    out.reason = DropReason::ip_checksum_bad;
+    return out;
+  }
+  out.tuple.source = ip_source(bytes, view);
+  out.tuple.destination = ip_destination(bytes, view);
+  if (source_is_invalid(out.tuple.source)) {
+    out.reason = DropReason::ip_source_invalid;
+    return out;
+  }
+  out.protocol = view.protocol == ip_protocol::icmpv6 && view.v6() ? ip_protocol::icmp : view.protocol;
+  if (view.fragment()) {
+    out.kind = PacketKind::fragment;
+    return out;
+  }
+  const Bytes transport = bytes.subspan(view.header_length);
+  const auto malformed = [&out] {
+    out.reason = DropReason::transport_malformed;
+    return out;
+  };
+  switch (view.protocol) {
+    case ip_protocol::tcp: {
+      const auto* tcp = view_as<TcpHeader>(transport);
+      if (tcp == nullptr || tcp->header_length() < sizeof(TcpHeader) || tcp->header_length() > transport.size())
+        return malformed();
+      out.tuple.source_port = tcp->source_port.host();
+      out.tuple.destination_port = tcp->destination_port.host();
+      out.kind = PacketKind::query;
+      return out;
+    }
+    case ip_protocol::udp: {
+      const auto* udp = view_as<UdpHeader>(transport);
+      if (udp == nullptr || udp->length.host() < sizeof(UdpHeader) || udp->length.host() > transport.size())
+        return malformed();
+      out.tuple.source_port = udp->source_port.host();
+      out.tuple.destination_port = udp->destination_port.host();
+      out.kind = PacketKind::query;
+      return out;
+    }
+    case ip_protocol::icmp:
+    case ip_protocol::icmpv6: {
+      out.kind = PacketKind::other;
+      if ((view.protocol == ip_protocol::icmpv6) != view.v6()) return out;
+      if (transport.size() < sizeof(IcmpHeader)) {
+        out.kind = PacketKind::refused;
+        return malformed();
+      }
+      const std::uint8_t type = transport[0];
+      if (is_icmp_error(type, view.v6())) {
+        out.kind = PacketKind::error;
+      } else if (type == (down ? (view.v6() ? icmp6::echo_reply : icmp4::echo_reply)
+                               : (view.v6() ? icmp6::echo : icmp4::echo))) {
+        out.kind = PacketKind::query;
+        (down ? out.tuple.destination_port : out.tuple.source_port) = load16(transport.data() + 4).host();
+      } else {
+        out.reason = DropReason::icmp_type_unsupported;
+      }
+      return out;
+    }
+    default:
+      out.kind = PacketKind::other;
+      return out;
+  }
+}
+
+Translator::Implementation::Implementation(const TranslatorConfig& config, Random& random, PacketSource& packets)
+    : config_{config},
+      packets_{&packets},
+      random_{random},
+      sources_{sorted_sources(config)},
+      source_nat_{!config.source_v4.empty(), !config.source_v6.empty()},
+      forbidden_{forbidden_ranges(config), config.nat64_prefixes},
+      table_{config.max_flows, config.max_peers, random},
+      limiter_inside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
+      limiter_outside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
+      fragments_{config.fragments, config.timers.fragments},
+      identification_{static_cast<std::uint16_t>(random.next_u32())} {
+  config_.workers = std::max<std::uint16_t>(config_.workers, 1);
+  const PortRangeOfWorker range{config.first_port, config.last_port, config_.worker, config_.workers};
+  // Identifiers of ICMP queries know no reserved range.
+  const PortRangeOfWorker identifiers{0, 65535, config_.worker, config_.workers};
+  for (std::size_t i = 0; i < config.source_v4.size() + config.source_v6.size(); ++i) {
+    spaces_.emplace_back(range, random_);
+    spaces_.emplace_back(range, random_);
+    spaces_.emplace_back(identifiers, random_);
+  }
+  cut_.reserve(64);
+}
+
+PortSpace& Translator::Implementation::space(std::uint8_t protocol, bool v6, std::uint16_t address) {
+  const std::size_t of_protocol = protocol == ip_protocol::tcp ? 0 : protocol == ip_protocol::udp ? 1 : 2;
+  return spaces_[((v6 ? config_.source_v4.size() : 0) + address) * 3 + of_protocol];
+}
+
+std::optional<std::uint16_t> Translator::Implementation::source_index(const IpAddress& address) const {
+  const auto at = std::lower_bound(sources_.begin(), sources_.end(), std::pair{address, std::uint16_t{0}});
+  if (at == sources_.end() || at->first != address) return std::nullopt;
+  return at->second;
+}
+
+flow::Tick Translator::Implementation::tick_of(Instant now) const {
+  const std::int64_t since = now.time_since_epoch().count() - start_.load(std::memory_order_relaxed);
+  return since <= 0 ? 0 : static_cast<flow::Tick>(since >> flow::kTickShift);
+}
+
+Instant Translator::Implementation::instant_of(flow::Tick tick) const {
+  return Instant{Duration{start_.load(std::memory_order_relaxed) + (std::int64_t{tick} << flow::kTickShift)}};
+}
+
+std::uint16_t Translator::Implementation::owner_of(const Classified& what, const Packet& packet, bool down) const {
+  const auto workers = config_.workers;
+  if (workers == 1 || what.kind == PacketKind::refused || what.kind == PacketKind::other) return config_.worker;
+  if (what.kind == PacketKind::fragment) {
+    // Pieces meet where any of them can tell; the whole goes on from there (see up_fragment).
+    if (packet.flow == kCollected) return config_.worker;
+    return static_cast<std::uint16_t>(plain_hash(what.tuple.source, what.tuple.destination, what.view.identification) %
+                                      workers);
+  }
+  Tuple tuple = what.tuple;
+  if (what.kind == PacketKind::error) {
+    const Quoted quoted = parse_quoted({packet.data, packet.length}, what.view);
+    if (quoted.reason != DropReason::none) return config_.worker;
+    // The quoted packet went the other way.
+    tuple = {quoted.tuple.destination, quoted.tuple.source, quoted.tuple.destination_port, quoted.tuple.source_port};
+  }
+  if (down) return static_cast<std::uint16_t>(tuple.destination_port / 2 % workers);
+  return static_cast<std::uint16_t>(
+      plain_hash(tuple.source, tuple.destination, std::uint64_t{tuple.source_port} << 16 | tuple.destination_port) %
+      workers);
+}
+
+std::uint16_t Translator::Implementation::owner_of(const Packet& packet, bool down) const {
+  Packet copy = packet;  // classify may cut padding; the caller's packet stays as it is
+  return owner_of(classify(copy, down), copy, down);
+}
+
+void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
+  if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
+  const Call call{policies, now, tick_of(now.monotonic), &out};
+  const std::size_t count = std::min(packets.size(), kBurst);
+  age(call.tick, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  Classified what[kBurst];
+  std::uint64_t hashes[kBurst];
+  for (std::size_t i = 0; i < count; ++i) {
+    what[i] = classify(*packets[i], false);
+    if (what[i].kind != PacketKind::query) continue;
+    const Tuple& t = what[i].tuple;
+    hashes[i] = table_.hash(flow::InsideKey{t.source, t.destination, packets[i]->peer, t.source_port,
+                                            t.destination_port, what[i].protocol});
+    table_.prefetch_inside(hashes[i]);
+  }
+  for (std::size_t i = 0; i < count; ++i)
+    if (what[i].kind == PacketKind::query) table_.prefetch_inside_record(hashes[i]);
+  for (std::size_t i = 0; i < count; ++i) up_one(call, *packets[i], what[i], hashes[i]);
+  give_out_refused(out);
+}
+
+void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
+  if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
+  const Call call{policies, now, tick_of(now.monotonic), &out};
+  const std::size_t count = std::min(packets.size(), kBurst);
+  age(call.tick, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  Classified what[kBurst];
+  std::uint64_t hashes[kBurst];
+  std::optional<std::uint16_t> sources[kBurst];
+  for (std::size_t i = 0; i < count; ++i) {
+    what[i] = classify(*packets[i], true);
+    sources[i] = source_index(what[i].tuple.destination);
+    if (what[i].kind != PacketKind::query || !sources[i]) continue;
+    const Tuple& t = what[i].tuple;
+    hashes[i] =
+        table_.hash(flow::OutsideKey{t.destination, t.source, t.destination_port, t.source_port, what[i].protocol});
+    table_.prefetch_outside(hashes[i]);
+  }
+  for (std::size_t i = 0; i < count; ++i)
+    if (what[i].kind == PacketKind::query && sources[i]) table_.prefetch_outside_record(hashes[i]);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (what[i].kind == PacketKind::refused) {
+      drop(call, *packets[i], what[i].reason);
+    } else if (!sources[i]) {
+      out.add({packets[i], Action::not_ours, DropReason::not_for_us, 0});
+    } else {
+      down_one(call, *packets[i], what[i], *sources[i], hashes[i]);
+    }
+  }
+  give_out_refused(out);
+}
+
+void Translator::Implementation::handle_timeout(Now now, Outcomes& out) {
+  if (start_.load(std::memory_order_relaxed) < 0) return;
+  age(tick_of(now.monotonic), kAgeingUnlimited);
+  fragments_.expire(now.monotonic);
+  give_out_refused(out);
+}
+
+Instant Translator::Implementation::poll_timeout() const {
+  Instant at = fragments_.poll_timeout();
+  if (const auto next = table_.wheel().next()) at = std::min(at, instant_of(*next));
+  return at;
+}
+
+void Translator::Implementation::release_held(Outcomes& out) {
+  fragments_.clear();
+  give_out_refused(out);
+}
+
+void Translator::Implementation::for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const {
+  static constexpr std::string_view kNames[] = {"nat44", "nat66", "nat64", "nat46"};
+  const flow::Tick tick = tick_of(now.monotonic);
+  flow::FlowRecord record;
+  for (flow::Slot slot = 0; slot < table_.high_water(); ++slot) {
+    if (!table_.copy(slot, record)) continue;
+    FlowInfo info;
+    info.peer = record.peer;
+    info.protocol =
+        record.protocol == ip_protocol::icmp && record.inside_source.is_v6() ? ip_protocol::icmpv6 : record.protocol;
+    info.inside_source = {record.inside_source, record.inside_source_port};
+    info.inside_destination = {record.inside_destination, record.inside_destination_port};
+    info.outside_source = {source_address(record), record.source_port};
+    info.outside_destination = {record.remote, record.remote_port};
+    info.translation = kNames[static_cast<std::size_t>(record.translation)];
+    info.state =
+        record.protocol == ip_protocol::tcp ? name_of(static_cast<TcpState>(record.state)) : std::string_view{"active"};
+    const flow::Tick idle = tick > record.last_seen ? tick - record.last_seen : 0;
+    const flow::Tick life = lifetime(record);
+    info.idle = Duration{std::int64_t{idle} << flow::kTickShift};
+    info.expires_in = Duration{std::int64_t{life > idle ? life - idle : 0} << flow::kTickShift};
+    info.packets_up = record.packets_up;
+    info.packets_down = record.packets_down;
+    info.translation_tag = record.translation_tag;
+    visit(info);
+  }
+}
+
+Translator::Translator(const TranslatorConfig& config, Random& random, PacketSource& packets)
+    : implementation_{std::make_unique<Implementation>(config, random, packets)} {}
+Translator::~Translator() = default;
+
+void Translator::translate_up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
+  implementation_->up(packets, policies, now, out);
+}
+void Translator::translate_down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
+  implementation_->down(packets, policies, now, out);
+}
+bool Translator::is_source_address(const IpAddress& address) const {
+  return implementation_->source_index(address).has_value();
+}
+std::uint16_t Translator::owner_of_inside(const Packet& packet) const {
+  return implementation_->owner_of(packet, false);
+}
+std::uint16_t Translator::owner_of_outside(const Packet& packet) const {
+  return implementation_->owner_of(packet, true);
+}
+Instant Translator::poll_timeout() const {
+  return implementation_->poll_timeout();
+}
+void Translator::handle_timeout(Now now, Outcomes& out) {
+  implementation_->handle_timeout(now, out);
+}
+void Translator::release_held(Outcomes& out) {
+  implementation_->release_held(out);
+}
+std::uint32_t Translator::flow_count() const {
+  return implementation_->table().size();
+}
+std::uint32_t Translator::flow_capacity() const {
+  return implementation_->table().capacity();
+}
+void Translator::for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const {
+  implementation_->for_each_flow(now, visit);
+}
+const TranslatorCounters& Translator::counters() const {
+  return implementation_->counters();
+}
+
+}  // namespace penstock::nat

@@ -1,0 +1,151 @@
+// The inside of nat::Translator, for its own .cc files: translator.cc (bursts, ageing, inspection), up.cc and down.cc
+// (the two directions), flows.cc (set-up, judgement, end), answers.cc (what is sent back).
+#pragma once
+
+#include <atomic>
+#include <optional>
+
+#include "dataplane/core/flow/table.h"
+#include "dataplane/core/nat/fragments.h"
+#include "dataplane/core/nat/icmp_error.h"
+#include "dataplane/core/nat/icmp_translate.h"
+#include "dataplane/core/nat/ports.h"
+#include "dataplane/core/nat/rate_limiter.h"
+#include "dataplane/core/nat/tcp_state.h"
+#include "dataplane/core/nat/translate.h"
+#include "dataplane/core/nat/translator.h"
+#include "dataplane/core/policy/forbidden.h"
+
+namespace penstock::nat {
+
+// In Packet::flow: a fragment of a datagram that another worker has seen whole and sent to the flow's owner.
+inline constexpr std::uint32_t kCollected = 0xffffffff;
+
+// What a packet is, before any table is asked.
+enum class PacketKind : std::uint8_t {
+  refused,  // with a reason
+  query,    // TCP, UDP, ICMP echo: has a tuple
+  error,    // ICMP error
+  fragment,
+  other,  // a protocol or ICMP type without flows
+};
+
+struct Classified {
+  PacketKind kind = PacketKind::refused;
+  DropReason reason = DropReason::none;
+  std::uint8_t protocol = 0;  // as in flow keys
+  IpView view;
+  Tuple tuple;  // queries
+};
+
+// Parses and checks one packet: lengths, IPv4 checksum, source address, transport header. `down`: echo replies instead
+// of requests are what flows are made of.
+[[nodiscard]] Classified classify(Packet& packet, bool down);
+
+class Translator::Implementation {
+ public:
+  Implementation(const TranslatorConfig& config, Random& random, PacketSource& packets);
+
+  void up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out);
+  void down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out);
+  void handle_timeout(Now now, Outcomes& out);
+  [[nodiscard]] Instant poll_timeout() const;
+  void release_held(Outcomes& out);
+  [[nodiscard]] std::optional<std::uint16_t> source_index(const IpAddress& address) const;
+  [[nodiscard]] std::uint16_t owner_of(const Packet& packet, bool down) const;
+  void for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const;
+  [[nodiscard]] const flow::FlowTable& table() const { return table_; }
+  [[nodiscard]] const TranslatorCounters& counters() const { return counters_; }
+
+ private:
+  // The whole of what one packet, or the pieces of one datagram, is translated with.
+  struct Call {
+    PolicyView policies;
+    Now now;
+    flow::Tick tick;
+    Outcomes* out;
+  };
+  struct Datagram {
+    std::span<Packet* const> pieces;     // one, or all fragments in order
+    std::uint16_t transport_length = 0;  // of the whole; 0: one unfragmented packet
+  };
+  // Why a flow could not be used.
+  struct Refusal {
+    DropReason reason = DropReason::none;
+    bool wait = false;
+  };
+
+  // up.cc
+  void up_one(const Call& call, Packet& packet, const Classified& what, std::uint64_t hash);
+  void up_fragment(const Call& call, Packet& packet, const Classified& what);
+  void up_query(const Call& call, const Datagram& datagram, const Classified& what, std::uint64_t hash);
+  void up_error(const Call& call, Packet& packet, const Classified& what);
+  // down.cc
+  void down_one(const Call& call, Packet& packet, const Classified& what, std::uint16_t source, std::uint64_t hash);
+  void down_fragment(const Call& call, Packet& packet, const Classified& what, std::uint16_t source);
+  void down_query(const Call& call, const Datagram& datagram, const Classified& what, std::uint16_t source,
+                  std::uint64_t hash);
+  void down_error(const Call& call, Packet& packet, const Classified& what);
+
+  // Parses the first piece of a collected datagram.
+  [[nodiscard]] static Classified classify_collected(const Datagram& datagram, bool down);
+
+  // flows.cc
+  [[nodiscard]] const policy::PeerPolicy* policy_of(const Call& call, PeerIndex peer) const;
+  flow::Slot open_flow(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
+                       std::uint64_t hash, Refusal& refusal);
+  [[nodiscard]] Refusal find_destination(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
+                                         policy::Verdict& verdict) const;
+  // False when the flow's right has gone; then the flow has ended.
+  bool still_allowed(const Call& call, flow::Slot slot);
+  void touch(const Call& call, flow::Slot slot, bool from_inside, Bytes transport);
+  void end_flow(flow::Slot slot);
+  void age(flow::Tick tick, std::uint32_t budget);
+  [[nodiscard]] flow::Tick lifetime(const flow::FlowRecord& record) const;
+  [[nodiscard]] const IpAddress& source_address(const flow::FlowRecord& record) const;
+  [[nodiscard]] PortSpace& space(std::uint8_t protocol, bool v6, std::uint16_t address);
+
+  // answers.cc
+  void drop(const Call& call, Packet& packet, DropReason reason) const;
+  void drop(const Call& call, const Datagram& datagram, DropReason reason) const;
+  // Drops, and tells the sender in the tunnel or on the LAN why, where that is due. `value`: MTU or pointer.
+  void refuse_up(const Call& call, const Datagram& datagram, const IpView& view, DropReason reason, IcmpProblem problem,
+                 std::uint32_t value = 0);
+  void refuse_down(const Call& call, const Datagram& datagram, const IpView& view, DropReason reason,
+                   IcmpProblem problem, std::uint32_t value = 0);
+  void reset_up(const Call& call, const Datagram& datagram, const IpView& view);
+  // Translates every piece and sends it on, cut to `limit` where that is allowed. `view`: of the first.
+  void forward(const Call& call, const Datagram& datagram, const IpView& view, const Rewrite& rewrite,
+               const HeaderOptions& options, Action action, PeerIndex peer, flow::Slot slot, std::uint16_t limit);
+  void hand_over(const Call& call, const Datagram& datagram, std::uint16_t owner) const;
+  [[nodiscard]] MtuContext mtu_context(const flow::FlowRecord& record, const Quoted& quoted) const;
+  void give_out_refused(Outcomes& out);
+  [[nodiscard]] std::uint16_t next_identification();
+
+  [[nodiscard]] flow::Tick tick_of(Instant now) const;
+  [[nodiscard]] Instant instant_of(flow::Tick tick) const;
+  [[nodiscard]] std::uint16_t owner_of(const Classified& what, const Packet& packet, bool down) const;
+
+  TranslatorConfig config_;
+  PacketSource* packets_;
+  BufferedRandom random_;
+  std::vector<std::pair<IpAddress, std::uint16_t>> sources_;  // sorted; index within the family
+  policy::SourceNat source_nat_;
+  policy::ForbiddenDestinations forbidden_;
+  flow::FlowTable table_;
+  std::vector<PortSpace> spaces_;  // by family, address, protocol
+  RateLimiter limiter_inside_;
+  RateLimiter limiter_outside_;
+  FragmentCollector fragments_;
+  std::vector<Packet*> cut_;             // pieces under way
+  std::atomic<std::int64_t> start_{-1};  // of ticks
+  std::uint16_t identification_;
+  TranslatorCounters counters_;
+};
+
+// Nothing longer than `limit` is sent: whether it may be cut instead of refused.
+[[nodiscard]] bool may_be_cut(const IpView& view);
+// Fills in the missing UDP checksum of an IPv4 datagram that comes in pieces. False: malformed.
+[[nodiscard]] bool fill_udp_checksum(std::span<Packet* const> pieces, std::uint16_t payload_length);
+
+}  // namespace penstock::nat

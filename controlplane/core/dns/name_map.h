@@ -120,6 +120,12 @@ class NameMap {
   std::optional<std::uint32_t> next_slot();
   void used(Entries::iterator entry, std::uint64_t wall_s);
   void clear();
+  // One line of the file each; returns what is wrong with it, or nullptr.
+  const char* load_name(std::string_view line, std::uint64_t wall_s, bool other_pools,
+                        std::vector<std::uint32_t>& mentioned);
+  const char* load_rest(std::string_view line, std::uint64_t wall_s, bool other_pools,
+                        std::vector<std::uint32_t>& mentioned);
+  void mention(const IpAddress& address, std::vector<std::uint32_t>& mentioned) const;
 
   NameMapConfig config_;
   Random& random_;

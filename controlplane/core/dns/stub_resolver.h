@@ -36,8 +36,8 @@ enum class Transport : std::uint8_t { udp, tcp };
 struct Client {
   Transport transport = Transport::udp;
   std::uint64_t connection = 0;  // TCP: the shell's number of the connection; UDP: of the socket, if it has several
-  Endpoint remote;
-  Endpoint local;
+  Endpoint remote{};
+  Endpoint local{};
   bool operator==(const Client&) const = default;
 };
 

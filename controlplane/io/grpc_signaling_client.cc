@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "controlplane/core/backoff.h"
+#include "controlplane/io/live_count.h"
 #include "controlplane/io/portal_addresses.h"
 #include "controlplane/io/post_gate.h"
 #include "controlplane/io/signaling_client.h"
@@ -52,7 +53,7 @@ std::string describe(const grpc::Status& status) {
 
 }  // namespace
 
-// One dial of one address. Lives until gRPC is done with it; its owner on the loop may be gone long before.
+// One dial of one address. Lives until gRPC is done with it, and dies on the loop's thread.
 template <typename Outgoing, typename Incoming>
 class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
                       public std::enable_shared_from_this<Attempt<Outgoing, Incoming>> {
@@ -63,14 +64,16 @@ class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
     std::function<void(const grpc::Status&)> done;
   };
 
-  Attempt(std::shared_ptr<PostGate> gate, std::shared_ptr<grpc::Channel> channel, const std::string& token)
-      : gate_(std::move(gate)), stub_(v1::Signaling::NewStub(std::move(channel))) {
+  Attempt(std::shared_ptr<PostGate> gate, std::shared_ptr<LiveCount> live, std::shared_ptr<grpc::Channel> channel,
+          const std::string& token)
+      : gate_(std::move(gate)), live_(std::move(live)), stub_(v1::Signaling::NewStub(std::move(channel))) {
     context_.AddMetadata("authorization", "Bearer " + token);
   }
 
   void start(Hooks hooks) {
     hooks_ = std::move(hooks);
     self_ = this->shared_from_this();
+    live_->enter();
     if constexpr (std::is_same_v<Outgoing, v1::ClientToPortal>)
       stub_->async()->Client(&context_, this);
     else
@@ -146,14 +149,16 @@ class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
   }
 
   void OnDone(const grpc::Status& status) override {
-    on_loop([status](Attempt& attempt) {
-      const auto hook = attempt.hooks_.done;
+    const auto live = live_;
+    gate_->post([self = std::move(self_), status] {
+      const auto hook = self->hooks_.done;
       if (hook) hook(status);
     });
-    const auto last = std::move(self_);  // may end this object at the end of the scope
+    live->leave();
   }
 
   std::shared_ptr<PostGate> gate_;
+  std::shared_ptr<LiveCount> live_;
   std::unique_ptr<v1::Signaling::Stub> stub_;
   grpc::ClientContext context_;
   Incoming incoming_;           // gRPC's while a read is under way
@@ -229,7 +234,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     const auto host_port = parse_host_port(config.address);
     const std::string name = config.server_name.empty() ? host_port->host : config.server_name;
     const std::uint64_t id = ++next_dial;
-    auto stream = std::make_shared<Stream>(gate, open_channel(to, name, config.ca_pem), config.token);
+    auto stream = std::make_shared<Stream>(gate, live, open_channel(to, name, config.ca_pem), config.token);
     dials[id] = stream;
     // The hooks run only while the object lives: the destructor abandons every stream first.
     stream->start({[this, id] { accepted(id); },
@@ -297,6 +302,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
   SignalingConfig config;
   Callbacks callbacks;
   std::shared_ptr<PostGate> gate;
+  std::shared_ptr<LiveCount> live = std::make_shared<LiveCount>();
   Loop::Timer retry_timer;
   Loop::Timer stagger_timer;
   Loop::Timer round_timer;
@@ -335,6 +341,7 @@ SignalingClient<Outgoing, Incoming>::SignalingClient(Loop& loop, Random& random,
 template <typename Outgoing, typename Incoming>
 SignalingClient<Outgoing, Incoming>::~SignalingClient() {
   impl_->shut();
+  impl_->live->wait_idle();
   impl_->gate->close();
 }
 

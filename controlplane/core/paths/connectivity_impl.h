@@ -1,0 +1,77 @@
+// Inside of Connectivity; included only by its own files.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "controlplane/core/paths/connectivity.h"
+#include "controlplane/core/paths/path_agent.h"
+#include "controlplane/core/paths/stun_gatherer.h"
+#include "controlplane/core/paths/turn_client.h"
+
+namespace penstock::paths {
+
+struct Connectivity::Impl {
+  struct Relay {
+    std::string id;
+    Endpoint local;
+    TurnClient turn;
+  };
+
+  Impl(const ConnectivityConfig& config_in, Random& random_in)
+      : config(config_in), random(random_in), gatherer(random_in) {}
+
+  // connectivity.cc
+  void tick(Now time);
+  void resume(Now time);
+  Incoming classify(MutableBytes datagram, const Endpoint& local, const Endpoint& remote, Now time);
+  Incoming from_relay(Relay& relay, MutableBytes datagram, Now time);
+  void handle_punch(const Path& path, Now time);
+  [[nodiscard]] Deadline poll_timeout() const;
+
+  // connectivity_relays.cc
+  [[nodiscard]] std::optional<Endpoint> socket_for(const Endpoint& server) const;
+  void refresh_targets();
+  void refresh_relays();
+  void refresh_permissions();
+  void update_bases(bool roamed);
+  void close_relay(Relay& relay);
+  Relay* find_relay(std::uint32_t number);
+  [[nodiscard]] const Relay* find_relay(std::uint32_t number) const;
+  [[nodiscard]] std::vector<Candidate> local_candidates() const;
+
+  // connectivity_pump.cc: moves what the parts want to say outwards, until nobody has anything more.
+  void pump();
+  bool pump_relays();
+  bool pump_gatherer();
+  bool pump_agents();
+  void pump_agent_event(GatewayHandle gateway, AgentEvent event);
+  void send_from(Relay& relay);
+
+  ConnectivityConfig config;
+  Random& random;
+  Now now{};
+  bool started = false;
+  Instant expected = kNever;  // the deadline as of the last pump(), to notice that we slept
+
+  std::vector<Endpoint> sockets;
+  std::vector<Endpoint> hosts;
+  std::vector<RelayConfig> configured;
+  std::vector<Endpoint> stun_servers;
+  std::uint32_t numbers = 0;
+  std::vector<std::unique_ptr<Relay>> relays;
+  std::map<std::string, Instant> failing;  // relay id: not before others until then
+  std::set<IpAddress> permitted;
+  StunGatherer gatherer;
+  std::map<GatewayHandle, std::unique_ptr<PathAgent>> agents;
+
+  std::vector<Candidate> told;  // what the last candidates_changed was about
+  std::deque<Transmit> output;
+  std::deque<Event> events;
+};
+
+}  // namespace penstock::paths

@@ -1,0 +1,121 @@
+// Connectivity: from the parts' events to ours.
+#include <algorithm>
+#include <utility>
+
+#include "controlplane/core/paths/connectivity_impl.h"
+
+namespace penstock::paths {
+
+void Connectivity::Impl::send_from(Relay& relay) {
+  while (auto bytes = relay.turn.poll_output())
+    output.push_back({std::move(*bytes), relay.local, relay.turn.config().server});
+}
+
+void Connectivity::Impl::pump() {
+  // Each round may give another part something to say; a bound keeps a mistake from becoming a hang.
+  for (int round = 0; round < 16; ++round) {
+    const bool relays_spoke = pump_relays();
+    const bool gatherer_spoke = pump_gatherer();
+    const bool agents_spoke = pump_agents();
+    if (!relays_spoke && !gatherer_spoke && !agents_spoke) break;
+  }
+  auto pace = StunGatherer::Pace::idle;
+  for (const auto& [gateway, agent] : agents) {
+    const auto mode = agent->mode(now.monotonic);
+    if (mode == PathAgent::Mode::busy) pace = StunGatherer::Pace::busy;
+    if (mode == PathAgent::Mode::active && pace == StunGatherer::Pace::idle) pace = StunGatherer::Pace::active;
+  }
+  gatherer.set_pace(pace, now.monotonic);
+  pump_gatherer();
+  for (auto& relay : relays) send_from(*relay);
+  expected = poll_timeout().at;
+
+  std::vector<Candidate> mine = local_candidates();
+  if (mine == told) return;
+  told = std::move(mine);
+  const bool waiting = std::any_of(events.begin(), events.end(),
+                                   [](const Event& e) { return e.kind == Event::Kind::candidates_changed; });
+  if (waiting) return;
+  Event out;
+  out.kind = Event::Kind::candidates_changed;
+  events.push_back(std::move(out));
+}
+
+bool Connectivity::Impl::pump_gatherer() {
+  bool any = false;
+  while (auto transmit = gatherer.poll_transmit()) output.push_back(std::move(*transmit));
+  while (const auto socket = gatherer.poll_moved()) {
+    any = true;
+    // The mapping towards the relays and gateways has probably moved as well.
+    for (auto& relay : relays)
+      if (relay->local == *socket) relay->turn.suspect(now.monotonic);
+    for (auto& [gateway, agent] : agents) agent->verify(now);
+  }
+  return any;
+}
+
+bool Connectivity::Impl::pump_agents() {
+  bool any = false;
+  for (auto& [gateway, agent] : agents) {
+    while (auto event = agent->poll_event()) {
+      any = true;
+      pump_agent_event(gateway, std::move(*event));
+    }
+  }
+  if (any) refresh_permissions();
+  return any;
+}
+
+void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent event) {
+  Event out;
+  out.gateway = gateway;
+  out.path = event.path;
+  switch (event.kind) {
+    case AgentEvent::Kind::send_probe:
+      out.kind = Event::Kind::send_probe;
+      out.probe = std::move(event.bytes);
+      break;
+    case AgentEvent::Kind::resend: {
+      Relay* relay = find_relay(event.path.relay);
+      if (event.path.relay == 0) {
+        output.push_back({std::move(event.bytes), event.path.local, event.path.remote});
+      } else if (relay != nullptr) {
+        if (const auto wrapping = relay->turn.wrap(event.path.remote, event.bytes.size(), now.monotonic)) {
+          event.bytes.insert(event.bytes.begin(), wrapping->prefix.begin(),
+                             wrapping->prefix.begin() + wrapping->prefix_size);
+          event.bytes.resize(event.bytes.size() + wrapping->padding);
+          output.push_back({std::move(event.bytes), relay->local, relay->turn.config().server});
+        }
+      }
+      return;
+    }
+    case AgentEvent::Kind::path_changed:
+      out.kind = Event::Kind::path_changed;
+      break;
+    case AgentEvent::Kind::path_list: {
+      out.kind = Event::Kind::handshake_paths;
+      out.path = {};
+      const bool waiting = std::any_of(events.begin(), events.end(), [&](const Event& e) {
+        return e.kind == Event::Kind::handshake_paths && e.gateway == gateway;
+      });
+      if (waiting) return;
+      break;
+    }
+    case AgentEvent::Kind::path_alive:
+      if (Relay* relay = find_relay(event.path.relay)) relay->turn.bind_channel(event.path.remote, now.monotonic);
+      return;
+    case AgentEvent::Kind::suspect:
+      gatherer.verify(now.monotonic);
+      for (auto& relay : relays) relay->turn.suspect(now.monotonic);
+      return;
+    case AgentEvent::Kind::stalled:
+      out.kind = Event::Kind::stalled;
+      break;
+    case AgentEvent::Kind::unreachable:
+      out.kind = Event::Kind::unreachable;
+      break;
+  }
+  events.push_back(std::move(out));
+}
+
+}  // namespace penstock::paths

@@ -1,0 +1,346 @@
+// PathAgent: sessions, suspicion, and the choice of primary and standby.
+#include "controlplane/core/paths/path_agent.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace penstock::paths {
+
+using namespace std::chrono_literals;
+using State = PathInfo::State;
+
+namespace {
+
+constexpr Duration kStableSameKind = 5s;
+constexpr Duration kStableRelay = 10s;
+constexpr Duration kPenalty = 5s;
+constexpr Duration kMaxPenalty = 60s;
+constexpr Duration kForgivenAfter = 60s;
+constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
+
+}  // namespace
+
+PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden)
+    : random_(random), allow_loopback_(allow_loopback), forbidden_(std::move(forbidden)) {}
+
+void PathAgent::emit(AgentEvent::Kind kind, const Path& path, std::vector<std::uint8_t> bytes) {
+  events_.push_back({kind, path, std::move(bytes)});
+}
+
+// ---- what happens to us ----
+
+void PathAgent::set_bases(std::span<const LocalBase> bases, bool roamed, Now time) {
+  const Instant now = advance(time);
+  bases_.assign(bases.begin(), bases.end());
+  rebuild_pairs(now);
+  restart_checks(now);
+  if (!session_) return;
+  if (primary_ == 0)
+    choose(time);
+  else if (roamed)
+    begin_suspicion(time);
+}
+
+void PathAgent::handle_punch(const Path& path, Now time) {
+  const Instant now = advance(time);
+  // Anybody can send a punch; only addresses we were told of count, and each path is checked at its own pace.
+  const bool told = std::any_of(candidates_.begin(), candidates_.end(),
+                                [&](const Candidate& c) { return c.endpoint.address == path.remote.address; });
+  if (!told) return;
+  PathState* known = learn(path, now);
+  if (known == nullptr || known->alive()) return;
+  if (known->last_probe != kLongAgo && now - known->last_probe < 50ms) return;
+  known->tries = 0;
+  known->not_before = now;
+}
+
+void PathAgent::handle_session_up(const Path& path, Now time) {
+  const Instant now = advance(time);
+  const bool fresh = !session_;
+  session_ = true;
+  PathState* via = learn(path, now);
+  if (via == nullptr) via = find(path) != nullptr ? find(path) : add_path(path, true, now);
+  if (via == nullptr) return;
+  via->last_received = now;
+  if (fresh) {
+    ring_.clear();
+    if (last_data_ == kLongAgo) last_data_ = now - kBusyFor;  // somebody wanted this session: active, not idle
+    restart_checks(now);
+  }
+  if (!fresh && !suspected_at_ && primary_ != 0) return;
+  // A handshake went both ways over it.
+  if (!via->alive()) {
+    via->state = State::alive;
+    via->alive_since = now;
+    via->outstanding.clear();
+    emit(AgentEvent::Kind::path_alive, path);
+  }
+  if (via->number != primary_)
+    make_primary(*via, time);
+  else
+    end_suspicion(now);
+  choose_standby();
+}
+
+void PathAgent::handle_session_down(Now time) {
+  advance(time);
+  session_ = false;
+  for (PathState& path : paths_) {
+    path.state = State::unproved;
+    path.outstanding.clear();
+    path.last_probe = kLongAgo;
+    path.tries = path.streak = 0;
+  }
+  primary_ = standby_ = 0;
+  suspected_at_.reset();
+  ring_.clear();
+  resend_to_ = 0;
+  resend_next_ = kNever;
+}
+
+void PathAgent::note_received(const Path& path, bool is_data, Now time) {
+  const Instant now = advance(time);
+  if (is_data) last_data_ = now;
+  PathState* known = session_ ? learn(path, now) : find(path);
+  if (known != nullptr) known->last_received = now;
+}
+
+void PathAgent::handle_resume(Now time) {
+  const Instant now = advance(time);
+  for (PathState& path : paths_) path.outstanding.clear();
+  restart_checks(now);
+  if (session_ && primary_ != 0) begin_suspicion(time);
+}
+
+void PathAgent::verify(Now time) {
+  advance(time);
+  if (session_ && primary_ != 0 && !suspected_at_) begin_suspicion(time);
+}
+
+void PathAgent::handle_hint(const Endpoint& remote, Now time) {
+  advance(time);
+  const PathState* used = find(primary_);
+  if (session_ && used != nullptr && used->alive() && used->path.remote == remote && !suspected_at_)
+    begin_suspicion(time);
+}
+
+void PathAgent::kick_relay(std::uint32_t relay, Now time) {
+  const Instant now = advance(time);
+  for (PathState& path : paths_) {
+    if (path.path.relay != relay || path.alive()) continue;
+    path.tries = 0;
+    path.not_before = now;
+  }
+  emit(AgentEvent::Kind::path_list);
+}
+
+// ---- data ----
+
+std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
+  const Instant now = advance(time);
+  last_data_ = now;
+  const PathState* first = session_ ? find(primary_) : nullptr;
+  if (first == nullptr) return {};
+  route_[0] = first->path;
+  std::size_t ways = 1;
+  // While older packets still wait for their second copy, this one queues behind them in the ring.
+  const bool waiting = resend_next_ != kNever;
+  const PathState* second =
+      suspected_at_ && !waiting && now - *suspected_at_ < kDuplicateFor ? find(standby_) : nullptr;
+  if (second != nullptr && second->alive() && budget_.take(sealed.size(), now)) {
+    route_[1] = second->path;
+    ways = 2;
+  }
+  // Without a suspicion a packet is in no doubt until the next one begins, which looks at all again.
+  ring_.push(sealed, now, ways == 2 || !suspected_at_);
+  return {route_.data(), ways};
+}
+
+void PathAgent::resend_over(const PathState& path, Instant now) {
+  resend_to_ = path.number;
+  resend_until_ = now + kDuplicateFor;
+  ring_.confirm(now - kOldestResend);
+  run_resends(now);
+}
+
+void PathAgent::run_resends(Instant now) {
+  resend_next_ = kNever;
+  const PathState* to = find(resend_to_);
+  if (to == nullptr || now >= resend_until_) {
+    resend_to_ = 0;
+    return;
+  }
+  for (ResendRing::Packet& packet : ring_.packets()) {
+    if (packet.resent) continue;
+    if (!budget_.take(packet.bytes.size(), now)) {
+      resend_next_ = budget_.next(packet.bytes.size(), now);
+      return;
+    }
+    packet.resent = true;
+    emit(AgentEvent::Kind::resend, to->path, packet.bytes);
+  }
+}
+
+// ---- suspicion ----
+
+void PathAgent::begin_suspicion(Now time) {
+  if (suspected_at_) {
+    // Something happened again (roaming, resume): look at everything anew, but let the clock run.
+    said_unreachable_ = false;
+    unreachable_at_ = now_ + kUnreachable;
+  } else {
+    suspected_at_ = now_;
+    said_unreachable_ = false;
+    stalled_at_ = now_ + kStalled;
+    unreachable_at_ = now_ + kUnreachable;
+    ring_.forget_resends();
+  }
+  PathState* failing = find(primary_);
+  if (failing == nullptr) return;
+  failing->state = State::suspect;
+  failing->tries = 0;
+  failing->not_before = now_;
+  failing->streak = 0;
+  for (PathState& path : paths_)
+    if (path.alive()) send_probe(path, time);
+  restart_checks(now_);
+  choose_standby();
+  if (const PathState* second = find(standby_); second != nullptr && second->alive()) resend_over(*second, now_);
+  emit(AgentEvent::Kind::suspect, failing->path);
+}
+
+void PathAgent::end_suspicion(Instant) {
+  suspected_at_.reset();
+  said_unreachable_ = false;
+  stalled_at_ = unreachable_at_ = kNever;
+}
+
+// A path that answered after the suspicion began; kNever when there is none yet. The primary gets the time its answers
+// usually take, so that a slow one is not left for a hiccup.
+Instant PathAgent::fail_over_at() const {
+  if (!suspected_at_) return kNever;
+  const bool answered = std::any_of(paths_.begin(), paths_.end(), [&](const PathState& p) {
+    return p.alive() && p.number != primary_ && p.last_reply > *suspected_at_;
+  });
+  if (!answered) return kNever;
+  const PathState* failing = find(primary_);
+  const Duration usual = failing != nullptr && failing->srtt ? *failing->srtt * 3 / 2 : Duration{};
+  return *suspected_at_ + std::min(usual, kLongestHold);
+}
+
+// ---- choice ----
+
+PathState* PathAgent::best_alive(std::uint16_t but_not) {
+  PathState* best = nullptr;
+  const auto cost = [](const PathState& p) { return p.srtt.value_or(1s) + std::chrono::milliseconds{p.loss_permille}; };
+  for (PathState& path : paths_)
+    if (path.alive() && path.number != but_not && (best == nullptr || cost(path) < cost(*best))) best = &path;
+  return best;
+}
+
+bool PathAgent::better(const PathState& candidate, const PathState& used, Instant now) const {
+  if (!candidate.alive() || candidate.number == used.number || now < candidate.penalty_until) return false;
+  if (!candidate.srtt) return false;
+  const Duration theirs = *candidate.srtt;
+  const bool steady_loss = candidate.loss_permille <= used.loss_permille + 50;
+  if (!used.srtt) return candidate.direct() && !used.direct();
+  const Duration ours = *used.srtt;
+  // Direct as soon as it is proved, unless it is a real detour.
+  if (candidate.direct() && !used.direct()) return steady_loss && (theirs <= ours + 5ms || theirs * 10 <= ours * 11);
+  const Duration gain = ours - theirs;
+  if (!candidate.direct() && used.direct()) {
+    if (now - candidate.alive_since < kStableRelay || candidate.streak < 5) return false;
+    return (gain >= 10ms && gain * 5 >= ours) || (used.loss_permille > 200 && candidate.loss_permille < 50);
+  }
+  if (now - candidate.alive_since < kStableSameKind || candidate.streak < 3 || !steady_loss) return false;
+  return gain >= 10ms || (gain * 5 >= ours && gain >= 1ms);
+}
+
+void PathAgent::choose_standby() {
+  const PathState* used = find(primary_);
+  const PathState* current = find(standby_);
+  // What fails otherwise than the primary does: another relay, or a relay beside a direct path.
+  const auto apart = [&](const PathState& p) { return used == nullptr || p.path.relay != used->path.relay; };
+  if (current != nullptr && current->alive() && current->number != primary_ && apart(*current)) return;
+  PathState* best = nullptr;
+  for (PathState& path : paths_) {
+    if (!path.alive() || path.number == primary_) continue;
+    if (best == nullptr ||
+        std::pair{!apart(path), path.srtt.value_or(1s)} < std::pair{!apart(*best), best->srtt.value_or(1s)})
+      best = &path;
+  }
+  standby_ = best == nullptr ? std::uint16_t{0} : best->number;
+}
+
+void PathAgent::make_primary(PathState& path, Now time) {
+  if (PathState* old = find(primary_); old != nullptr && !old->alive()) {
+    old->give_up_outstanding();
+    old->state = State::down;
+    old->tries = 0;
+    old->not_before = now_ + old->limit();
+    old->penalty_until = now_ + std::min(kMaxPenalty, kPenalty * (1 << std::min(old->demotions, 4U)));
+    ++old->demotions;
+  }
+  primary_ = path.number;
+  if (standby_ == path.number) standby_ = 0;
+  emit(AgentEvent::Kind::path_changed, path.path);
+  if (path.alive() && suspected_at_) {
+    // Copies that went over yet another path prove nothing.
+    if (resend_to_ != 0 && resend_to_ != path.number) ring_.forget_resends();
+    resend_over(path, now_);
+    end_suspicion(now_);
+  }
+  send_probe(path, time);  // carries the switch
+}
+
+void PathAgent::choose(Now time) {
+  const Instant now = now_;
+  PathState* used = find(primary_);
+  if (!session_) return;
+  if (used == nullptr) {
+    // The primary's socket or allocation is gone.
+    PathState* next = best_alive(0);
+    if (next == nullptr && !paths_.empty()) next = &paths_.front();
+    if (next != nullptr) make_primary(*next, time);
+    if (next != nullptr || !suspected_at_) begin_suspicion(time);
+    return;
+  }
+  if (used->alive() && now - used->alive_since > kForgivenAfter) used->demotions = 0;
+  if (suspected_at_) {
+    if (now < fail_over_at()) {
+      choose_standby();
+      return;
+    }
+    PathState* next = nullptr;
+    for (PathState& path : paths_) {
+      if (!path.alive() || path.number == primary_ || path.last_reply <= *suspected_at_) continue;
+      if (next == nullptr || path.srtt < next->srtt) next = &path;
+    }
+    if (next != nullptr) make_primary(*next, time);
+  } else {
+    PathState* next = used;
+    for (PathState& path : paths_)
+      if (better(path, *next, now)) next = &path;
+    if (next != used) make_primary(*next, time);
+  }
+  choose_standby();
+}
+
+std::optional<Path> PathAgent::primary() const {
+  const PathState* path = find(primary_);
+  return path == nullptr ? std::nullopt : std::optional{path->path};
+}
+
+std::optional<Path> PathAgent::standby() const {
+  const PathState* path = find(standby_);
+  return path == nullptr ? std::nullopt : std::optional{path->path};
+}
+
+std::optional<AgentEvent> PathAgent::poll_event() {
+  if (events_.empty()) return std::nullopt;
+  AgentEvent out = std::move(events_.front());
+  events_.pop_front();
+  return out;
+}
+
+}  // namespace penstock::paths

@@ -1,0 +1,171 @@
+// PathAgent: the paths between this client and one gateway - which exist, which work, which is used.
+//
+// Theory of operation. A path is a pair of a *base* (a socket of ours, or a TURN allocation) and a remote candidate of
+// the same family, or one learned from where authenticated packets and punches come from. While there is a session,
+// paths are checked with in-tunnel probes: unproved and dead ones with back-off for ever, the primary often, one warm
+// standby seldom (timers of paths.md). Only probes on the primary carry a switch_sequence, and each carries a higher
+// one than any before, so the gateway's endpoint follows the newest primary probe - also when only our NAT mapping
+// changed - and copies or late probes on other paths never move it.
+//
+//   alive ──no answer when due──→ suspect: probe everything at once, send over primary and standby, resend what is in
+//     ↑                              │      doubt over the standby
+//     └──answer on the primary───────┤
+//                                    └──answer on another path──→ that one becomes primary ("dead" for the old one)
+//
+// Without any answer: `stalled` after kStalled, `unreachable` after kUnreachable, and probing goes on for ever.
+//
+// Sans-IO, one thread. At most kMaxPaths paths, kMaxCandidates candidates, kMaxLearned learned remotes.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "controlplane/core/paths/connectivity.h"
+#include "controlplane/core/paths/path_state.h"
+#include "controlplane/core/paths/resend_ring.h"
+#include "controlplane/core/paths/types.h"
+#include "dataplane/core/base/random.h"
+#include "dataplane/core/packet/drop_reason.h"
+
+namespace penstock::paths {
+
+// Where packets may leave from.
+struct LocalBase {
+  Endpoint local;           // socket
+  std::uint32_t relay = 0;  // number of the allocation, 0 for the socket itself
+  bool v4 = true;           // family of the remotes it reaches
+  auto operator<=>(const LocalBase&) const = default;
+};
+
+struct AgentEvent {
+  enum class Kind : std::uint8_t {
+    send_probe,    // bytes: a whole inner packet, over `path`
+    resend,        // bytes: a sealed datagram, over `path`
+    path_changed,  // the primary is `path` now (also: is back after `unreachable`)
+    path_list,     // handshake_paths() differs
+    path_alive,    // `path` was proved: bind its channel
+    suspect,       // the primary does not answer: verify relays and mappings
+    stalled,
+    unreachable,
+  };
+  Kind kind{};
+  Path path;
+  std::vector<std::uint8_t> bytes;
+};
+
+class PathAgent {
+ public:
+  static constexpr std::size_t kMaxPaths = 32;
+  static constexpr std::size_t kMaxLearned = 6;
+  static constexpr Duration kBusyFor = std::chrono::seconds{2};
+  static constexpr Duration kActiveFor = std::chrono::minutes{2};
+  static constexpr Duration kDuplicateFor = std::chrono::seconds{2};
+  static constexpr Duration kStalled = std::chrono::milliseconds{600};
+  static constexpr Duration kUnreachable = std::chrono::seconds{3};
+  static constexpr Duration kOldestResend = std::chrono::seconds{3};
+
+  enum class Mode : std::uint8_t { busy, active, idle };
+
+  PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden);
+
+  // `roamed`: our network changed even if the bases look the same; everything is verified at once.
+  void set_bases(std::span<const LocalBase> bases, bool roamed, Now now);
+  void set_remote_candidates(std::span<const Candidate> candidates, Now now);
+  // An unauthenticated punch came by `path`. Counts only when its address is one of the gateway's candidates'.
+  void handle_punch(const Path& path, Now now);
+  void handle_session_up(const Path& path, Now now);
+  void handle_session_down(Now now);
+  void note_received(const Path& path, bool is_data, Now now);
+  DropReason handle_probe_reply(Bytes payload, Now now);
+  void handle_resume(Now now);
+  // Something says that packets may no longer arrive (our mapping moved): verify now.
+  void verify(Now now);
+  void handle_hint(const Endpoint& remote, Now now);
+  // Paths through this relay can carry packets now (permission, move): check them at once.
+  void kick_relay(std::uint32_t relay, Now now);
+
+  [[nodiscard]] std::span<const Path> data_paths(Bytes sealed, Now now);
+  [[nodiscard]] std::vector<Path> handshake_paths() const;
+  [[nodiscard]] std::optional<Path> primary() const;
+  [[nodiscard]] std::optional<Path> standby() const;
+  [[nodiscard]] Mode mode(Instant now) const;
+  [[nodiscard]] bool suspect() const { return suspected_at_.has_value(); }
+  [[nodiscard]] std::vector<PathInfo> show() const;
+  // Addresses of all remotes, for TURN permissions.
+  [[nodiscard]] std::vector<IpAddress> remote_addresses() const;
+  [[nodiscard]] bool wants_family(bool v4) const;
+
+  [[nodiscard]] bool has_events() const { return !events_.empty(); }
+  std::optional<AgentEvent> poll_event();
+  [[nodiscard]] Deadline poll_timeout() const;
+  void handle_timeout(Now now);
+
+ private:
+  enum class Role : std::uint8_t { none, primary, standby };
+
+  // path_pairs.cc
+  void rebuild_pairs(Instant now);
+  PathState* add_path(const Path& path, bool learned, Instant now);
+  PathState* learn(const Path& path, Instant now);
+  [[nodiscard]] bool has_base(const Path& path) const;
+  [[nodiscard]] bool acceptable(const Endpoint& remote) const;
+  void drop_paths(const std::vector<Path>& unwanted, Instant now);
+  PathState* find(const Path& path);
+  PathState* find(std::uint16_t number);
+  [[nodiscard]] const PathState* find(std::uint16_t number) const;
+
+  // path_probing.cc
+  [[nodiscard]] Role role(const PathState& path) const;
+  [[nodiscard]] Duration interval(const PathState& path, Instant now) const;
+  [[nodiscard]] Instant probe_due(const PathState& path, Instant now) const;
+  void send_probe(PathState& path, Now now);
+  void restart_checks(Instant now);
+  void judge(PathState& path, Instant now);
+
+  // path_agent.cc
+  void begin_suspicion(Now now);
+  void end_suspicion(Instant now);
+  [[nodiscard]] Instant fail_over_at() const;
+  void make_primary(PathState& path, Now now);
+  void choose(Now now);
+  [[nodiscard]] bool better(const PathState& candidate, const PathState& primary, Instant now) const;
+  void choose_standby();
+  [[nodiscard]] PathState* best_alive(std::uint16_t but_not);
+  void resend_over(const PathState& path, Instant now);
+  void run_resends(Instant now);
+  void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
+  Instant advance(Now now) { return now_ = std::max(now_, now.monotonic); }
+
+  Random& random_;
+  bool allow_loopback_;
+  std::vector<Prefix> forbidden_;
+
+  Instant now_ = kLongAgo;  // newest time seen; never goes back
+  std::vector<LocalBase> bases_;
+  std::vector<Candidate> candidates_;
+  std::vector<PathState> paths_;
+  std::uint16_t next_number_ = 1;
+  std::uint16_t primary_ = 0;  // numbers; 0: none
+  std::uint16_t standby_ = 0;
+
+  bool session_ = false;
+  std::uint32_t switch_sequence_ = 0;
+  Instant last_data_ = kLongAgo;
+  std::optional<Instant> suspected_at_;
+  Instant stalled_at_ = kNever;  // when the next of these is said
+  Instant unreachable_at_ = kNever;
+  bool said_unreachable_ = false;
+  Instant grace_until_ = kLongAgo;  // we were late ourselves: nothing is judged before
+
+  ResendRing ring_;
+  DuplicationBudget budget_;
+  std::uint16_t resend_to_ = 0;
+  Instant resend_until_{};
+  Instant resend_next_ = kNever;
+  std::array<Path, 2> route_;
+  std::deque<AgentEvent> events_;
+};
+
+}  // namespace penstock::paths

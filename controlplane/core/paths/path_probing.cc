@@ -1,0 +1,199 @@
+// PathAgent: when which path is probed, and what silence means.
+#include <algorithm>
+
+#include "controlplane/core/paths/path_agent.h"
+#include "dataplane/core/wireguard/probe.h"
+
+namespace penstock::paths {
+
+using namespace std::chrono_literals;
+using State = PathInfo::State;
+
+namespace {
+
+// paths.md "Timers". The primary's busy interval and kMinSuspicion together bound how late a failure is noticed.
+struct Intervals {
+  Duration busy, active, idle;
+};
+constexpr Intervals kPrimary{100ms, 1s, 25s};
+constexpr Intervals kStandby{1s, 5s, 25s};
+constexpr Intervals kOther{5s, 15s, 120s};
+
+constexpr Duration kCheckFirst = 50ms;
+constexpr Duration kCheckMax = 30s;
+constexpr Duration kCheckMaxIdle = 120s;
+constexpr Duration kCheckSpacing = 10ms;
+constexpr unsigned kStandbyMisses = 3;
+
+Duration pick(const Intervals& intervals, PathAgent::Mode mode) {
+  switch (mode) {
+    case PathAgent::Mode::busy:
+      return intervals.busy;
+    case PathAgent::Mode::active:
+      return intervals.active;
+    case PathAgent::Mode::idle:
+      break;
+  }
+  return intervals.idle;
+}
+
+}  // namespace
+
+PathAgent::Role PathAgent::role(const PathState& path) const {
+  if (path.number == primary_) return Role::primary;
+  return path.number == standby_ ? Role::standby : Role::none;
+}
+
+// Idle only when nothing is amiss: a path that is being changed or lost keeps us awake (trap paths-5).
+PathAgent::Mode PathAgent::mode(Instant now) const {
+  if (last_data_ != kLongAgo && now - last_data_ < kBusyFor) return Mode::busy;
+  if (suspected_at_ && !said_unreachable_) return Mode::active;
+  if (last_data_ != kLongAgo && now - last_data_ < kActiveFor) return Mode::active;
+  return Mode::idle;
+}
+
+Duration PathAgent::interval(const PathState& path, Instant now) const {
+  const Mode current = mode(now);
+  const Role is = role(path);
+  if (is == Role::primary && suspected_at_) {
+    if (path.tries < 12) return 50ms;
+    if (path.tries < 24) return 200ms;
+    if (path.tries < 40) return 1s;
+    return current == Mode::idle ? 25s : 5s;
+  }
+  if (path.alive()) {
+    Duration out = pick(is == Role::primary ? kPrimary : is == Role::standby ? kStandby : kOther, current);
+    // One unanswered probe is asked again before it is judged, so a single lost packet is not taken for a dead path.
+    if (!path.outstanding.empty()) out = std::min(out, std::max(path.limit() / 2, Duration{100ms}));
+    if (suspected_at_ && path.tries < 20) out = std::min(out, Duration{50ms});
+    return out;
+  }
+  const Duration backoff = kCheckFirst * (1 << std::min(path.tries > 0 ? path.tries - 1 : 0U, 12U));
+  return std::min(backoff, current == Mode::idle ? kCheckMaxIdle : kCheckMax);
+}
+
+Instant PathAgent::probe_due(const PathState& path, Instant now) const {
+  if (path.last_probe == kLongAgo || path.tries == 0) {
+    // Never probed, or to be checked anew; an answered path waits for its interval.
+    if (!path.alive() || path.last_probe == kLongAgo) return path.not_before;
+  }
+  return std::max(path.not_before, path.last_probe + interval(path, now));
+}
+
+void PathAgent::send_probe(PathState& path, Now time) {
+  wireguard::Probe probe;
+  probe.path = path.number;
+  probe.id = random_.next_u64();
+  probe.sent_at = static_cast<std::uint64_t>(now_.time_since_epoch().count());
+  if (path.number == primary_) {
+    // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
+    // that never comes. Ten a second is the most we use for long.
+    constexpr std::uint64_t kEpoch = 1'704'067'200;  // 2024-01-01
+    const auto floor = static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 10);
+    if (switch_sequence_ == 0) switch_sequence_ = floor;
+    probe.switch_sequence = ++switch_sequence_;
+  }
+  path.sent(probe.id, now_);
+  const auto packet = wireguard::make_probe_packet(probe, wireguard::ControlDirection::to_gateway);
+  emit(AgentEvent::Kind::send_probe, path.path, {packet.begin(), packet.end()});
+}
+
+void PathAgent::restart_checks(Instant now) {
+  Duration offset{};
+  for (PathState& path : paths_) {
+    if (path.alive()) continue;
+    path.tries = 0;
+    path.not_before = now + offset;
+    offset += kCheckSpacing;
+  }
+}
+
+// Silence of a path that was alive.
+void PathAgent::judge(PathState& path, Instant now) {
+  if (!path.alive() || now < std::max(path.judged_at(), grace_until_)) return;
+  if (path.number == primary_) return;  // begin_suspicion() is the caller's
+  if (path.tries < kStandbyMisses && !suspected_at_) return;
+  path.give_up_outstanding();
+  path.state = State::down;
+  path.tries = 0;
+  path.not_before = now + path.limit();
+  if (path.number == standby_) standby_ = 0;
+}
+
+DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
+  const Instant now = advance(time);
+  const auto probe = wireguard::parse_probe(payload);
+  if (!probe || probe->type != wireguard::ControlType::probe_reply) return DropReason::control_malformed;
+  PathState* path = session_ ? find(probe->path) : nullptr;
+  const auto sent_at = path == nullptr ? std::nullopt : path->answered(probe->id, now);
+  if (!sent_at) return DropReason::local_consumed;  // of a path that is no more, or a duplicate
+
+  if (!path->alive()) {
+    // A suspect primary keeps its place in time; anything else starts a new life.
+    if (path->state != State::suspect) path->alive_since = now;
+    path->state = State::alive;
+    emit(AgentEvent::Kind::path_alive, path->path);
+  }
+  if (path->number == primary_) {
+    if (suspected_at_) {
+      resend_over(*path, now);
+      const bool back = said_unreachable_;
+      end_suspicion(now);
+      if (back) emit(AgentEvent::Kind::path_changed, path->path);
+    } else {
+      ring_.confirm(*sent_at - 20ms);  // reordering on the way
+    }
+  }
+  choose(time);
+  return DropReason::local_consumed;
+}
+
+Deadline PathAgent::poll_timeout() const {
+  Deadline out;
+  if (!session_) return out;
+  for (const PathState& path : paths_) {
+    out.merge(probe_due(path, now_), role(path) == Role::primary ? "probe of the primary" : "probe");
+    // Not yet condemned ones are looked at again with their next probe.
+    if (path.alive() && (path.number == primary_ ? !suspected_at_ : path.tries >= kStandbyMisses || suspected_at_))
+      out.merge(std::max(path.judged_at(), grace_until_), "answer overdue");
+  }
+  out.merge(stalled_at_, "nothing answers");
+  out.merge(unreachable_at_, "gateway unreachable");
+  out.merge(fail_over_at(), "fail-over");
+  out.merge(resend_next_, "resend");
+  return out;
+}
+
+void PathAgent::handle_timeout(Now time) {
+  const Instant expected = poll_timeout().at;
+  const Instant now = advance(time);
+  if (!session_) return;
+  // Called late: answers may lie unread in the socket, so nothing is judged before they were read (trap paths-10).
+  if (expected != kNever && now - expected > 50ms) grace_until_ = now + 30ms;
+
+  for (PathState& path : paths_) judge(path, now);
+  const PathState* primary_path = find(primary_);
+  if (primary_path != nullptr && primary_path->alive() && !suspected_at_ &&
+      now >= std::max(primary_path->judged_at(), grace_until_))
+    begin_suspicion(time);
+  const bool nothing = std::none_of(paths_.begin(), paths_.end(), [](const PathState& p) { return p.alive(); });
+  // With something alive a fail-over is near; look again in a while.
+  if (now >= stalled_at_) {
+    stalled_at_ = nothing ? kNever : now + kMinSuspicion;
+    if (nothing) emit(AgentEvent::Kind::stalled);
+  }
+  if (now >= unreachable_at_) {
+    unreachable_at_ = nothing ? kNever : now + kMinSuspicion;
+    if (nothing) {
+      said_unreachable_ = true;
+      if (PathState* failed = find(primary_)) failed->state = State::down;
+      emit(AgentEvent::Kind::unreachable);
+    }
+  }
+  choose(time);
+  for (PathState& path : paths_)
+    if (now >= probe_due(path, now)) send_probe(path, time);
+  run_resends(now);
+}
+
+}  // namespace penstock::paths

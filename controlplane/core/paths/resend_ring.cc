@@ -1,0 +1,52 @@
+#include "controlplane/core/paths/resend_ring.h"
+
+#include <algorithm>
+
+namespace penstock::paths {
+
+void ResendRing::push(Bytes datagram, Instant now, bool resent) {
+  if (datagram.size() > kMaxBytes) return;
+  while (packets_.size() >= kMaxPackets || bytes_ + datagram.size() > kMaxBytes) {
+    bytes_ -= packets_.front().bytes.size();
+    packets_.pop_front();
+  }
+  bytes_ += datagram.size();
+  packets_.push_back({{datagram.begin(), datagram.end()}, now, resent});
+}
+
+void ResendRing::confirm(Instant proven) {
+  while (!packets_.empty() && packets_.front().sent < proven) {
+    bytes_ -= packets_.front().bytes.size();
+    packets_.pop_front();
+  }
+}
+
+void ResendRing::forget_resends() {
+  for (Packet& packet : packets_) packet.resent = false;
+}
+
+void ResendRing::clear() {
+  packets_.clear();
+  bytes_ = 0;
+}
+
+bool DuplicationBudget::take(std::size_t bytes, Instant now) {
+  const double seconds = std::clamp(std::chrono::duration<double>(now - filled_).count(), 0.0, kBurstSeconds);
+  filled_ = now;
+  packets_ = std::min(packets_ + seconds * kPacketsPerSecond, kPacketsPerSecond * kBurstSeconds);
+  bytes_ = std::min(bytes_ + seconds * kBytesPerSecond, kBytesPerSecond * kBurstSeconds);
+  const auto size = static_cast<double>(bytes);
+  if (packets_ < 1 || bytes_ < size) return false;
+  packets_ -= 1;
+  bytes_ -= size;
+  return true;
+}
+
+Instant DuplicationBudget::next(std::size_t bytes, Instant now) const {
+  const double missing =
+      std::max((1 - packets_) / kPacketsPerSecond, (static_cast<double>(bytes) - bytes_) / kBytesPerSecond);
+  const auto wait = std::chrono::duration_cast<Duration>(std::chrono::duration<double>(std::max(missing, 0.0)));
+  return std::max(filled_, now) + wait + std::chrono::milliseconds{1};
+}
+
+}  // namespace penstock::paths

@@ -1,0 +1,63 @@
+// Recently sent datagrams of one gateway, and how much duplication a failing path may cost (paths.md "Failure").
+//
+// ResendRing keeps copies of what was sent since the last proof that the primary works; a packet answered for by a
+// later proof is dropped from it. While the primary is suspect the copies go out once more over another path, oldest
+// first; the receiver's replay window discards what had arrived. Bounded by packets and bytes: above that rate the
+// oldest are lost to the ring ("zero lost" is promised only below it).
+//
+// DuplicationBudget bounds copies and resent packets alike: 2000 packets/s and 2 Mbit/s with half a second's worth at
+// once, so that a failing path cannot melt a relay.
+#pragma once
+
+#include <deque>
+#include <vector>
+
+#include "dataplane/core/base/bytes.h"
+#include "dataplane/core/base/time.h"
+
+namespace penstock::paths {
+
+class ResendRing {
+ public:
+  static constexpr std::size_t kMaxPackets = 4096;
+  static constexpr std::size_t kMaxBytes = 256 * 1024;
+
+  struct Packet {
+    std::vector<std::uint8_t> bytes;
+    Instant sent;
+    bool resent = false;  // in the current suspicion
+  };
+
+  void push(Bytes datagram, Instant now, bool resent);
+  // Everything sent before `proven` has arrived (or was lost for other reasons than the path).
+  void confirm(Instant proven);
+  // The suspicion is over: what is left may be resent in the next one.
+  void forget_resends();
+  void clear();
+
+  [[nodiscard]] std::deque<Packet>& packets() { return packets_; }
+  [[nodiscard]] std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::deque<Packet> packets_;
+  std::size_t bytes_ = 0;
+};
+
+class DuplicationBudget {
+ public:
+  static constexpr double kPacketsPerSecond = 2000;
+  static constexpr double kBytesPerSecond = 250'000;
+  static constexpr double kBurstSeconds = 0.5;
+
+  // False: not now.
+  bool take(std::size_t bytes, Instant now);
+  // When one packet of `bytes` could go, at the earliest.
+  [[nodiscard]] Instant next(std::size_t bytes, Instant now) const;
+
+ private:
+  double packets_ = kPacketsPerSecond * kBurstSeconds;
+  double bytes_ = kBytesPerSecond * kBurstSeconds;
+  Instant filled_{};
+};
+
+}  // namespace penstock::paths

@@ -78,10 +78,10 @@ PENSTOCK_INLINE void load_states(States& s, const Lane* lanes, std::size_t count
   s.word[13] = _mm512_setzero_si512();
   const V low = _mm512_load_si512(counters);
   const V high = _mm512_load_si512(counters + 8);
-  s.word[14] = _mm512_permutex2var_epi32(
-      low, _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), high);
-  s.word[15] = _mm512_permutex2var_epi32(
-      low, _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1), high);
+  s.word[14] =
+      _mm512_permutex2var_epi32(low, _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), high);
+  s.word[15] =
+      _mm512_permutex2var_epi32(low, _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1), high);
 }
 
 // Key stream of block `block`: out[i] holds the 64 bytes of packet i.
@@ -108,7 +108,9 @@ PENSTOCK_INLINE void key_stream(const States& s, std::uint32_t block, V (&out)[1
 constexpr std::uint64_t kMask44 = (std::uint64_t{1} << 44) - 1;
 constexpr std::uint64_t kMask42 = (std::uint64_t{1} << 42) - 1;
 
-PENSTOCK_INLINE V all(std::uint64_t value) { return _mm512_set1_epi64(static_cast<long long>(value)); }
+PENSTOCK_INLINE V all(std::uint64_t value) {
+  return _mm512_set1_epi64(static_cast<long long>(value));
+}
 
 struct Poly {
   V r0, r1, r2;  // r, clamped

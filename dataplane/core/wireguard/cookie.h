@@ -1,0 +1,73 @@
+// mac1, mac2 and cookies (whitepaper section 5.4.4, 5.4.7), both sides. One thread (the Device's).
+//
+// The giver's cookie is MAC(secret, source address ‖ source port); the secret changes every two minutes and is random,
+// so a cookie proves that its owner receives at that address and port lately. The taker keeps a cookie per path.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+#include "dataplane/core/base/random.h"
+#include "dataplane/core/base/time.h"
+#include "dataplane/core/wireguard/crypto.h"
+#include "dataplane/core/wireguard/messages.h"
+
+namespace penstock::wireguard {
+
+// Keys derived from the public key of whoever receives a handshake message.
+[[nodiscard]] Hash mac1_key(const PublicKey& receiver);
+[[nodiscard]] Hash cookie_key(const PublicKey& receiver);
+
+// A handshake message (initiation or response) is what precedes its two MACs.
+[[nodiscard]] inline Bytes before_mac1(Bytes message) {
+  return message.first(message.size() - 2 * kMacSize);
+}
+[[nodiscard]] inline Bytes before_mac2(Bytes message) {
+  return message.first(message.size() - kMacSize);
+}
+
+// Writes mac1 into a message that is complete otherwise, and returns it.
+Mac put_mac1(MutableBytes message, const PublicKey& receiver);
+// Writes mac2: with a cookie, or zeroes.
+void put_mac2(MutableBytes message, const std::optional<Mac>& cookie);
+
+class CookieGiver {
+ public:
+  CookieGiver(const PublicKey& own, Random& random);
+
+  // `message`: an initiation or response, length checked.
+  [[nodiscard]] bool mac1_valid(Bytes message) const;
+  [[nodiscard]] bool mac2_valid(Bytes message, const Endpoint& source, Instant now);
+  // `sender`: the message's sender index, which the reply's receiver repeats.
+  [[nodiscard]] CookieMessage make_reply(Bytes message, std::uint32_t sender, const Endpoint& source, Instant now);
+
+ private:
+  Mac cookie_for(const Endpoint& source, Instant now);
+
+  Hash mac1_key_;
+  Hash cookie_key_;
+  Random& random_;
+  Hash secret_{};
+  std::optional<Instant> secret_at_;
+};
+
+// The cookies one peer gave us.
+class CookieTaker {
+ public:
+  // Takes the cookie out of a reply to the message whose mac1 was `mac1`. False when it does not authenticate.
+  bool take(const CookieMessage& reply, const PublicKey& giver, const Mac& mac1, const Path& path, Instant now);
+  // A cookie for this path that is not too old.
+  [[nodiscard]] std::optional<Mac> find(const Path& path, Instant now) const;
+
+ private:
+  static constexpr std::size_t kMaxPaths = 16;  // candidates are bounded; the oldest makes room
+  struct Entry {
+    Path path;
+    Mac cookie;
+    Instant received_at;
+  };
+  std::vector<Entry> entries_;
+};
+
+}  // namespace penstock::wireguard

@@ -59,7 +59,7 @@ NoteBits DataPath::receive_notes(Session& session, const Path& from, Instant now
 }
 
 std::uint64_t DataPath::reserve_counters(Session& session, std::uint32_t n) {
-  if (session.send_counter.load(relaxed) >= kRejectAfterMessages - n) return kNoCounter;
+  if (session.send_counter.load(relaxed) > kRejectAfterMessages - n) return kNoCounter;
   const std::uint64_t first = session.send_counter.fetch_add(n, relaxed);
   // Threads that passed the check together may overshoot by their bursts: far from wrapping, and refused here.
   return first > kRejectAfterMessages - n ? kNoCounter : first;

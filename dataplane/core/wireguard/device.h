@@ -161,7 +161,8 @@ class Device {
   // The path for everything to this peer from now on (path switch). Ignored for pinned peers with a live session.
   void set_endpoint(PeerIndex peer, const Path& path, Now now);
   // Initiations are sent as copies over these, in this order, rotated by one for each retry. Empty: the endpoint, or
-  // the configured hints while there is none. A renewal's first try uses the endpoint only.
+  // the configured hints while there is none. A renewal's first try uses the endpoint only. Takes effect with the next
+  // initiation: set it before want_session.
   void set_handshake_paths(PeerIndex peer, std::vector<Path> paths);
 
   // --- Input -------------------------------------------------------------------------------------------------------
@@ -180,6 +181,7 @@ class Device {
 
   // --- One-thread interface ----------------------------------------------------------------------------------------
 
+  // reason none: an inner packet; local_consumed: a handshake message that was taken; wg_keepalive has `peer` set.
   void open(std::span<Inbound> burst, Now now);
   struct Received {
     DropReason reason = DropReason::none;

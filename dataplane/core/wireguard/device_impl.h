@@ -1,0 +1,144 @@
+// Inside of Device: state per peer and the steps that its files share. device_peers.cc (peers and queries),
+// device_handshake.cc (messages 1–3 and their gate), device_sessions.cc (which session is used), device_timers.cc,
+// device_data.cc (one-thread data). One thread.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "dataplane/core/wireguard/cookie.h"
+#include "dataplane/core/wireguard/device.h"
+#include "dataplane/core/wireguard/handshake.h"
+#include "dataplane/core/wireguard/index_table.h"
+#include "dataplane/core/wireguard/key_index.h"
+#include "dataplane/core/wireguard/limits.h"
+#include "dataplane/core/wireguard/rate_limit.h"
+#include "dataplane/core/wireguard/timer_heap.h"
+
+namespace penstock::wireguard {
+
+struct Device::Impl {
+  // What a peer has once something has happened with it; a peer that is only configured does without.
+  struct Live {
+    std::optional<Hash> static_static;  // DH of the static keys, computed when first needed
+
+    // Responder.
+    Timestamp greatest_timestamp{};
+    std::optional<Instant> initiation_received_at;
+    Mac response_mac1{};
+
+    // Initiator. `pending` outlives the attempt for a while: a late response may still count.
+    bool attempting = false;
+    unsigned tries = 0;
+    Instant attempt_started_at{};
+    Instant retry_at = kNever;
+    std::optional<Instant> start_at;  // asked for, but too soon after the last initiation
+    std::optional<Instant> initiation_sent_at;
+    std::optional<InitiatorState> pending;
+    std::uint32_t pending_index = 0;
+    Mac initiation_mac1{};
+    std::vector<Path> sent_over;
+    CookieTaker cookies;
+
+    Session* current = nullptr;
+    Session* next = nullptr;
+    std::array<Session*, 2> previous{};
+    WallTime handshake_at{};
+
+    std::deque<std::vector<std::uint8_t>> staged;
+  };
+
+  struct Peer {
+    PeerConfig config;
+    PeerIndex index = kNoPeer;
+    bool wanted = false;  // data waits for a session
+    TimerReason why = TimerReason::none;
+    Instant keepalive_base{};  // persistent keepalive counts from here at the earliest
+    std::vector<Path> handshake_paths;
+    std::unique_ptr<Live> live;
+
+    [[nodiscard]] bool follows_source() const { return !config.path_switch && !config.pinned_endpoint; }
+  };
+
+  Impl(DeviceConfig device_config, Random& device_random);
+  ~Impl();
+
+  // --- device_peers.cc
+  [[nodiscard]] Peer* find(PeerIndex index) const;
+  [[nodiscard]] Peer* find(const PublicKey& key) const;
+  [[nodiscard]] auto key_of() const {
+    return [this](PeerIndex index) -> const PublicKey& { return peers[index]->config.public_key; };
+  }
+  Live& live(Peer& peer) const;
+  void move_endpoint(Peer& peer, const Path& path);
+  void emit(EventType type, const Peer& peer, const Path& path = {});
+
+  // --- device_handshake.cc
+  DropReason gate(Bytes message, std::uint32_t sender, const Path& from, Now now);
+  DropReason take_initiation(const InitiationMessage& message, const Path& from, Now now);
+  DropReason take_response(const ResponseMessage& message, const Path& from, Now now);
+  DropReason take_cookie(const CookieMessage& message, const Path& from, Now now);
+  const Hash* static_static(Peer& peer) const;  // nullptr: the peer's key is unusable
+  void begin_attempt(Peer& peer, Now now);
+  void send_initiation(Peer& peer, Now now);
+  void end_attempt(Peer& peer);   // stops trying; a late response still counts
+  void drop_pending(Peer& peer);  // forgets the initiation
+  void fail_attempt(Peer& peer, Now now);
+  [[nodiscard]] std::vector<Path> initiation_paths(const Peer& peer, unsigned tries, Instant now) const;
+  [[nodiscard]] Timestamp new_timestamp(WallTime wall);
+
+  // --- device_sessions.cc
+  Session* make_session(const Peer& peer, TransportKeys& keys, std::uint32_t local, std::uint32_t remote,
+                        bool initiator, Instant now);
+  void retire(Session* session);
+  void push_previous(Live& peer, Session* session);
+  void handshake_authenticated(Peer& peer, const Path& from, Now now);
+  void install_as_responder(Peer& peer, Session* session);
+  bool install_as_initiator(Peer& peer, TransportKeys& keys, std::uint32_t remote_index, const Path& from, Now now);
+  void confirm(Peer& peer, Now now);
+  void session_usable(Peer& peer, bool renewed, Now now);
+  void expire_sessions(Peer& peer, Instant now);
+  void drop_all_sessions(Peer& peer);
+  [[nodiscard]] static bool session_live(const Peer& peer, Instant now);
+  // A free index, or one taken from the least useful session.
+  std::optional<std::uint32_t> allocate_index(const Peer& peer) { return indices.allocate(peer.index, random); }
+
+  // --- device_timers.cc
+  void update_timer(Peer& peer, Instant now);
+  void run_timers(Peer& peer, Now now);
+  [[nodiscard]] Deadline deadline_of(const Peer& peer, Instant now) const;
+  [[nodiscard]] Instant persistent_keepalive_at(const Peer& peer) const;
+
+  // --- device_data.cc
+  bool send_keepalive(Peer& peer, const std::optional<Path>& path, Now now);
+  DropReason send(Peer& peer, Bytes inner, Now now);
+  void flush_staged(Peer& peer, Now now);
+  void apply_notes(NoteBits bits, Session& session, const Path& from, Now now);
+  void open_batch(std::span<Inbound*> batch, std::span<Session*> sessions, Now now);
+
+  DeviceConfig config;
+  Random& random;
+  DhKey own;
+  CookieGiver giver;
+  SourceLimiter unproved;
+  SourceLimiter proved;
+  LoadMeter load;
+  bool load_forced = false;
+  DataPath data;
+  std::unique_ptr<AeadContext> aead;
+  IndexTable indices;
+  KeyIndex keys;
+  std::vector<std::unique_ptr<Peer>> peers;  // by PeerIndex; nullptr: free
+  std::deque<PeerIndex> free_slots;          // oldest first
+  std::size_t peer_count = 0;
+  TimerHeap timers;
+  Timestamp last_timestamp{};
+  Instant last_now{};
+  std::deque<OutputDatagram> output;
+  std::deque<Event> events;
+};
+
+}  // namespace penstock::wireguard

@@ -82,7 +82,9 @@ std::vector<World::Result> World::down(const Octets& bytes) {
 std::vector<World::Result> World::after(Duration duration) {
   elapsed_ += duration;
   nat::Outcomes outcomes;
-  translator().handle_timeout(now(), outcomes);
+  do {
+    translator().handle_timeout(now(), outcomes);
+  } while (translator().poll_timeout() <= now().monotonic);
   return collect(outcomes);
 }
 

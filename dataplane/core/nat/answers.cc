@@ -156,7 +156,9 @@ void Translator::Implementation::forward(const Call& call, const Datagram& datag
     piece->flow = slot + 1;
     if (reason == DropReason::none && piece->length > limit) {
       cut_.clear();
-      reason = fragment_packet(*piece, limit, next_identification(), *packets_, cut_);
+      // RFC 7915 §4.1: the fragment header's identification is the IPv4 header's.
+      const std::uint32_t identification = options.set_identification ? options.identification : view.identification;
+      reason = fragment_packet(*piece, limit, identification, *packets_, cut_);
       for (Packet* part : cut_) {
         if (reason != DropReason::none) {
           drop(call, *part, reason);

@@ -9,7 +9,7 @@ namespace penstock::nat {
 namespace {
 
 constexpr std::uint32_t kAgeingPerPacket = 2;
-constexpr std::uint32_t kAgeingUnlimited = 0xffffffff;
+constexpr std::uint32_t kAgeingPerTimeout = 1024;  // a fraction of a millisecond
 
 be16 load16(const std::uint8_t* at) {
   be16 value;
@@ -243,7 +243,7 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
 
 void Translator::Implementation::handle_timeout(Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) return;
-  age(tick_of(now.monotonic), kAgeingUnlimited);
+  age(tick_of(now.monotonic), kAgeingPerTimeout);
   fragments_.expire(now.monotonic);
   give_out_refused(out);
 }

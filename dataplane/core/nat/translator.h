@@ -115,8 +115,9 @@ class Translator {
   [[nodiscard]] std::uint16_t owner_of_inside(const Packet& packet) const;
   [[nodiscard]] std::uint16_t owner_of_outside(const Packet& packet) const;
 
-  // Ageing is done in small steps by the translate functions; handle_timeout does what is left, all of it. Call it when
-  // poll_timeout is reached without traffic. Held fragments that have waited too long come out as drops.
+  // Ageing is done in small steps by the translate functions; handle_timeout does a larger one (1024 flows). Call it
+  // whenever poll_timeout is reached, which after a large expiry may be the same instant a few times over. Held
+  // fragments that have waited too long come out as drops.
   [[nodiscard]] Instant poll_timeout() const;
   void handle_timeout(Now now, Outcomes& out);
 

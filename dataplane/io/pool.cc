@@ -14,18 +14,20 @@ namespace {
 constexpr unsigned kMaxBuffers = 32767;
 constexpr unsigned kMinBuffers = 4095;
 constexpr unsigned kCacheSize = 256;
-constexpr unsigned kLinkHeaders = 14 + 2 * 4;  // Ethernet and two VLAN tags
+constexpr unsigned kOverhead = 160;
 // Mempools whose threads may be preempted in the middle (workers share cores on small machines): other threads then
 // need not wait for the one that lost its turn.
 constexpr const char* kPoolKind = "ring_mt_rts";
 
 }  // namespace
 
+unsigned buffer_room(std::uint16_t mtu) {
+  return std::max(2048U, RTE_ALIGN_CEIL(unsigned{mtu} + kOverhead, 1024U));
+}
+
 std::variant<std::unique_ptr<MbufPool>, std::string> MbufPool::make(std::uint16_t largest_mtu,
                                                                     std::uint32_t memory_mb) {
-  // NICs cut their receive buffers in whole KiB.
-  const unsigned frame = std::max(2048U, RTE_ALIGN_CEIL(unsigned{largest_mtu} + kLinkHeaders, 1024U));
-  const unsigned room = RTE_PKTMBUF_HEADROOM + frame + kMinTailroom;
+  const unsigned room = RTE_PKTMBUF_HEADROOM + buffer_room(largest_mtu) + kMinTailroom;
   const std::uint64_t element = sizeof(rte_mbuf) + kPrivateSize + room + 64;
   const std::uint64_t budget = (std::uint64_t{memory_mb} << 20) / 4 * 3;
   const auto count = static_cast<unsigned>(std::min<std::uint64_t>(kMaxBuffers, budget / element));

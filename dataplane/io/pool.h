@@ -11,6 +11,10 @@ struct rte_mempool;
 
 namespace penstock::io {
 
+// Bytes for a frame of this MTU, in whole KiB as NICs and af_packet cut their receive buffers: link headers, and what
+// the kernel puts before a frame in a ring it shares.
+[[nodiscard]] unsigned buffer_room(std::uint16_t mtu);
+
 class MbufPool final : public runtime::PacketPool {
  public:
   // `largest_mtu`: of all ports; a frame of that size fits one buffer with headroom and tailroom. `memory_mb`: what the

@@ -1,5 +1,6 @@
 #include "dataplane/io/port.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
@@ -14,6 +15,7 @@
 #include <set>
 
 #include "dataplane/io/mbuf.h"
+#include "dataplane/io/pool.h"
 
 #ifndef AF_XDP
 #define AF_XDP 44
@@ -31,6 +33,8 @@ std::set<int> open_descriptors() {
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd", error))
     out.insert(std::atoi(entry.path().filename().c_str()));
+  // The directory's own descriptor was among them.
+  std::erase_if(out, [](int fd) { return ::fcntl(fd, F_GETFD) < 0; });
   return out;
 }
 
@@ -42,8 +46,11 @@ bool has_argument(std::string_view device, std::string_view name) {
 std::string complete_arguments(std::string device, std::uint16_t mtu, std::uint16_t workers) {
   if (device.starts_with("net_af_packet")) {
     if (workers > 1 && !has_argument(device, "qpairs")) device += fmt::format(",qpairs={}", workers);
-    if (mtu > kAfPacketDefaultMtu && !has_argument(device, "framesz"))
-      device += ",blocksz=16384,framesz=16384,framecnt=256";
+    if (mtu > kAfPacketDefaultMtu && !has_argument(device, "framesz")) {
+      // The driver wants frames without gaps between them, the kernel blocks of whole pages: four frames to a block.
+      const unsigned frame = buffer_room(mtu);
+      device += fmt::format(",blocksz={},framesz={},framecnt=256", 4 * frame, frame);
+    }
   }
   if (device.starts_with("net_af_xdp") && workers > 1 && !has_argument(device, "queue_count"))
     device += fmt::format(",queue_count={}", workers);
@@ -137,7 +144,9 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
     if (const int code = rte_eth_tx_queue_setup(id_, queue, tx_descriptors, SOCKET_ID_ANY, nullptr); code != 0)
       return failure("a transmit queue cannot be set up", code);
 
-  if (device.mac) {
+  // The kernel's end of a TAP device has the device's address; ours must be another.
+  const bool is_tap = driver_ == "net_tap";
+  if (device.mac && !is_tap) {
     rte_ether_addr address{};
     std::copy(device.mac->begin(), device.mac->end(), address.addr_bytes);
     if (const int code = rte_eth_dev_default_mac_addr_set(id_, &address); code != 0) {
@@ -146,7 +155,8 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
       promiscuous_by_us_ = rte_eth_promiscuous_get(id_) == 0 && rte_eth_promiscuous_enable(id_) == 0;
     }
   }
-  if (std::string error = set_mtu(configuration.mtu); !error.empty()) return error;
+  // Socket drivers pass on whatever the interface takes, although they claim a limit.
+  if (std::string error = set_mtu(configuration.mtu); !error.empty() && !is_virtual) return error;
   if (const int code = rte_eth_dev_start(id_); code != 0) return failure("cannot be started", code);
 
   rte_ether_addr address{};
@@ -154,13 +164,14 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
     mac_ = *device.mac;
   } else if (rte_eth_macaddr_get(id_, &address) == 0) {
     std::copy_n(address.addr_bytes, mac_.size(), mac_.begin());
+    if (is_tap) mac_[5] ^= 1;
   }
-  accept_our_frames(device);
+  accept_our_frames();
   return {};
 }
 
 // Neighbour discovery and router solicitations arrive by multicast.
-void DpdkPort::accept_our_frames(const runtime::PortDevice&) {
+void DpdkPort::accept_our_frames() {
   if (rte_eth_allmulticast_enable(id_) == 0 || promiscuous_by_us_ || rte_eth_promiscuous_get(id_) != 0) return;
   promiscuous_by_us_ = rte_eth_promiscuous_enable(id_) == 0;
 }
@@ -222,6 +233,15 @@ std::size_t DpdkPort::send(std::uint16_t worker, std::span<Packet* const> frames
   }
   if (tx_shared_) rte_spinlock_unlock(&tx_locks_[queue].lock);
   return sent;
+}
+
+void DpdkPort::reclaim_sent(std::uint16_t worker) {
+  const std::uint16_t queue = tx_shared_ ? static_cast<std::uint16_t>(worker % tx_queues_) : worker;
+  if (tx_shared_) rte_spinlock_lock(&tx_locks_[queue].lock);
+  // Drivers that cannot be asked look at what has left when they are given a burst, even an empty one.
+  rte_mbuf* none = nullptr;
+  if (rte_eth_tx_done_cleanup(id_, queue, 0) < 0) rte_eth_tx_burst(id_, queue, &none, 0);
+  if (tx_shared_) rte_spinlock_unlock(&tx_locks_[queue].lock);
 }
 
 int DpdkPort::wait_descriptor(std::uint16_t worker) const {

@@ -28,6 +28,7 @@ class DpdkPort final : public runtime::Port {
 
   void receive(std::uint16_t worker, PacketBurst& into) override;
   std::size_t send(std::uint16_t worker, std::span<Packet* const> frames) override;
+  void reclaim_sent(std::uint16_t worker) override;
   [[nodiscard]] int wait_descriptor(std::uint16_t worker) const override;
   [[nodiscard]] const MacAddress& mac() const override { return mac_; }
   [[nodiscard]] const std::string& driver() const override { return driver_; }
@@ -38,7 +39,7 @@ class DpdkPort final : public runtime::Port {
   DpdkPort() = default;
   std::string set_up(const runtime::PortDevice& device, const gateway::PortConfiguration& configuration,
                      std::uint16_t workers, rte_mempool* pool);
-  void accept_our_frames(const runtime::PortDevice& device);
+  void accept_our_frames();
   std::string set_mtu(std::uint16_t mtu);
 
   std::uint16_t id_ = 0xffff;

@@ -47,6 +47,9 @@ class Port {
   // Takes complete frames from the front of `frames` and returns how many; the caller still owns the rest.
   virtual std::size_t send(std::uint16_t worker, std::span<Packet* const> frames) = 0;
 
+  // Gives back to the pool the buffers of frames that have left meanwhile. Called when the worker has nothing to do.
+  virtual void reclaim_sent(std::uint16_t worker) = 0;
+
   // A descriptor that poll() reports readable when frames for `worker` have arrived; -1: there is none, look by
   // receive() instead; -2: this worker receives nothing from this port.
   static constexpr int kMustPoll = -1;

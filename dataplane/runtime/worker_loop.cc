@@ -78,6 +78,7 @@ void WorkerLoop::run() {
       rcu::quiescent();
     }
   }
+  reclaim();
   setup_.platform->leave_thread();
 }
 
@@ -147,6 +148,7 @@ void WorkerLoop::transmit(std::size_t port, std::span<Packet* const> frames) {
     frames = frames.subspan(setup_.ports[port]->send(setup_.worker->id, frames));
   }
   discard(frames, DropReason::tx_full);
+  sent_ = true;
 }
 
 template <typename Ring>
@@ -164,7 +166,14 @@ void WorkerLoop::discard(std::span<Packet* const> packets, DropReason reason) {
   setup_.pool->release(packets);
 }
 
+void WorkerLoop::reclaim() {
+  if (!sent_) return;
+  for (Port* port : setup_.ports) port->reclaim_sent(setup_.worker->id);
+  sent_ = false;
+}
+
 void WorkerLoop::rest() {
+  reclaim();
   const bool recently = setup_.worker->now.monotonic - last_busy_ < kRecently;
   const Duration at_most = !must_poll_ ? kLongestSleep : recently ? kShortNap : kNap;
   link_.wakeup.prepare();

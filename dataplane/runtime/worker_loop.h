@@ -49,12 +49,14 @@ class WorkerLoop {
   template <typename Ring>
   bool pass_on(Ring& ring, gateway::PacketList& list, DropReason when_full);
   void discard(std::span<Packet* const> packets, DropReason reason);
+  void reclaim();
   void rest();
 
   const Setup setup_;
   WorkerLink& link_;
   std::vector<pollfd> descriptors_;
   bool must_poll_ = false;
+  bool sent_ = false;  // since the last reclaim
   Instant last_busy_{};
   std::atomic<bool> stop_{false};
   std::thread thread_;

@@ -123,6 +123,7 @@ class PathAgent {
   void send_probe(PathState& path, Now now);
   void restart_checks(Instant now);
   void judge(PathState& path, Instant now);
+  void judge_all(Now now);
 
   // path_agent.cc
   void begin_suspicion(Now now);

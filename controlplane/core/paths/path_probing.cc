@@ -164,13 +164,8 @@ Deadline PathAgent::poll_timeout() const {
   return out;
 }
 
-void PathAgent::handle_timeout(Now time) {
-  const Instant expected = poll_timeout().at;
-  const Instant now = advance(time);
-  if (!session_) return;
-  // Called late: answers may lie unread in the socket, so nothing is judged before they were read (trap paths-10).
-  if (expected != kNever && now - expected > 50ms) grace_until_ = now + 30ms;
-
+void PathAgent::judge_all(Now time) {
+  const Instant now = now_;
   for (PathState& path : paths_) judge(path, now);
   const PathState* primary_path = find(primary_);
   if (primary_path != nullptr && primary_path->alive() && !suspected_at_ &&
@@ -193,6 +188,21 @@ void PathAgent::handle_timeout(Now time) {
   choose(time);
   for (PathState& path : paths_)
     if (now >= probe_due(path, now)) send_probe(path, time);
+  for (PathState& path : paths_) judge(path, now);
+}
+
+void PathAgent::handle_timeout(Now time) {
+  const Instant expected = poll_timeout().at;
+  const Instant now = advance(time);
+  if (!session_) return;
+  // Called late: answers may lie unread in the socket, so nothing is judged before they were read (trap paths-10).
+  if (expected != kNever && now - expected > 50ms) grace_until_ = now + 30ms;
+
+  // Judging one path may make another the primary, which is then judged by the primary's rules: a second look.
+  for (int look = 0; look < 3; ++look) {
+    judge_all(time);
+    if (poll_timeout().at > now) break;
+  }
   run_resends(now);
 }
 

@@ -117,9 +117,13 @@ DropReason StunGatherer::handle_response(const stun::Message& message, const End
     target->suspected.reset();
     moved_.push_back(local);
   } else {
+    // The second opinion need not wait for the tick, but a mapping that differs every time gets no further hurry.
+    const bool first = !target->suspected;
     target->suspected = mapped;
-    ask(*target, now);  // the second opinion need not wait for the tick
-    return DropReason::local_consumed;
+    if (first) {
+      ask(*target, now);
+      return DropReason::local_consumed;
+    }
   }
   if (!target->suspected) target->confirmed = now;
   target->next = std::max(now, target->last_asked + interval(*target));

@@ -27,9 +27,14 @@ class PostGate : public std::enable_shared_from_this<PostGate> {
     const std::lock_guard lock{mutex_};
     loop_ = nullptr;
   }
+  // For work that was posted before close() and runs after it.
+  [[nodiscard]] bool closed() const {
+    const std::lock_guard lock{mutex_};
+    return loop_ == nullptr;
+  }
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   Loop* loop_;
 };
 

@@ -1,0 +1,197 @@
+// Sockets and files of the client's shell, on loopback and in a directory of the test's own.
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "controlplane/io/file.h"
+#include "controlplane/io/loop.h"
+#include "controlplane/io/resolv_conf.h"
+#include "controlplane/io/udp_socket.h"
+
+namespace penstock::io {
+namespace {
+
+using namespace std::chrono_literals;
+
+class Directory {
+ public:
+  Directory() {
+    char name[] = "/tmp/penstock-test-XXXXXX";
+    path_ = ::mkdtemp(name);
+  }
+  ~Directory() { std::filesystem::remove_all(path_); }
+  [[nodiscard]] std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+std::string content(const std::string& path) {
+  std::string error;
+  return read_file(path, error).value_or("<" + error + ">");
+}
+
+// ---- files ----------------------------------------------------------------------------------------------------------
+
+TEST(File, IsReplacedAtomicallyWithItsMode) {
+  const Directory directory;
+  std::string error;
+  const std::string path = directory / "state";
+  ASSERT_TRUE(replace_file(path, "one", 0600, error)) << error;
+  ASSERT_TRUE(overwrite_file(path + ".new", "left by a crash", 0600, error));
+  ASSERT_TRUE(replace_file(path, "two", 0600, error)) << error;
+  EXPECT_EQ(content(path), "two");
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600U);
+  bool missing = false;
+  EXPECT_FALSE(read_file(directory / "none", error, &missing));
+  EXPECT_TRUE(missing);
+  ASSERT_TRUE(make_directory(directory / "a/b/c", error)) << error;
+  EXPECT_FALSE(make_directory(path + "/b", error));
+}
+
+// ---- resolv.conf ----------------------------------------------------------------------------------------------------
+
+constexpr std::string_view kOriginal = "# by dhcp\nnameserver 198.51.100.53\nnameserver 2001:db8::53\nsearch example\n";
+const std::vector<IpAddress> kResolvers = {*IpAddress::parse("100.100.111.1")};
+
+TEST(ResolvConf, IsSetAndPutBack) {
+  const Directory directory;
+  std::string error;
+  ASSERT_TRUE(overwrite_file(directory / "resolv.conf", kOriginal, 0644, error));
+  {
+    ResolvConf file(directory / "resolv.conf", directory / "saved");
+    ASSERT_TRUE(file.begin(error)) << error;
+    ASSERT_TRUE(file.set(kResolvers, error)) << error;
+    const std::string ours = content(directory / "resolv.conf");
+    EXPECT_TRUE(is_our_resolv_conf(ours));
+    EXPECT_EQ(parse_nameservers(ours), (std::vector<Endpoint>{{kResolvers[0], 53}}));
+    EXPECT_NE(ours.find("search example"), std::string::npos);
+    EXPECT_EQ(parse_nameservers(file.original()).size(), 2U);
+  }
+  EXPECT_EQ(content(directory / "resolv.conf"), kOriginal);
+  EXPECT_FALSE(std::filesystem::exists(directory / "saved"));
+}
+
+TEST(ResolvConf, ACrashedClientsFileIsNotTakenForTheOriginal) {  // trap: dns-18
+  const Directory directory;
+  std::string error;
+  ASSERT_TRUE(overwrite_file(directory / "resolv.conf", make_resolv_conf(kResolvers, kOriginal), 0644, error));
+  ASSERT_TRUE(overwrite_file(directory / "saved", kOriginal, 0600, error));
+  ResolvConf file(directory / "resolv.conf", directory / "saved");
+  ASSERT_TRUE(file.begin(error)) << error;
+  EXPECT_EQ(file.original(), kOriginal);
+  EXPECT_EQ(content(directory / "resolv.conf"), kOriginal);
+}
+
+TEST(ResolvConf, WhatAnotherProgramWroteIsBelieved) {
+  const Directory directory;
+  std::string error;
+  ASSERT_TRUE(overwrite_file(directory / "resolv.conf", kOriginal, 0644, error));
+  ResolvConf file(directory / "resolv.conf", directory / "saved");
+  ASSERT_TRUE(file.begin(error));
+  ASSERT_TRUE(file.set(kResolvers, error));
+  EXPECT_FALSE(file.check(error));
+  ASSERT_TRUE(overwrite_file(directory / "resolv.conf", "nameserver 203.0.113.53\n", 0644, error));
+  EXPECT_TRUE(file.check(error));
+  EXPECT_EQ(file.original(), "nameserver 203.0.113.53\n");
+  EXPECT_TRUE(is_our_resolv_conf(content(directory / "resolv.conf")));
+  ASSERT_TRUE(file.restore(error));
+  EXPECT_EQ(content(directory / "resolv.conf"), "nameserver 203.0.113.53\n");
+}
+
+TEST(ResolvConf, ASymbolicLinkIsFollowedNotReplaced) {
+  const Directory directory;
+  std::string error;
+  ASSERT_TRUE(overwrite_file(directory / "real", kOriginal, 0644, error));
+  std::filesystem::create_symlink(directory / "real", directory / "resolv.conf");
+  ResolvConf file(directory / "resolv.conf", directory / "saved");
+  ASSERT_TRUE(file.begin(error));
+  ASSERT_TRUE(file.set(kResolvers, error));
+  EXPECT_TRUE(std::filesystem::is_symlink(directory / "resolv.conf"));
+  EXPECT_TRUE(is_our_resolv_conf(content(directory / "real")));
+}
+
+// ---- UDP ------------------------------------------------------------------------------------------------------------
+
+class UdpFamilies : public ::testing::TestWithParam<bool> {
+ protected:
+  UdpSocket open() {
+    UdpSocketOptions options;
+    options.v6 = GetParam();
+    options.bind = *IpAddress::parse(options.v6 ? "::1" : "127.0.0.1");
+    std::string error;
+    auto socket = UdpSocket::open(options, error);
+    EXPECT_TRUE(socket) << error;
+    return std::move(*socket);
+  }
+  // Everything that arrives until `count` datagrams are there.
+  static std::vector<std::string> collect(Loop& loop, UdpSocket& socket, std::size_t count) {
+    std::vector<std::string> out;
+    const auto source = loop.add_fd(socket.fd(), EPOLLIN, [&](std::uint32_t) {
+      for (const ReceivedDatagram& datagram : socket.receive())
+        out.emplace_back(datagram.bytes.begin(), datagram.bytes.end());
+    });
+    const Instant deadline = Loop::now().monotonic + 2s;
+    while (out.size() < count && Loop::now().monotonic < deadline) loop.run_once(10ms);
+    return out;
+  }
+};
+
+TEST_P(UdpFamilies, BatchesArriveInOrder) {  // trap: io-2
+  Loop loop;
+  UdpSocket from = open();
+  UdpSocket to = open();
+  std::vector<std::string> texts;
+  for (int i = 0; i < 200; ++i) texts.push_back("datagram " + std::to_string(i));
+  std::vector<DatagramToSend> batch;
+  for (const std::string& text : texts)
+    batch.push_back({{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()}, to.local()});
+  EXPECT_EQ(from.send(batch), batch.size());
+  EXPECT_EQ(collect(loop, to, texts.size()), texts);
+  EXPECT_EQ(from.stats().sent, texts.size());
+}
+
+TEST_P(UdpFamilies, OneRefusedDatagramDiscardsNoOther) {  // trap: io-5, io-6, io-7
+  Loop loop;
+  UdpSocket from = open();
+  UdpSocket to = open();
+  const std::string text = "fine";
+  const Endpoint nowhere{*IpAddress::parse(GetParam() ? "2001:db8::1" : "203.0.113.1"), 9};  // from a loopback address
+  const Bytes good{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+  const std::vector<std::uint8_t> too_large(70000);
+  std::vector<DatagramToSend> batch = {{good, to.local()}, {too_large, to.local()}, {good, to.local()}, {good, nowhere},
+                                       {good, to.local()}, {too_large, to.local()}, {good, to.local()}};
+  EXPECT_EQ(from.send(batch), batch.size());
+  EXPECT_EQ(collect(loop, to, 4), std::vector<std::string>(4, text));
+  EXPECT_GE(from.stats().send_errors, 2U);
+}
+
+TEST_P(UdpFamilies, AnIcmpErrorEndsNothing) {  // trap: io-6
+  Loop loop;
+  UdpSocket from = open();
+  Endpoint closed;
+  {
+    UdpSocket gone = open();
+    closed = gone.local();
+  }
+  UdpSocket to = open();
+  const std::string text = "x";
+  const Bytes good{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+  for (int i = 0; i < 20; ++i) {
+    const std::vector<DatagramToSend> batch = {{good, closed}, {good, to.local()}};
+    EXPECT_EQ(from.send(batch), 2U);
+    EXPECT_TRUE(from.receive().empty());
+  }
+  EXPECT_EQ(collect(loop, to, 20).size(), 20U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, UdpFamilies, ::testing::Bool(),
+                         [](const auto& family) { return family.param ? "IPv6" : "IPv4"; });
+
+}  // namespace
+}  // namespace penstock::io

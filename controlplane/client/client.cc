@@ -1,0 +1,129 @@
+#include "controlplane/client/client.h"
+
+#include <spdlog/spdlog.h>
+#include <sys/epoll.h>
+
+#include <array>
+#include <utility>
+
+namespace penstock::client {
+namespace {
+
+constexpr std::size_t kTunBurst = 64;
+constexpr std::size_t kTunPacket = 65536;
+constexpr std::size_t kMaxUnsent = 1024;  // datagrams; beyond it the newest are lost, as on any full queue
+
+}  // namespace
+
+void Client::read_tun() {
+  const std::size_t slot = tun_buffer_.size() / kTunBurst;
+  std::array<Bytes, kTunBurst> packets;
+  std::size_t count = 0;
+  while (count < kTunBurst) {
+    const Bytes packet = tun_->read(MutableBytes{tun_buffer_}.subspan(count * slot, slot));
+    if (packet.empty()) break;
+    packets[count++] = packet;
+  }
+  if (count == 0) return;
+  agent_->handle_packets({packets.data(), count}, io::Loop::now());
+  drain();
+}
+
+void Client::read_socket(Socket& socket) {
+  const auto received = socket.socket.receive();
+  std::array<InDatagram, io::UdpSocket::kBatch> datagrams;
+  std::size_t count = 0;
+  for (const io::ReceivedDatagram& datagram : received)
+    datagrams[count++] = {datagram.bytes, socket.socket.local(), datagram.from};
+  if (count == 0) return;
+  agent_->handle_datagrams({datagrams.data(), count}, io::Loop::now());
+  drain();
+}
+
+void Client::drain() {
+  handle_events();  // first: what must be on disk before anything is sent
+  while (auto line = agent_->poll_log()) {
+    if (line->level == LogLine::Level::warning) {
+      spdlog::warn("{}", line->text);
+    } else {
+      spdlog::info("{}", line->text);
+    }
+  }
+  while (auto datagram = agent_->poll_datagram()) {
+    if (unsent_.size() < kMaxUnsent) unsent_.push_back(std::move(*datagram));
+  }
+  send_datagrams();
+  while (auto packet = agent_->poll_packet()) {
+    if (tun_->write(*packet) != io::Tun::Write::sent) ++tun_refused_;
+    agent_->recycle(std::move(*packet));
+  }
+  while (auto message = agent_->poll_portal())
+    if (signaling_) signaling_->send(std::move(*message));
+  while (auto output = agent_->poll_dns()) {
+    if (const auto* answer = std::get_if<dns::Answer>(&*output)) {
+      listener_->answer(*answer);
+    } else if (const auto* request = std::get_if<dns::UpstreamSend>(&*output)) {
+      upstream_->send(*request);
+    } else if (const auto* closing = std::get_if<dns::UpstreamClose>(&*output)) {
+      upstream_->close(closing->exchange);
+    }
+  }
+  if (agent_->names().revision() != saved_names_ && !names_timer_armed_) {
+    names_timer_armed_ = true;
+    names_timer_.set(io::Loop::now().monotonic + std::chrono::milliseconds{200});
+  }
+  arm_timer();
+}
+
+// In order, a family's run at a time.
+void Client::send_datagrams() {
+  std::array<io::DatagramToSend, io::UdpSocket::kBatch> batch;
+  Socket* full = nullptr;
+  while (!unsent_.empty() && full == nullptr) {
+    const bool v6 = unsent_.front().remote.address.is_v6();
+    Socket* socket = sockets_.size() > (v6 ? 1U : 0U) ? sockets_[v6 ? 1 : 0].get() : nullptr;
+    std::size_t count = 0;
+    while (count < batch.size() && count < unsent_.size() && unsent_[count].remote.address.is_v6() == v6) {
+      batch[count] = {unsent_[count].bytes(), unsent_[count].remote};
+      ++count;
+    }
+    std::size_t done = count;
+    if (socket != nullptr) done = socket->socket.send({batch.data(), count});  // else: no such family here
+    if (done < count) full = socket;
+    for (std::size_t i = 0; i < done; ++i) {
+      agent_->recycle(std::move(unsent_.front().storage));
+      unsent_.pop_front();
+    }
+  }
+  for (const auto& socket : sockets_) socket->source.set_events(socket.get() == full ? EPOLLIN | EPOLLOUT : EPOLLIN);
+  tun_source_.set_events(full != nullptr ? 0U : std::uint32_t{EPOLLIN});
+}
+
+void Client::handle_events() {
+  while (const auto event = agent_->poll_event()) {
+    switch (*event) {
+      case AgentEvent::interface_changed:
+        apply_interface();
+        break;
+      case AgentEvent::upstreams_changed:
+        apply_upstreams();
+        break;
+      case AgentEvent::portal_suspect:
+        if (signaling_) signaling_->suspect();
+        break;
+      case AgentEvent::timestamp_used:
+        save_timestamp();
+        break;
+      case AgentEvent::resolver_rebuilt:
+        saved_names_ = 0;
+        apply_upstreams();
+        break;
+    }
+  }
+}
+
+void Client::arm_timer() {
+  timer_.set(agent_->poll_timeout(io::Loop::now()).at);
+}
+
+}  // namespace penstock::client

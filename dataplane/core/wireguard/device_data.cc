@@ -44,6 +44,7 @@ bool Device::Impl::send_keepalive(Peer& peer, const std::optional<Path>& path, N
   aead->seal({&job, 1});
   data.note_sent(kWriter, peer.index, 1, datagram.size(), false, now.monotonic);
   output.push_back({std::move(datagram), *to, peer.index});
+  apply_notes(data.send_notes(*session, now.monotonic), *session, *to, now);  // a keepalive renews like any message
   return true;
 }
 

@@ -14,6 +14,7 @@
 
 #include "dataplane/io/eal.h"
 #include "dataplane/io/open.h"
+#include "dataplane/rpc/server.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/config.h"
 #include "dataplane/runtime/config_static.h"
@@ -75,6 +76,11 @@ int run(const std::string& file, int signals) {
   for (const auto& error : applied.errors)
     spdlog::error("{}: {}: {}", file, config.static_keys[error.index], error.message);
 
+  std::string socket_error;
+  auto server = rpc::make_rpc_server(
+      engine, store, {.socket = config.control_socket, .allowed_uids = config.allowed_uids}, socket_error);
+  if (!server) return refuse({file, "control.socket", socket_error});
+
   for (const auto& port : engine.ports())
     spdlog::info("port {}: {}, link {}, mtu {}", port.name, port.driver, port.stats.link_up ? "up" : "down", port.mtu);
   spdlog::info("ready: public key {}, listening on port {}, {} workers, {} memory, {} of {} buffers free",
@@ -91,6 +97,7 @@ int run(const std::string& file, int signals) {
   }
   ::sd_notify(0, "STOPPING=1");
   spdlog::info("ending");
+  server.reset();
   engine.stop();
   const auto pool = engine.ports().front().pool;
   spdlog::info("ended: {} of {} buffers free", pool.free, pool.size);

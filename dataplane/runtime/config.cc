@@ -208,8 +208,8 @@ void read_root(const YAML::Node& document, Config& config) {
   read_workers(YamlMap(root["workers"]), config);
   if (auto aead = root["aead"]; !aead.absent()) {
     config.aead = aead.text();
-    if (config.aead != "auto" && config.aead != "ipsec-mb" && config.aead != "openssl")
-      aead.fail("must be auto, ipsec-mb or openssl");
+    if (config.aead != "auto" && config.aead != "lanes" && config.aead != "ipsec-mb" && config.aead != "openssl")
+      aead.fail("must be auto, lanes, ipsec-mb or openssl");
   }
   read_ports(root.require("ports"), config);
   read_tunnel(YamlMap(root.require("tunnel")), config);

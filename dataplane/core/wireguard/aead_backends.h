@@ -9,6 +9,7 @@
 namespace penstock::wireguard {
 
 // Each returns nullptr when the build or the machine lacks what it needs.
+std::unique_ptr<AeadContext> make_lanes_context();
 std::unique_ptr<AeadContext> make_ipsec_mb_context();
 std::unique_ptr<AeadContext> make_openssl_context();
 
@@ -18,6 +19,7 @@ struct AeadBackend {
 };
 
 inline constexpr AeadBackend kAeadBackends[] = {
+    {"lanes", make_lanes_context},
     {"ipsec-mb", make_ipsec_mb_context},
     {"openssl", make_openssl_context},
 };

@@ -341,4 +341,13 @@ void chacha20_poly1305_x16(const Lane* lanes, std::size_t count, bool encrypt, s
 
 }  // namespace penstock::wireguard
 
+#else
+
+namespace penstock::wireguard {
+
+bool chacha20_poly1305_x16_supported() { return false; }
+void chacha20_poly1305_x16(const Lane*, std::size_t, bool, std::uint8_t (*)[16]) { __builtin_trap(); }
+
+}  // namespace penstock::wireguard
+
 #endif

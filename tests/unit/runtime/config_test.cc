@@ -155,7 +155,7 @@ TEST(Config, EveryErrorNamesFileKeyAndReason) {
       {edit(kFull, "cores: [0, 1]", "cores: [0]"), "FILE: workers.cores: must list one core for each of the 2 workers"},
       {edit(kFull, "cores: [0, 1]", "cores: [1, 1]"), "FILE: workers.cores[1]: is listed twice"},
       {edit(kFull, "poll: busy", "poll: lazy"), "FILE: workers.poll: must be busy or adaptive"},
-      {edit(kFull, "aead: openssl", "aead: rot13"), "FILE: aead: must be auto, ipsec-mb or openssl"},
+      {edit(kFull, "aead: openssl", "aead: rot13"), "FILE: aead: must be auto, lanes, ipsec-mb or openssl"},
       {edit(kFull, "to: 0.0.0.0/0", "to: 10.0.0.1/8"),
        "FILE: routes[0].to: must be a prefix without host bits (203.0.113.0/24, 2001:db8::/32)"},
       {edit(kFull, "via: 198.51.100.193", "via: nowhere"), "FILE: routes[0].via: must be an IPv4 or IPv6 address"},

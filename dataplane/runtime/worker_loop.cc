@@ -122,6 +122,11 @@ bool WorkerLoop::take_from(Ring& ring, Process process) {
 
 void WorkerLoop::drain() {
   gateway::Outputs& out = setup_.worker->out;
+  // The slow thread first: a peer that has moved shall be known to have moved before the answer to its packet is here.
+  bool wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
+  wake |= pass_on(link_.slow, out.slow, DropReason::slow_ring_full);
+  wake |= pass_on(link_.exception, out.exception, DropReason::exception_full);
+  if (wake) setup_.links->slow.notify();
   for (std::size_t port = 0; port < setup_.ports.size(); ++port) {
     if (out.tx[port].empty()) continue;
     transmit(port, {out.tx[port].begin(), out.tx[port].end()});
@@ -131,10 +136,6 @@ void WorkerLoop::drain() {
     WorkerLink& link = *setup_.links->workers[other];
     if (pass_on(link.handover, out.handover[other], DropReason::flow_handover_full)) link.wakeup.notify();
   }
-  bool wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
-  wake |= pass_on(link_.slow, out.slow, DropReason::slow_ring_full);
-  wake |= pass_on(link_.exception, out.exception, DropReason::exception_full);
-  if (wake) setup_.links->slow.notify();
   if (!out.dropped.empty()) {
     setup_.pool->release({out.dropped.begin(), out.dropped.end()});
     out.dropped.clear();

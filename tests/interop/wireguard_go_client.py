@@ -55,7 +55,7 @@ def key_pair():
 class Setup:
     """The three hosts with everything running."""
 
-    def __init__(self, workers=1, driver="af_packet", preshared=True, peer_extra=""):
+    def __init__(self, workers=1, driver="af_packet", client_secret=None, peer_extra=""):
         self.stack = contextlib.ExitStack()
         self.net = net = self.stack.enter_context(Network("peer", "gw", "lan"))
         try:
@@ -80,7 +80,7 @@ ports:
 static:
   peers:
     - public_key: "{public}"
-      {f"preshared_key_file: {secret_file}" if preshared else ""}
+      preshared_key_file: {secret_file}
       tunnel_addresses: [{TUNNEL4}, "{TUNNEL6}"]
       {peer_extra}
       authorisations:
@@ -103,7 +103,7 @@ PrivateKey = {private}
 ListenPort = 40000
 [Peer]
 PublicKey = {self.plane.public_key()}
-{f"PresharedKey = {secret}" if preshared else ""}
+PresharedKey = {client_secret or secret}
 Endpoint = {GATEWAY}
 AllowedIPs = 0.0.0.0/0, ::/0
 """)
@@ -134,6 +134,7 @@ AllowedIPs = 0.0.0.0/0, ::/0
         """The address under which the LAN's server sees us when we speak to `address`."""
         kind = "SOCK_STREAM" if protocol == "tcp" else "SOCK_DGRAM"
         result = self.net.inside("peer", "/usr/bin/python3", "-c", f"""
+import socket
 family = socket.AF_INET6 if ":" in "{address}" else socket.AF_INET
 s = socket.socket(family, socket.{kind})
 s.settimeout(5)
@@ -144,6 +145,13 @@ print(s.recv(1000).decode())
         if result.returncode != 0:
             raise Failure(f"{protocol} to {address}: {result.stdout.strip()}\n{self.net.log('dataplane')}")
         return result.stdout.split()[0]
+
+    def ping_after_change(self):
+        """Pings LAN4. The one packet that tells the gateway of the change may lose its answer: where the LAN answers
+        within the time a thread takes to wake up, the answer still goes the old way."""
+        result = self.net.inside("peer", "ping", "-n", "-c", "5", "-i", "0.05", "-W", "2", LAN4, check=False)
+        if result.stdout.count("time=") < 4:
+            raise Failure(f"ping {LAN4}:\n{result.stdout.strip()}")
 
     def transfer(self):
         received, sent = self.net.inside("peer", "wg", "show", self.interface, "transfer").stdout.split()[1:3]
@@ -213,10 +221,7 @@ except OSError as error:
 
 
 def wrong_preshared_key_gets_nothing():
-    with Setup() as setup:
-        wrong = setup.secret_file("wrong", run("wg", "genpsk").stdout.strip())
-        setup.net.inside("peer", "wg", "set", setup.interface, "peer", setup.plane.public_key(), "preshared-key",
-                         str(wrong))
+    with Setup(client_secret=run("wg", "genpsk").stdout.strip()) as setup:
         if setup.net.inside("peer", "ping", "-c", "2", "-i", "0.2", "-W", "1", LAN4, check=False).returncode == 0:
             raise Failure("a wrong preshared key was good enough")
         if setup.latest_handshake():
@@ -243,14 +248,16 @@ def roaming():
         setup.net.ping("peer", LAN4)
         handshake = setup.latest_handshake()
         setup.net.inside("peer", "wg", "set", setup.interface, "listen-port", "40001")
-        setup.net.ping("peer", LAN4)
+        setup.ping_after_change()
         setup.net.ip("peer", "address", "add", "198.51.100.131/24", "dev", "wan0")
         setup.net.ip("peer", "address", "del", "198.51.100.130/24", "dev", "wan0")
         # Deleting the primary address takes others of its subnet along where promote_secondaries is off.
         addresses = setup.net.ip("peer", "address", "show", "dev", "wan0").stdout
         if "198.51.100.131" not in addresses:
             setup.net.ip("peer", "address", "add", "198.51.100.131/24", "dev", "wan0")
-        setup.net.ping("peer", LAN4)
+        # wireguard-go keeps to its old source address until it is given the endpoint anew.
+        setup.net.inside("peer", "wg", "set", setup.interface, "peer", setup.plane.public_key(), "endpoint", GATEWAY)
+        setup.ping_after_change()
         if setup.latest_handshake() != handshake:
             raise Failure("roaming took a new handshake")
         setup.plane.stop()
@@ -263,7 +270,7 @@ def client_restarts():
         setup.net.inside("peer", "wg", "set", setup.interface, "peer", setup.plane.public_key(), "remove")
         settings = setup.net.directory / "wg.conf"
         setup.net.inside("peer", "wg", "setconf", setup.interface, str(settings))
-        setup.net.ping("peer", LAN4, timeout=6)
+        setup.ping_after_change()
         setup.plane.stop()
 
 
@@ -272,6 +279,7 @@ def lan_speaks_into_a_live_flow():
     with Setup() as setup:
         setup.net.ping("peer", LAN4, count=1)
         result = setup.net.inside("lan", "/usr/bin/python3", "-c", """
+import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 s.settimeout(0.5)
 for port in (1024, 40000, 51820): s.sendto(b"x", ("203.0.113.1", port))

@@ -194,9 +194,11 @@ struct SlowPath::Implementation {
     const policy::PeerPolicy* policy = policies.find(peer);
     if (policy == nullptr) return context.drop(packet, DropReason::policy_no_resource);
     const IpAddress proxy = ip_destination(*packet);
-    if (for_name.hold(packet, now.monotonic)) wanted(peer, proxy, now);
-    // It may have been published while the packet was on its way here.
-    for_name.policy_published(peer, policies.find(peer));
+    const bool again = has_flag(*packet, packet_flag::held);
+    if (for_name.hold(packet, *policy, now.monotonic)) wanted(peer, proxy, now);
+    // It may have been published while the packet was on its way here. One that was judged anew and came back waits for
+    // the next policy: otherwise it would go round.
+    if (!again) for_name.policy_published(peer, policy, now.monotonic);
   }
 
   void wanted(PeerIndex peer, const IpAddress& proxy, Now now) {
@@ -293,7 +295,7 @@ bool SlowPath::remove_peer(const PeerKey& key, Now now) {
   const std::optional<PeerIndex> index = find_peer(key);
   if (!index) return false;
   me.for_session.give_up(*index, DropReason::wg_no_session);
-  me.for_name.policy_published(*index, nullptr);
+  me.for_name.policy_published(*index, nullptr, now.monotonic);
   me.device.remove_peer(*index, now);
   me.settle(now);
   me.watch.forget(*index);
@@ -306,7 +308,7 @@ std::optional<PeerIndex> SlowPath::find_peer(const PeerKey& key) const {
 }
 
 void SlowPath::policy_published(PeerIndex peer, Now now) {
-  implementation_->for_name.policy_published(peer, implementation_->policies.find(peer));
+  implementation_->for_name.policy_published(peer, implementation_->policies.find(peer), now.monotonic);
   implementation_->settle(now);
 }
 

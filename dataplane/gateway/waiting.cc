@@ -13,12 +13,20 @@ using std::chrono::seconds;
 // A handshake that works takes a few round trips; after this the applications have tried again themselves.
 constexpr Duration kSessionWait = seconds{10};
 // Longer than the resolver's own time-out, so that its verdict (no such name, failed) arrives first.
-constexpr Duration kNameWait = seconds{12};
+constexpr Duration kResolvingWait = seconds{12};
+// A packet may overtake the message that names its destination, which is repeated until acknowledged.
+constexpr Duration kUnknownWait = seconds{3};
 
-bool waits_for(const policy::PeerPolicy& policy, const IpAddress& proxy) {
-  return std::any_of(policy.translations.begin(), policy.translations.end(), [&proxy](const policy::Translation& t) {
-    return t.state == policy::TranslationState::resolving && (t.proxy_v4 == proxy || t.proxy_v6 == proxy);
-  });
+enum class NameState : std::uint8_t { unknown, resolving, settled };
+
+NameState state_of(const policy::PeerPolicy& policy, const IpAddress& proxy) {
+  NameState state = NameState::unknown;
+  for (const policy::Translation& translation : policy.translations) {
+    if (translation.proxy_v4 != proxy && translation.proxy_v6 != proxy) continue;
+    if (translation.state == policy::TranslationState::resolving) return NameState::resolving;
+    state = NameState::settled;
+  }
+  return state;
 }
 
 }  // namespace
@@ -81,12 +89,13 @@ void SessionQueue::handle_timeout(Instant now) {
   for (const PeerIndex peer : late) give_up(peer, DropReason::wg_no_session);
 }
 
-bool NameQueue::hold(Packet* packet, Instant now) {
+bool NameQueue::hold(Packet* packet, const policy::PeerPolicy& policy, Instant now) {
+  const bool unknown = state_of(policy, ip_destination(*packet)) == NameState::unknown;
   const SlowPathLimits& limits = context_.limits;
   std::size_t& of_peer = per_peer_[packet->peer];
   const auto [at, fresh] = queues_.try_emplace({packet->peer, ip_destination(*packet)});
   Queue& queue = at->second;
-  if (fresh) queue.deadline = now + kNameWait;
+  if (fresh) queue.deadline = now + (unknown ? kUnknownWait : kResolvingWait);
   earliest_ = std::min(earliest_, queue.deadline);
   const bool copy = std::any_of(queue.packets.begin(), queue.packets.end(),
                                 [packet](const Packet* other) { return is_copy(*packet, *other); });
@@ -106,9 +115,11 @@ bool NameQueue::hold(Packet* packet, Instant now) {
   return fresh;
 }
 
-void NameQueue::policy_published(PeerIndex peer, const policy::PeerPolicy* policy) {
+void NameQueue::policy_published(PeerIndex peer, const policy::PeerPolicy* policy, Instant now) {
   for (auto at = queues_.lower_bound({peer, IpAddress{}}); at != queues_.end() && at->first.first == peer;) {
-    if (policy != nullptr && waits_for(*policy, at->first.second)) {
+    const NameState state = policy == nullptr ? NameState::settled : state_of(*policy, at->first.second);
+    if (state == NameState::resolving) at->second.deadline = std::max(at->second.deadline, now + kUnknownWait);
+    if (state != NameState::settled) {
       ++at;
       continue;
     }

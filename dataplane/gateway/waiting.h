@@ -49,10 +49,10 @@ class NameQueue {
   explicit NameQueue(SlowContext& context) : context_(context) {}
   // Takes the packet (data at the inner header, drop_reason: what to count when it is given up). True: it is the first
   // one that waits for its destination.
-  bool hold(Packet* packet, Instant now);
-  // A new policy of the peer: what does not wait for a name any longer is judged again by a worker, in order.
-  // nullptr: the peer is gone.
-  void policy_published(PeerIndex peer, const policy::PeerPolicy* policy);
+  bool hold(Packet* packet, const policy::PeerPolicy& policy, Instant now);
+  // A new policy of the peer: what does not wait for a name any longer is judged again by a worker, in order. A name
+  // that the policy does not know may still be on its way here. nullptr: the peer is gone.
+  void policy_published(PeerIndex peer, const policy::PeerPolicy* policy, Instant now);
   // May be early after a release; handle_timeout puts it right.
   [[nodiscard]] Instant next_timeout() const { return earliest_; }
   void handle_timeout(Instant now);

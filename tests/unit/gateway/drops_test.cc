@@ -216,7 +216,18 @@ const Case kCases[] = {
      }},
     {DropReason::control_malformed, [](World& w) { inner(w, spoilt(control_packet(3, {1}), 7)); }},  // hop limit
     {DropReason::control_malformed, [](World& w) { inner(w, spoilt(control_packet(3, {1}), 39, 3)); }},
-    {DropReason::name_unknown, [](World& w) { inner(w, echo_request(w.client.tunnel_v4, ip("100.96.200.200"))); }},
+    {DropReason::name_unknown,
+     [](World& w) {
+       auto policy = w.client.policy();
+       policy->control = false;  // others may still send the name
+       w.gateway.publish(std::move(policy));
+       inner(w, echo_request(w.client.tunnel_v4, ip("100.96.200.200")));
+     }},
+    {DropReason::name_wait_timeout,
+     [](World& w) {
+       inner(w, echo_request(w.client.tunnel_v4, ip("100.96.200.200")));
+       w.gateway.run(4s);
+     }},
     {DropReason::icmp_type_unsupported,
      [](World& w) { wan(w, frame(kAnybody, kWanMac, icmp_packet(kStranger.address, kTunnel.address, 13, 0, 1, 1))); }},
     {DropReason::icmp_error_unmatched,

@@ -176,8 +176,11 @@ void Gateway::deliver(PortIndex port, const Octets& frame) {
   sent[port].push_back(frame);
   const std::size_t header = configuration.ports[port].vlan != 0 ? 18 : 14;
   const bool is_ip = frame[header - 2] != 0x08 || frame[header - 1] != 0x06;
-  if (is_ip && on_packet && on_packet(port, Octets(frame.begin() + static_cast<std::ptrdiff_t>(header), frame.end())))
-    return;
+  if (is_ip) {
+    const Octets packet(frame.begin() + static_cast<std::ptrdiff_t>(header), frame.end());
+    for (std::size_t i = listeners.size(); i-- > 0;)
+      if (listeners[i]->take(port, packet)) return;
+  }
   for (const auto& host : hosts_[port]) answer(port, *host, frame);
 }
 
@@ -232,15 +235,19 @@ void Gateway::answer(PortIndex port, Host& host, const Octets& frame) {
                     link.vlan));
 }
 
+Instant Gateway::tell_time() {
+  Instant next = kNever;
+  for (Listener* listener : listeners) next = std::min(next, listener->on_time(now_));
+  return next;
+}
+
 void Gateway::run(Duration time) {
   const Instant end = now_.monotonic + time;
   settle();
   for (;;) {
     Instant next = std::min(end, slow->poll_timeout().at);
     for (const auto& translator : translators_) next = std::min(next, translator->poll_timeout());
-    Instant client = kNever;
-    if (on_time) client = on_time(now_);
-    next = std::min(next, client);
+    next = std::min(next, tell_time());
     // trap: paths-21: a timer that has fired and stays due would stop the time.
     if (next > now_.monotonic) {
       const Duration step = next - now_.monotonic;
@@ -259,7 +266,7 @@ void Gateway::run(Duration time) {
       drain(*worker);
     }
     settle();
-    if (on_time) (void)on_time(now_);
+    (void)tell_time();
     if (now_.monotonic >= end) return;
   }
 }
@@ -293,15 +300,30 @@ std::uint64_t Gateway::all_drops() const {
   return sum;
 }
 
+std::string Gateway::describe_drops() const {
+  std::string out = "dropped:";
+  for (std::size_t reason = 0; reason < kDropReasonCount; ++reason)
+    if (const std::uint64_t count = drops(static_cast<DropReason>(reason)); count != 0)
+      out += " " + std::string(name_of(static_cast<DropReason>(reason))) + "=" + std::to_string(count);
+  return out;
+}
+
+Listener::Listener(Gateway& gateway) : gateway_(gateway) {
+  gateway_.listeners.push_back(this);
+}
+Listener::~Listener() {
+  std::erase(gateway_.listeners, this);
+}
+
 // --- Client
 
 Client::Client(Gateway& gateway, const Endpoint& endpoint, std::uint64_t seed, bool control)
-    : tunnel_v4(IpAddress::v4(0x64400000 + static_cast<std::uint32_t>(seed))),
+    : Listener(gateway),
+      tunnel_v4(IpAddress::v4(0x64400000 + static_cast<std::uint32_t>(seed))),
       tunnel_v6(ip("fd00:2021:1111::" + std::to_string(seed))),
       address(endpoint),
       gateway_address{endpoint.address.is_v4() ? gateway.configuration.tunnel_v4 : gateway.configuration.tunnel_v6,
                       gateway.configuration.tunnel.listen_port},
-      gateway_(gateway),
       random_(seed) {
   wireguard::DeviceConfig config;
   config.private_key = private_key(seed + 1000);
@@ -315,16 +337,6 @@ Client::Client(Gateway& gateway, const Endpoint& endpoint, std::uint64_t seed, b
   here.public_key = device_->public_key();
   here.path_switch = control;
   peer = gateway.add_peer(here);
-  auto earlier = gateway.on_packet;
-  gateway.on_packet = [this, earlier](PortIndex port, const Octets& packet) {
-    return take(packet) || (earlier && earlier(port, packet));
-  };
-  auto earlier_time = gateway.on_time;
-  gateway.on_time = [this, earlier_time](Now now) {
-    const Instant mine = on_time(now);
-    return earlier_time ? std::min(mine, earlier_time(now)) : mine;
-  };
-  // Its router's MAC address is known from the start: resolution has tests of its own.
 }
 
 std::unique_ptr<policy::PeerPolicy> Client::policy() const {
@@ -373,7 +385,8 @@ void Client::connect() {
   flush();
   for (int i = 0; i < 50 && device_->data_path().sending_session(there_, gateway_.now().monotonic) == nullptr; ++i)
     gateway_.run(100ms);
-  ASSERT_NE(device_->data_path().sending_session(there_, gateway_.now().monotonic), nullptr);
+  ASSERT_NE(device_->data_path().sending_session(there_, gateway_.now().monotonic), nullptr)
+      << gateway_.describe_drops();
 }
 
 void Client::send(const Octets& inner) {
@@ -396,7 +409,7 @@ void Client::send_from(const Endpoint& from, const Octets& inner) {
   send_datagram(from, seal(inner));
 }
 
-bool Client::take(const Octets& packet) {
+bool Client::take(PortIndex, const Octets& packet) {
   const IpParse parse = parse_ip(packet);
   if (parse.reason != DropReason::none || parse.view.protocol != ip_protocol::udp) return false;
   const auto* udp = view_as<UdpHeader>(Bytes{packet}.subspan(parse.view.header_length));
@@ -404,9 +417,12 @@ bool Client::take(const Octets& packet) {
   if (to != address && std::find(more_addresses.begin(), more_addresses.end(), to) == more_addresses.end())
     return false;
   Octets payload(packet.begin() + parse.view.header_length + 8, packet.begin() + parse.view.total_length);
-  datagrams.push_back(payload);
+  const Octets datagram = payload;
   const Path from{to, {ip_source(packet, parse.view), udp->source_port.host()}, 0};
   const auto result = device_->handle_datagram(payload, from, gateway_.now());
+  // Several clients may share an address; what this one cannot use is another's.
+  if (result.reason == DropReason::wg_unknown_index || result.reason == DropReason::wg_mac1) return false;
+  datagrams.push_back(datagram);
   if (result.reason == DropReason::wg_keepalive) ++keepalives;
   if (!result.inner.empty()) {
     received.push_back(copy(result.inner));

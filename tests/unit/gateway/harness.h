@@ -44,6 +44,24 @@ struct Host {
   std::vector<Octets> received;  // IP packets to it, echo requests included
 };
 
+class Gateway;
+
+// Somebody on the network who sees packets and time. The latest to come is asked first.
+class Listener {
+ public:
+  explicit Listener(Gateway& gateway);
+  virtual ~Listener();
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+  // An IP packet that left a port; true: taken.
+  virtual bool take(PortIndex, const Octets&) { return false; }
+  // Time has moved. Returns when it wants to know again.
+  virtual Instant on_time(Now) { return kNever; }
+
+ protected:
+  Gateway& gateway_;
+};
+
 class Gateway {
  public:
   explicit Gateway(const GatewayOptions& options = {});
@@ -53,9 +71,6 @@ class Gateway {
   [[nodiscard]] Now now() const { return now_; }
   // Lets timers of gateway and clients fire in order until the time has passed.
   void run(Duration time);
-  // Called whenever time has moved; returns the next moment it wants to be called at.
-  std::function<Instant(Now)> on_time;
-
   // --- frames
   // A frame arrives at a port, on the worker's queue, and everything that follows from it happens.
   void receive(PortIndex port, const Octets& frame, std::uint16_t worker = 0);
@@ -66,8 +81,6 @@ class Gateway {
   // Every frame that left a port, in order.
   std::array<std::vector<Octets>, 2> sent;
   std::vector<Octets> to_kernel;
-  // Sees IP packets that leave a port for a MAC address; true: taken.
-  std::function<bool(PortIndex, const Octets&)> on_packet;
   void from_kernel(const Octets& frame);
 
   // --- what the control process does
@@ -84,6 +97,7 @@ class Gateway {
 
   [[nodiscard]] std::uint64_t drops(DropReason reason) const;
   [[nodiscard]] std::uint64_t all_drops() const;
+  [[nodiscard]] std::string describe_drops() const;
   void settle();  // until no packet is under way
 
   HeapPackets packets;
@@ -95,9 +109,12 @@ class Gateway {
   std::unique_ptr<SlowPath> slow;
   std::vector<std::unique_ptr<Worker>> workers;
 
+  std::vector<Listener*> listeners;
+
  private:
   void drain(Worker& worker);
   void drain_slow();
+  Instant tell_time();
   void deliver(PortIndex port, const Octets& frame);
   void answer(PortIndex port, Host& host, const Octets& frame);
 
@@ -111,7 +128,7 @@ class Gateway {
 };
 
 // A WireGuard client somewhere on the WAN.
-class Client {
+class Client final : public Listener {
  public:
   Client(Gateway& gateway, const Endpoint& address, std::uint64_t seed, bool control = true);
 
@@ -136,12 +153,11 @@ class Client {
   std::vector<Endpoint> more_addresses;  // further addresses at which datagrams reach us
 
   [[nodiscard]] wireguard::Device& device() { return *device_; }
-  bool take(const Octets& packet);  // an IP packet that left the WAN port
-  Instant on_time(Now now);
+  bool take(PortIndex port, const Octets& packet) override;
+  Instant on_time(Now now) override;
 
  private:
   void flush();
-  Gateway& gateway_;
   SeededRandom random_;
   std::unique_ptr<wireguard::Device> device_;
   PeerIndex there_ = kNoPeer;

@@ -22,17 +22,13 @@ std::vector<Event> events_of(const Gateway& gateway) {
 }
 
 // STUN servers on the WAN that see us at `mapped`.
-struct StunServers {
-  explicit StunServers(Gateway& through) : gateway(through) {
-    auto earlier = gateway.on_packet;
-    gateway.on_packet = [this, earlier](PortIndex port, const Octets& packet) {
-      return take(packet) || (earlier && earlier(port, packet));
-    };
+struct StunServers final : Listener {
+  explicit StunServers(Gateway& through) : Listener(through), gateway(through) {
     const Endpoint servers[] = {kStunA, kStunB};
     gateway.slow->set_stun_servers(servers, gateway.now());
     gateway.settle();
   }
-  bool take(const Octets& packet) {
+  bool take(PortIndex, const Octets& packet) override {
     const IpParse parse = parse_ip(packet);
     if (parse.reason != DropReason::none || parse.view.protocol != ip_protocol::udp) return false;
     const auto* udp = view_as<UdpHeader>(Bytes{packet}.subspan(parse.view.header_length));
@@ -198,14 +194,18 @@ TEST(Healing, AChangedAddressIsShownToEveryKnownAddressOfEveryPeerBusyOnesFirst)
   world.gateway.run(130s);  // idle is idle
   be_busy(world, 2s);
 
-  std::vector<Endpoint> order;
-  auto earlier = world.gateway.on_packet;
-  world.gateway.on_packet = [&](PortIndex port, const Octets& packet) {
-    const IpParse parse = parse_ip(packet);
-    const auto* udp = view_as<UdpHeader>(Bytes{packet}.subspan(parse.view.header_length));
-    if (packet.size() == 60) order.push_back({ip_destination(packet, parse.view), udp->destination_port.host()});
-    return earlier(port, packet);
-  };
+  struct Keepalives final : Listener {
+    using Listener::Listener;
+    bool take(PortIndex, const Octets& packet) override {
+      const IpParse parse = parse_ip(packet);
+      if (packet.size() != 60 || parse.view.protocol != ip_protocol::udp) return false;
+      const auto* udp = view_as<UdpHeader>(Bytes{packet}.subspan(parse.view.header_length));
+      to.push_back({ip_destination(packet, parse.view), udp->destination_port.host()});
+      return false;
+    }
+    std::vector<Endpoint> to;
+  } seen(world.gateway);
+  const std::vector<Endpoint>& order = seen.to;
   world.client.keepalives = idle.keepalives = 0;
   servers.mapped.port = 50000;
   const Instant before = world.gateway.now().monotonic;
@@ -226,7 +226,7 @@ TEST(Healing, SilenceOfABusyPeerIsAnsweredWithKeepalives) {
   world.client.connect();
   be_busy(world, 3s);
   world.client.keepalives = 0;
-  world.gateway.run(480ms);
+  world.gateway.run(280ms);  // the last probe was 200 ms ago
   EXPECT_EQ(world.client.keepalives, 0U);
   const Instant before = world.gateway.now().monotonic;
   while (world.client.keepalives == 0 && world.gateway.now().monotonic - before < 2s) world.gateway.run(10ms);
@@ -489,15 +489,38 @@ TEST_F(NamesTest, APeerWithoutPolicyWaitsForNothing) {
   EXPECT_EQ(world.gateway.slow->held(), 0U);
 }
 
-TEST(Names, AnUnknownProxyAddressIsReportedToTheControlProcess) {
+// A packet may overtake the message that names its destination.
+TEST_F(NamesTest, AnUnknownNameIsAskedForAndWaitedForShortly) {
+  const IpAddress early = ip("100.96.7.7");
+  world.client.send(udp_packet({world.client.tunnel_v4, 5}, {early, 53}, {1}));
+  world.client.send(udp_packet({world.client.tunnel_v4, 5}, {early, 53}, {2}));
+  const auto wanted = events_of<TranslationWanted>(world.gateway);
+  ASSERT_EQ(wanted.size(), 1U);
+  EXPECT_EQ(wanted[0].proxy_address, early);
+  EXPECT_EQ(wanted[0].key, world.client.device().public_key().bytes);
+  publish(policy::TranslationState::resolving);  // of another name
+  EXPECT_EQ(world.gateway.slow->held(), 2U);
+  auto policy = world.client.policy();
+  add_name(*policy, "early", early, IpAddress{}, kServer4);
+  world.gateway.publish(std::move(policy));
+  world.gateway.run(10ms);
+  EXPECT_EQ(world.server.received.size(), 2U);
+  world.client.send(udp_packet({world.client.tunnel_v4, 5}, {ip("100.96.8.8"), 53}, {1}));
+  world.gateway.run(4s);
+  EXPECT_EQ(world.gateway.slow->held(), 0U);
+  EXPECT_EQ(world.gateway.drops(DropReason::name_wait_timeout), 1U);
+}
+
+TEST(Names, PeersWithoutControlAreRefusedAndReportedWithinLimits) {
   World world;
+  auto policy = world.client.policy();
+  policy->control = false;
+  world.gateway.publish(std::move(policy));
   world.client.connect();
   for (int i = 0; i < 500; ++i) world.client.send(echo_request(world.client.tunnel_v4, ip("100.96.7.7")));
-  const auto wanted = events_of<TranslationWanted>(world.gateway);
-  ASSERT_FALSE(wanted.empty());
-  EXPECT_LE(wanted.size(), 130U);
-  EXPECT_EQ(wanted[0].proxy_address, ip("100.96.7.7"));
-  EXPECT_EQ(wanted[0].key, world.client.device().public_key().bytes);
+  EXPECT_EQ(world.gateway.drops(DropReason::name_unknown), 500U);
+  EXPECT_LE(events_of<TranslationWanted>(world.gateway).size(), 130U);
+  EXPECT_FALSE(world.client.received.empty());
 }
 
 }  // namespace

@@ -87,7 +87,8 @@ DropReason Device::Impl::take_initiation(const InitiationMessage& message, const
   Timestamp timestamp;
   if (shared == nullptr || !open_timestamp(message, *shared, noise, timestamp)) return DropReason::wg_handshake_invalid;
   Live& state = live(*peer);
-  if (timestamp <= state.greatest_timestamp) return DropReason::wg_handshake_replay;
+  if (timestamp == state.greatest_timestamp) return take_copy(*peer, from, now);
+  if (timestamp < state.greatest_timestamp) return DropReason::wg_handshake_replay;
   if (state.initiation_received_at && now.monotonic - *state.initiation_received_at < kInitiationInterval)
     return DropReason::wg_rate_limited;
 
@@ -111,10 +112,27 @@ DropReason Device::Impl::take_initiation(const InitiationMessage& message, const
   handshake_authenticated(*peer, from, now);
   install_as_responder(*peer, make_session(*peer, transport, *index, message.sender.get(), false, now.monotonic));
   state.response_mac1 = put_mac1(bytes_of(response), remote);
+  if (peer->config.path_switch) state.response = response;
+  state.answered_to = {from};
   put_mac2(bytes_of(response), state.cookies.find(from, now.monotonic));
   output.push_back({copy_of(response), from, peer->index});
   data.note_sent(0, peer->index, 0, 0, false, now.monotonic);
   update_timer(*peer, now.monotonic);
+  return DropReason::none;
+}
+
+// The same initiation again. Over another path that is how a path_switch peer finds one that works both ways: were only
+// the first copy answered, a path that carries nothing back could be the fastest in every try. So the same answer goes
+// there as well, for a moment and to a bounded number of places; whoever replays it later gets nothing.
+DropReason Device::Impl::take_copy(Peer& peer, const Path& from, Now now) {
+  Live& state = live(peer);
+  const bool fresh = state.initiation_received_at && now.monotonic - *state.initiation_received_at < kPathCopyTime;
+  if (!fresh || !state.response || state.answered_to.size() >= kMaxCopies ||
+      std::find(state.answered_to.begin(), state.answered_to.end(), from) != state.answered_to.end())
+    return DropReason::wg_handshake_replay;
+  state.answered_to.push_back(from);
+  put_mac2(bytes_of(*state.response), state.cookies.find(from, now.monotonic));
+  output.push_back({copy_of(*state.response), from, peer.index});
   return DropReason::none;
 }
 

@@ -29,6 +29,8 @@ struct Device::Impl {
     Timestamp greatest_timestamp{};
     std::optional<Instant> initiation_received_at;
     Mac response_mac1{};
+    std::optional<ResponseMessage> response;  // path_switch peers: for copies of its initiation on other paths
+    std::vector<Path> answered_to;            // where it went
 
     // Initiator. `pending` outlives the attempt for a while: a late response may still count.
     bool attempting = false;
@@ -79,6 +81,7 @@ struct Device::Impl {
   // --- device_handshake.cc
   DropReason gate(Bytes message, std::uint32_t sender, const Path& from, Now now);
   DropReason take_initiation(const InitiationMessage& message, const Path& from, Now now);
+  DropReason take_copy(Peer& peer, const Path& from, Now now);
   DropReason take_response(const ResponseMessage& message, const Path& from, Now now);
   DropReason take_cookie(const CookieMessage& message, const Path& from, Now now);
   const Hash* static_static(Peer& peer) const;  // nullptr: the peer's key is unusable

@@ -64,6 +64,7 @@ void Client::apply_resolver(const InterfaceState& state) {
   listening_ = addresses;
   io::DnsListenerConfig listener;
   listener.addresses = addresses;
+  listener.device = tun_->index();
   report(listener_->open(listener));
   if (config_.dns_mode == DnsMode::off || addresses.empty()) return;
   std::string error;

@@ -1,5 +1,6 @@
 #include "controlplane/io/dns_listener.h"
 
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
@@ -15,8 +16,14 @@
 namespace penstock::io {
 namespace {
 
-constexpr const char* kDevice = "lo";
 constexpr int kBacklog = 128;
+
+// An address can be bound exactly when it is this machine's.
+bool is_ours(IpAddress address) {
+  const Descriptor fd(::socket(address.is_v4() ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  const SocketAddress name({address, 0});
+  return fd.valid() && ::bind(fd.get(), name.get(), name.size()) == 0;
+}
 
 std::string failure(const Endpoint& endpoint, const char* what) {
   return endpoint.to_string() + ": " + what + ": " + std::strerror(errno);
@@ -27,7 +34,6 @@ Descriptor listen_on(const Endpoint& endpoint, std::string& error) {
   const int on = 1;
   const SocketAddress address(endpoint);
   if (!fd.valid() || ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0 ||
-      ::setsockopt(fd.get(), SOL_SOCKET, SO_BINDTODEVICE, kDevice, sizeof "lo") != 0 ||
       ::bind(fd.get(), address.get(), address.size()) != 0 || ::listen(fd.get(), kBacklog) != 0) {
     error = failure(endpoint, "TCP");
     fd.reset();
@@ -44,6 +50,7 @@ DnsListener::~DnsListener() = default;
 
 std::vector<std::string> DnsListener::open(const DnsListenerConfig& config) {
   config_ = config;
+  loopback_ = static_cast<int>(::if_nametoindex("lo"));
   std::vector<std::string> failures;
   udp_.clear();
   tcp_.clear();
@@ -54,7 +61,6 @@ std::vector<std::string> DnsListener::open(const DnsListenerConfig& config) {
     options.v6 = address.is_v6();
     options.bind = address;
     options.port = config.port;
-    options.device = kDevice;
     options.dont_fragment = false;
     options.buffer_bytes = 1 << 20;
     if (auto socket = UdpSocket::open(options, error)) {
@@ -80,6 +86,7 @@ std::vector<std::string> DnsListener::open(const DnsListenerConfig& config) {
 void DnsListener::receive_udp(std::size_t index) {
   UdpSocket& socket = udp_[index]->socket;
   for (const ReceivedDatagram& datagram : socket.receive()) {
+    if (datagram.device != config_.device && datagram.device != loopback_) continue;
     dns::Client client;
     client.transport = dns::Transport::udp;
     client.connection = index;
@@ -117,6 +124,7 @@ void DnsListener::accept(std::size_t index) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       return;
     }
+    if (!is_ours(remote.endpoint().address)) continue;
     if (connections_.size() >= config_.max_connections) {
       const auto oldest = std::min_element(connections_.begin(), connections_.end(), [](const auto& a, const auto& b) {
         return a.second->session.idle_deadline() < b.second->session.idle_deadline();

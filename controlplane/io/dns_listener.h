@@ -1,8 +1,9 @@
 // The sockets of the stub resolver: UDP and TCP (RFC 7766) on the sentinel addresses.
 //
-// The sockets are bound to the loopback device: a local query to an address of this machine always comes through it,
-// whatever device holds the address, and the kernel's weak-host model cannot bring queries of the LAN or out of a
-// tunnel here. Connections are limited; the one idle for longest makes room. One thread.
+// Only this machine is answered: the kernel's weak-host model would let the LAN reach these addresses too. A UDP query
+// must have come by the device that holds the addresses (where the kernel lets local traffic to them appear) or by
+// loopback; a TCP connection must come from an address of this machine, which nobody else can complete a handshake
+// with. Connections are limited; the one idle for longest makes room. One thread.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@ namespace penstock::io {
 
 struct DnsListenerConfig {
   std::vector<IpAddress> addresses;
+  int device = 0;  // that holds them
   std::uint16_t port = 53;
   std::size_t max_connections = 128;
 };
@@ -73,6 +75,7 @@ class DnsListener {
   Loop& loop_;
   QueryHandler handler_;
   DnsListenerConfig config_;
+  int loopback_ = 0;
   std::vector<std::unique_ptr<Udp>> udp_;
   std::vector<std::unique_ptr<Listening>> tcp_;
   std::map<std::uint64_t, std::unique_ptr<Connection>> connections_;

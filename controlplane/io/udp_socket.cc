@@ -29,22 +29,23 @@ bool set_int(int fd, int level, int option, int value) {
   return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
 }
 
-// The address a datagram was sent to.
-IpAddress destination_of(const msghdr& header) {
+// The address a datagram was sent to, and the device it came by.
+void read_packet_info(const msghdr& header, ReceivedDatagram& out) {
   for (cmsghdr* control = CMSG_FIRSTHDR(&header); control != nullptr;
        control = CMSG_NXTHDR(const_cast<msghdr*>(&header), control)) {
     if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
       in_pktinfo info{};
       std::memcpy(&info, CMSG_DATA(control), sizeof info);
-      return IpAddress::from_wire(Bytes{reinterpret_cast<const std::uint8_t*>(&info.ipi_addr), 4});
+      out.to.address = IpAddress::from_wire(Bytes{reinterpret_cast<const std::uint8_t*>(&info.ipi_addr), 4});
+      out.device = info.ipi_ifindex;
     }
     if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
       in6_pktinfo info{};
       std::memcpy(&info, CMSG_DATA(control), sizeof info);
-      return IpAddress::from_wire(Bytes{reinterpret_cast<const std::uint8_t*>(&info.ipi6_addr), 16});
+      out.to.address = IpAddress::from_wire(Bytes{reinterpret_cast<const std::uint8_t*>(&info.ipi6_addr), 16});
+      out.device = static_cast<int>(info.ipi6_ifindex);
     }
   }
-  return {};
 }
 
 }  // namespace
@@ -67,9 +68,6 @@ std::optional<UdpSocket> UdpSocket::open(const UdpSocketOptions& options, std::s
   if (!out.fd_.valid()) return fail("UDP socket");
   if (options.v6 && !set_int(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)) return fail("IPV6_V6ONLY");
   if (options.mark != 0 && !set_int(fd, SOL_SOCKET, SO_MARK, static_cast<int>(options.mark))) return fail("SO_MARK");
-  if (!options.device.empty() && ::setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, options.device.c_str(),
-                                              static_cast<socklen_t>(options.device.size() + 1)) != 0)
-    return fail("SO_BINDTODEVICE");
   // Tuning: a smaller buffer or a kernel without the option is no reason not to start.
   if (!set_int(fd, SOL_SOCKET, SO_RCVBUFFORCE, options.buffer_bytes))
     set_int(fd, SOL_SOCKET, SO_RCVBUF, options.buffer_bytes);
@@ -123,7 +121,9 @@ std::span<ReceivedDatagram> UdpSocket::receive() {
     ReceivedDatagram& out = b.received[count++];
     out.bytes = {b.memory.data() + i * kMaxDatagram, b.headers[i].msg_len};
     out.from = endpoint_of(b.names[i]);
-    out.to = {destination_of(header), local_.port};
+    out.to = {{}, local_.port};
+    out.device = 0;
+    read_packet_info(header, out);
   }
   stats_.received += count;
   return {b.received.data(), count};

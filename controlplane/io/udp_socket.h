@@ -25,7 +25,6 @@ struct UdpSocketOptions {
   IpAddress bind;          // unspecified: the wildcard address of the family
   std::uint16_t port = 0;  // 0: any
   std::uint32_t mark = 0;  // 0: none
-  std::string device;      // bind to a device; empty: none
   bool dont_fragment = true;
   int buffer_bytes = 4 << 20;
 };
@@ -33,12 +32,14 @@ struct UdpSocketOptions {
 struct ReceivedDatagram {
   MutableBytes bytes;
   Endpoint from;
-  Endpoint to;  // our address as the sender sees it is not known behind NAT; this is the local one
+  Endpoint to;     // the local address it was sent to
+  int device = 0;  // it came in by; what is sent within this machine comes by the device that holds the address
 };
 
 struct DatagramToSend {
   Bytes bytes;
-  Endpoint to;
+  Endpoint to;     // the local address it was sent to
+  int device = 0;  // it came in by; what is sent within this machine comes by the device that holds the address
 };
 
 struct UdpSocketStats {

@@ -2,13 +2,18 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <rte_bus_vdev.h>
 #include <rte_dev.h>
 #include <rte_errno.h>
 #include <rte_ethdev.h>
 #include <rte_spinlock.h>
 #include <spdlog/spdlog.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -25,6 +30,7 @@ namespace penstock::io {
 namespace {
 
 constexpr std::uint16_t kDescriptors = 1024;
+constexpr const char* kTap = "net_tap";
 // af_packet's default frame of 2048 bytes holds an MTU up to this.
 constexpr std::uint16_t kAfPacketDefaultMtu = 1900;
 
@@ -36,6 +42,28 @@ std::set<int> open_descriptors() {
   // The directory's own descriptor was among them.
   std::erase_if(out, [](int fd) { return ::fcntl(fd, F_GETFD) < 0; });
   return out;
+}
+
+std::string argument_of(const std::string& device, std::string_view name) {
+  const std::string key = fmt::format(",{}=", name);
+  const std::size_t at = device.find(key);
+  if (at == std::string::npos) return {};
+  const std::size_t from = at + key.size();
+  return device.substr(from, device.find(',', from) - from);
+}
+
+// Queue pairs of a network interface; 1 when it does not say.
+unsigned queues_of(const std::string& interface) {
+  const int fd = ::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return 1;
+  ethtool_channels channels{};
+  channels.cmd = ETHTOOL_GCHANNELS;
+  ifreq request{};
+  interface.copy(request.ifr_name, IFNAMSIZ - 1);
+  request.ifr_data = reinterpret_cast<char*>(&channels);
+  const bool good = ::ioctl(fd, SIOCETHTOOL, &request) == 0;
+  ::close(fd);
+  return good ? std::max({1U, channels.combined_count, std::min(channels.rx_count, channels.tx_count)}) : 1;
 }
 
 bool has_argument(std::string_view device, std::string_view name) {
@@ -53,7 +81,7 @@ std::string complete_arguments(std::string device, std::uint16_t mtu, std::uint1
     }
   }
   if (device.starts_with("net_af_xdp") && workers > 1 && !has_argument(device, "queue_count"))
-    device += fmt::format(",queue_count={}", workers);
+    device += fmt::format(",queue_count={}", std::min(unsigned{workers}, queues_of(argument_of(device, "iface"))));
   return device;
 }
 
@@ -86,6 +114,10 @@ std::variant<std::unique_ptr<DpdkPort>, std::string> DpdkPort::open(const runtim
         sockets.push_back(fd);
     }
     if (sockets.size() == port->rx_queues_) port->descriptors_ = std::move(sockets);
+  } else if (port->driver_ == kTap) {
+    for (std::uint16_t queue = 0; queue < port->rx_queues_; ++queue)
+      if (const int fd = rte_eth_dev_rx_intr_ctl_q_get_fd(port->id_, queue); fd >= 0) port->descriptors_.push_back(fd);
+    if (port->descriptors_.size() != port->rx_queues_) port->descriptors_.clear();
   }
   return port;
 }
@@ -117,7 +149,9 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
   if (rx_queues_ < workers)
     spdlog::info("port {}: {} has {} receive queues for {} workers", configuration.name, driver_, rx_queues_, workers);
 
+  const bool is_tap = driver_ == kTap;
   rte_eth_conf conf{};
+  conf.intr_conf.rxq = is_tap ? 1 : 0;  // it lends out its queues' descriptors
   // Offloads only from hardware: a virtual device would compute them in software on our core.
   if (!is_virtual)
     conf.rxmode.offloads = info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM |
@@ -145,7 +179,6 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
       return failure("a transmit queue cannot be set up", code);
 
   // The kernel's end of a TAP device has the device's address; ours must be another.
-  const bool is_tap = driver_ == "net_tap";
   if (device.mac && !is_tap) {
     rte_ether_addr address{};
     std::copy(device.mac->begin(), device.mac->end(), address.addr_bytes);

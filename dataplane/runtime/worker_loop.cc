@@ -18,10 +18,12 @@ using namespace std::chrono_literals;
 // How long a worker looks for more after the last packet before it sleeps: longer than the gap between the packets of
 // a busy flow, short against a scheduler's turn.
 constexpr Duration kSpin = 30us;
-// Sleeps between looks at a port without a descriptor: soon after traffic, and later.
+// Sleeps between looks at a port without a descriptor: soon after traffic, later, and long after it.
 constexpr Duration kShortNap = 50us;
 constexpr Duration kNap = 150us;
+constexpr Duration kLongNap = 400us;
 constexpr Duration kRecently = 5ms;
+constexpr Duration kLongAgo = 1s;
 // Flows age in small steps at least this often.
 constexpr Duration kLongestSleep = 50ms;
 
@@ -175,8 +177,11 @@ void WorkerLoop::reclaim() {
 
 void WorkerLoop::rest() {
   reclaim();
-  const bool recently = setup_.worker->now.monotonic - last_busy_ < kRecently;
-  const Duration at_most = !must_poll_ ? kLongestSleep : recently ? kShortNap : kNap;
+  const Duration idle = setup_.worker->now.monotonic - last_busy_;
+  const Duration at_most = !must_poll_        ? kLongestSleep
+                           : idle < kRecently ? kShortNap
+                           : idle < kLongAgo  ? kNap
+                                              : kLongNap;
   link_.wakeup.prepare();
   if (!link_.has_input() && !stop_.load(std::memory_order_relaxed)) {
     const rcu::Offline offline;

@@ -176,20 +176,32 @@ class DataPlane:
             raise Failure(f"buffers lost: {start[0]} of {start[1]} free at the start, {end[0]} at the end\n{log}")
 
 
-def main(tests):
-    """Runs `tests` in order, one line each; exit code 0 when all hold."""
-    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    passed = failed = 0
+def main(tests, background=()):
+    """Runs `tests` in order, one line each; those in `background` beside them, in a process of their own. A pattern as
+    argument picks some by name. Exit code 0 when all hold."""
+    pattern = sys.argv[1] if len(sys.argv) > 1 else ""
+    tests = [test for test in tests if pattern in test.__name__]
+    background = [test for test in background if pattern in test.__name__]
+    if os.geteuid() != 0:
+        for test in [*tests, *background]:
+            print(f"SKIP {test.__name__}: needs root")
+        sys.exit(0)
+    if not tests:
+        tests, background = background, []
+    beside = [subprocess.Popen([sys.executable, sys.argv[0], test.__name__], text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT) for test in background]
+    good = bool(tests)
     for test in tests:
-        if wanted not in test.__name__:
-            continue
         before = time.monotonic()
         try:
-            note = test() or ""
-            passed += 1
-            print(f"ok    {test.__name__} ({time.monotonic() - before:.1f} s) {note}", flush=True)
+            note = test()
+            print(f"PASS {test.__name__}" + (f": {note}" if note else "") + f" ({time.monotonic() - before:.1f} s)",
+                  flush=True)
         except Failure as failure:
-            failed += 1
-            print(f"FAIL  {test.__name__}: {failure}", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed or not passed else 0)
+            good = False
+            print(f"FAIL {test.__name__}: {failure}", flush=True)
+    for process in beside:
+        output, _ = process.communicate()
+        print(output.strip(), flush=True)
+        good = good and process.returncode == 0
+    sys.exit(0 if good else 1)

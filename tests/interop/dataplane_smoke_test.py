@@ -82,10 +82,10 @@ def over_af_packet_with_two_workers():
         net.__exit__()
 
 
-def over_af_xdp():
+def over_af_xdp(extra=""):
     net = wired_network()
     try:
-        plane = DataPlane(net, "gw", configuration(net, "net_af_xdp0,iface=gw-wan", "net_af_xdp1,iface=gw-lan"),
+        plane = DataPlane(net, "gw", configuration(net, "net_af_xdp0,iface=gw-wan", "net_af_xdp1,iface=gw-lan", extra),
                           mount_bpf=True)
         answers_pings(net)
         note = rests_and_wakes(plane, net)
@@ -93,6 +93,11 @@ def over_af_xdp():
         return note
     finally:
         net.__exit__()
+
+
+def over_af_xdp_with_fewer_queues_than_workers():
+    """A veth has one queue: one worker receives, both send."""
+    return over_af_xdp("workers: {count: 2}\n")
 
 
 def over_tap():
@@ -106,9 +111,11 @@ def over_tap():
             net.ip("gw", "link", "set", interface, "netns", net.name(host))
             net.up(host, interface, *addresses)
         answers_pings(net)
+        note = rests_and_wakes(plane, net)
         plane.stop()
         if net.ip("wan", "-br", "link", "show").stdout.count("tap-"):
             raise Failure("a TAP device is left behind")
+        return note
     finally:
         net.__exit__()
 
@@ -136,6 +143,22 @@ ports:
             net.ping("wan", f"198.51.100.{i * 64 + 1}", "-s", "8000", "-M", "do")
         for plane in planes:
             plane.stop()
+    finally:
+        net.__exit__()
+
+
+def without_the_tuning_asked_for():
+    """trap: io-13 — hugepages and a core that are not there are no reason to stay away."""
+    net = wired_network()
+    try:
+        text = configuration(net, "net_af_packet0,iface=gw-wan", "net_af_packet1,iface=gw-lan",
+                             "workers: {cores: [1000]}\n").replace("hugepages: false", "hugepages: true")
+        plane = DataPlane(net, "gw", text)
+        answers_pings(net)
+        log = net.log("dataplane")
+        if "worker-0 cannot be pinned to core 1000" not in log:
+            raise Failure(f"no warning about the core\n{log}")
+        plane.stop()
     finally:
         net.__exit__()
 
@@ -214,5 +237,6 @@ def refuses_bad_configurations():
 
 
 if __name__ == "__main__":
-    main([refuses_bad_configurations, over_af_packet, over_af_packet_with_two_workers, over_af_xdp, over_tap,
+    main([refuses_bad_configurations, over_af_packet, over_af_packet_with_two_workers, over_af_xdp,
+          over_af_xdp_with_fewer_queues_than_workers, over_tap, without_the_tuning_asked_for,
           several_instances_and_mtu, exception_tap])

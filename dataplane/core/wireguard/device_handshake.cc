@@ -244,6 +244,18 @@ void Device::Impl::send_initiation(Peer& peer, Now now) {
   data.note_sent(0, peer.index, 0, 0, false, now.monotonic);
 }
 
+// A path found while a handshake is under way is not kept waiting for the retry, only for the spacing.
+void Device::Impl::hurry(Peer& peer) {
+  if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->initiation_sent_at) return;
+  Live& state = *peer.live;
+  const bool news = std::any_of(peer.handshake_paths.begin(), peer.handshake_paths.end(), [&](const Path& path) {
+    return std::find(state.sent_over.begin(), state.sent_over.end(), path) == state.sent_over.end();
+  });
+  if (!news) return;
+  state.retry_at = std::min(state.retry_at, *state.initiation_sent_at + kPathInitiationSpacing);
+  update_timer(peer, last_now);
+}
+
 void Device::Impl::end_attempt(Peer& peer) {
   Live& state = *peer.live;
   peer.wanted = false;

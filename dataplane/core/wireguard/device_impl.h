@@ -87,6 +87,7 @@ struct Device::Impl {
   const Hash* static_static(Peer& peer) const;  // nullptr: the peer's key is unusable
   void begin_attempt(Peer& peer, Now now);
   void send_initiation(Peer& peer, Now now);
+  void hurry(Peer& peer);         // there is a path the latest initiation was not sent over
   void end_attempt(Peer& peer);   // stops trying; a late response still counts
   void drop_pending(Peer& peer);  // forgets the initiation
   void fail_attempt(Peer& peer, Now now);

@@ -239,7 +239,10 @@ void Device::set_endpoint(PeerIndex index, const Path& path, Now now) {
 }
 
 void Device::set_handshake_paths(PeerIndex index, std::vector<Path> paths) {
-  if (Impl::Peer* peer = impl_->find(index)) peer->handshake_paths = std::move(paths);
+  Impl::Peer* peer = impl_->find(index);
+  if (peer == nullptr) return;
+  peer->handshake_paths = std::move(paths);
+  impl_->hurry(*peer);
 }
 
 void Device::want_session(PeerIndex index, Now now) {

@@ -263,6 +263,27 @@ TEST(Copies, AreAnsweredOnEachPathForAMoment) {
   EXPECT_EQ(standard.b.device->handle_handshake(plain, direct, standard.net.now()), DropReason::wg_handshake_replay);
 }
 
+TEST(Copies, NewPathsAreNotKeptWaitingForTheRetry) {
+  PeerConfig config;
+  config.path_switch = true;
+  Pair pair(config);
+  Device& device = *pair.a.device;
+  const Path first{{}, pair.b.address, 0}, learned{{}, endpoint("203.0.113.1:7"), 1};
+  device.set_handshake_paths(0, {first});
+  device.want_session(0, pair.net.now());
+  const Instant sent = pair.net.now().monotonic;
+  EXPECT_EQ(take_output(device).paths.size(), 1U);
+  device.set_handshake_paths(0, {first});
+  EXPECT_EQ(device.poll_timeout().at, sent + milliseconds(250)) << "nothing new";
+  device.set_handshake_paths(0, {learned, first});
+  EXPECT_EQ(device.poll_timeout().at, sent + milliseconds(25));
+  Now later = pair.net.now();
+  later.monotonic = sent + milliseconds(25);
+  device.handle_timeout(later);
+  EXPECT_EQ(take_output(device).paths.size(), 2U);
+  EXPECT_GT(device.poll_timeout().at, later.monotonic);
+}
+
 TEST(Copies, RenewalsUseThePrimaryPathFirst) {
   PeerConfig config;
   config.path_switch = true;

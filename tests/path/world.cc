@@ -12,7 +12,7 @@ Packet* HeapPackets::make(const Octets& bytes) {
   packet.headroom = kMinHeadroom;
   packet.length = static_cast<std::uint16_t>(bytes.size());
   packet.tailroom = static_cast<std::uint16_t>(buffer->memory.size() - kMinHeadroom - bytes.size());
-  std::memcpy(packet.data, bytes.data(), bytes.size());
+  if (!bytes.empty()) std::memcpy(packet.data, bytes.data(), bytes.size());
   Packet* out = &packet;
   buffers_.emplace(out, std::move(buffer));
   return out;

@@ -22,7 +22,7 @@ class TimingWheel {
  public:
   explicit TimingWheel(std::uint32_t capacity);
 
-  // At `at`, or with the next advance when that has passed. Replaces an earlier time.
+  // At `at`, but not before the tick after the last complete advance. Replaces an earlier time.
   void schedule(Slot slot, Tick at);
   void cancel(Slot slot);
 

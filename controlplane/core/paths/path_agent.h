@@ -93,7 +93,7 @@ class PathAgent {
   [[nodiscard]] Mode mode(Instant now) const;
   [[nodiscard]] bool suspect() const { return suspected_at_.has_value(); }
   [[nodiscard]] std::vector<PathInfo> show() const;
-  // Addresses of all remotes, for TURN permissions.
+  // Public addresses of the remotes, for TURN permissions.
   [[nodiscard]] std::vector<IpAddress> remote_addresses() const;
   [[nodiscard]] bool wants_family(bool v4) const;
 
@@ -110,6 +110,7 @@ class PathAgent {
   PathState* add_path(const Path& path, bool learned, Instant now);
   PathState* learn(const Path& path, Instant now);
   [[nodiscard]] bool has_base(const Path& path) const;
+  [[nodiscard]] bool relayable(const Candidate& candidate) const;
   [[nodiscard]] bool acceptable(const Endpoint& remote) const;
   void drop_paths(const std::vector<Path>& unwanted, Instant now);
   PathState* find(const Path& path);

@@ -70,13 +70,29 @@ void PathAgent::drop_paths(const std::vector<Path>& unwanted, Instant) {
   if (find(standby_) == nullptr) standby_ = 0;
 }
 
+// A relay is out on the internet: it is asked to reach public addresses. A host address counts as one when the gateway
+// is known to be seen under it, or when nothing tells how it is seen. Besides being useless, a packet that a relay
+// cannot route makes coturn give up on the whole allocation.
+bool PathAgent::relayable(const Candidate& candidate) const {
+  if (candidate.kind != CandidateKind::host) return true;
+  bool seen_elsewhere = false;
+  for (const Candidate& other : candidates_) {
+    if (other.kind == CandidateKind::host || other.endpoint.address.is_v4() != candidate.endpoint.address.is_v4())
+      continue;
+    if (other.endpoint.address == candidate.endpoint.address) return true;
+    seen_elsewhere = true;
+  }
+  return !seen_elsewhere;
+}
+
 void PathAgent::rebuild_pairs(Instant now) {
   std::vector<Path> wanted;
   // Relays first: what they reach is what always works, so the bound must not cut them off.
   for (const bool relayed : {true, false})
     for (const Candidate& candidate : candidates_)
       for (const LocalBase& base : bases_)
-        if ((base.relay != 0) == relayed && base.v4 == candidate.endpoint.address.is_v4())
+        if ((base.relay != 0) == relayed && base.v4 == candidate.endpoint.address.is_v4() &&
+            (!relayed || relayable(candidate)))
           wanted.push_back({base.local, candidate.endpoint, base.relay});
 
   std::vector<Path> unwanted;
@@ -117,8 +133,10 @@ std::vector<IpAddress> PathAgent::remote_addresses() const {
   const auto add = [&](const IpAddress& address) {
     if (std::find(out.begin(), out.end(), address) == out.end()) out.push_back(address);
   };
-  for (const Candidate& candidate : candidates_) add(candidate.endpoint.address);
-  for (const PathState& p : paths_) add(p.path.remote.address);
+  for (const Candidate& candidate : candidates_)
+    if (relayable(candidate)) add(candidate.endpoint.address);
+  for (const PathState& p : paths_)
+    if (p.learned || !p.direct()) add(p.path.remote.address);
   return out;
 }
 

@@ -39,6 +39,33 @@ TEST_F(PathBench, CandidatesAreBoundedCleanedAndPairedWithinOneFamily) {
   for (const PathInfo& info : agent.show()) EXPECT_TRUE(unique.insert(info.path).second);
 }
 
+// A relay that is sent towards an address it has no route to may drop the whole allocation.
+TEST_F(PathBench, RelaysAreAskedForPublicAddressesOnly) {
+  const LocalBase bases[] = {{kSocket, 0, true}, {kSocket, 1, true}};
+  agent.set_bases(bases, false, now());
+  const Endpoint inside = endpoint("203.0.113.77:51820");
+  const auto relayed = [&](const Endpoint& remote) {
+    const auto shown = agent.show();
+    return std::any_of(shown.begin(), shown.end(),
+                       [&](const PathInfo& info) { return info.path.relay == 1 && info.path.remote == remote; });
+  };
+  const auto permitted = [&](const Endpoint& remote) {
+    const auto addresses = agent.remote_addresses();
+    return std::find(addresses.begin(), addresses.end(), remote.address) != addresses.end();
+  };
+  // Behind a NAT: the reflexive address only.
+  agent.set_remote_candidates(
+      std::vector<Candidate>{{CandidateKind::host, inside}, {CandidateKind::server_reflexive, kGateway}}, now());
+  EXPECT_FALSE(relayed(inside));
+  EXPECT_FALSE(permitted(inside));
+  EXPECT_TRUE(relayed(kGateway));
+  EXPECT_TRUE(permitted(kGateway));
+  // Seen under its own address, or nothing known: the host address is the public one.
+  agent.set_remote_candidates(std::vector<Candidate>{{CandidateKind::host, inside}}, now());
+  EXPECT_TRUE(relayed(inside));
+  EXPECT_TRUE(permitted(inside));
+}
+
 TEST(UsableCandidate, Table) {
   struct Case {
     const char* text;

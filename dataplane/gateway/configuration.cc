@@ -151,6 +151,11 @@ Error Configuration::build(const ConfigurationDescription& description, Configur
     out.ours.add(link_local_of(out.ports[i].mac), address_use::port, index);
   }
   if (Error error = fill_tunnel(out)) return error;
+  // A full inner packet must fit an outer one: the tunnel's header and tag are 32 bytes, UDP's 8 (whitepaper §5.4.6).
+  const std::uint32_t overhead = 40U + (out.tunnel_v6.is_unspecified() ? sizeof(Ipv4Header) : sizeof(Ipv6Header));
+  if (out.inner_mtu + overhead > out.ports[out.tunnel.port].mtu)
+    return ConfigurationError{
+        "mtu", "does not fit the tunnel's port with " + std::to_string(overhead) + " bytes of headers around it"};
   if (Error error = fill_nat(out)) return error;
   return fill_routes(description, out);
 }

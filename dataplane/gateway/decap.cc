@@ -81,7 +81,7 @@ void open(Worker& worker, Opening& opening, PacketBurst& accepted) {
   const std::size_t n = opening.packets.size();
   worker.aead->open({opening.jobs, n});
   PacketBurst run;
-  std::uint64_t counters[kBurst];
+  std::uint64_t counters[kBurst + 1];  // one more than is used: the compiler cannot see that a run has at most kBurst
   for (std::size_t i = 0; i < n; ++i) {
     if (!opening.jobs[i].ok) {
       worker.drop(opening.packets[i], DropReason::wg_authentication);
@@ -156,7 +156,7 @@ void send_note(Worker& worker, const Session& session, wireguard::NoteBits bits,
   if (note == nullptr) return;  // repeated with a later packet
   note->peer = session.peer;
   note->outer = from;
-  to_slow(worker, note, ToSlow::note, DropReason::handshake_ring_full);
+  to_slow(worker, note, ToSlow::note, DropReason::slow_ring_full);
   note->user |= std::uint64_t{bits} << 8 | std::uint64_t{session.local_index} << 32;
 }
 

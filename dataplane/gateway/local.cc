@@ -65,7 +65,7 @@ void input(Worker& worker, Packet* packet, PacketBurst& answers) {
     return to_kernel(worker, packet, DropReason::icmp_error_unmatched);
   if (!transport_checksum_ok(message, packet->l4_protocol, ip_source(*packet), ip_destination(*packet)))
     return worker.drop(packet, DropReason::transport_malformed);
-  to_slow(worker, packet, ToSlow::outer_error, DropReason::handshake_ring_full);
+  to_slow(worker, packet, ToSlow::outer_error, DropReason::slow_ring_full);
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ bool known(const Worker& worker, PortIndex port, const IpAddress& address, const
 
 void learn_from_copy(Worker& worker, const Packet& packet) {
   if (Packet* copy = copy_of(worker, packet); copy != nullptr)
-    to_slow(worker, copy, ToSlow::neighbour, DropReason::handshake_ring_full);
+    to_slow(worker, copy, ToSlow::neighbour, DropReason::slow_ring_full);
 }
 
 void send_frame(Worker& worker, Packet* packet, const MacAddress& to, EtherType type) {
@@ -46,7 +46,7 @@ void input_arp(Worker& worker, Packet* packet) {
     const bool asked = worker.neighbours->find(packet->port, arp->sender, view);
     if (!asked || known(worker, packet->port, arp->sender, arp->sender_mac, !arp->request))
       return worker.drop(packet, DropReason::local_consumed);
-    return to_slow(worker, packet, ToSlow::neighbour, DropReason::handshake_ring_full);
+    return to_slow(worker, packet, ToSlow::neighbour, DropReason::slow_ring_full);
   }
   if (!arp->sender.is_unspecified() && !known(worker, packet->port, arp->sender, arp->sender_mac, false))
     learn_from_copy(worker, *packet);
@@ -71,7 +71,7 @@ void input_discovery(Worker& worker, Packet* packet, PacketBurst& to_route) {
     const MacAddress& mac = message->link_layer ? *message->link_layer : view.mac;
     if (!asked || known(worker, port, message->target, mac, message->solicited))
       return worker.drop(packet, DropReason::local_consumed);
-    return to_slow(worker, packet, ToSlow::neighbour, DropReason::handshake_ring_full);
+    return to_slow(worker, packet, ToSlow::neighbour, DropReason::slow_ring_full);
   }
   if (!answered_here(configuration, port, message->target)) return worker.drop(packet, DropReason::local_consumed);
   if (message->link_layer && !known(worker, port, message->source, *message->link_layer, false))

@@ -59,7 +59,7 @@ void input(Worker& worker, Packet* packet, PacketBurst& data) {
       return;
     case Kind::stun:
       if (!stun::looks_like_stun(packet->bytes())) return worker.drop(packet, DropReason::stun_malformed);
-      return to_slow(worker, packet, ToSlow::stun, DropReason::handshake_ring_full);
+      return to_slow(worker, packet, ToSlow::stun, DropReason::slow_ring_full);
     case Kind::wrong_length:
       return worker.drop(packet, DropReason::wg_length);
     case Kind::unknown:

@@ -51,7 +51,7 @@ class HeapPackets final : public PacketSource {
   Packet* with(Bytes bytes, PortIndex port = kNoPort) {
     Packet* packet = allocate();
     packet->append(static_cast<std::uint16_t>(bytes.size()));
-    std::memcpy(packet->data, bytes.data(), bytes.size());
+    if (!bytes.empty()) std::memcpy(packet->data, bytes.data(), bytes.size());
     packet->port = port;
     return packet;
   }

@@ -90,6 +90,7 @@ TEST(Configuration, NamesWhatIsWrong) {
       {"routes[0].via", [](auto& d) { d.routes[0].via = ip("203.0.113.1"); }},
       {"routes[0].port", [](auto& d) { d.routes[0].port = 9; }},
       {"mtu", [](auto& d) { d.inner_mtu = 500; }},
+      {"mtu", [](auto& d) { d.inner_mtu = 1421; }},  // and 80 bytes around it do not fit 1500
   };
   for (const Case& c : cases) {
     ConfigurationDescription description = two_armed();

@@ -304,7 +304,8 @@ TEST(Drops, RingsThatAreFullLoseNothingUncounted) {
   burst.add(world.gateway.packets.with(
       ethernet(kAnybody, kLanMac, EtherType::arp, arp(true, kServer4, kAnybody, ip("203.0.113.1"))), kLan));
   process_rx(worker, burst);
-  EXPECT_EQ(worker.counters.drops[static_cast<std::size_t>(DropReason::handshake_ring_full)], 3U);
+  EXPECT_EQ(worker.counters.drops[static_cast<std::size_t>(DropReason::handshake_ring_full)], 1U);
+  EXPECT_EQ(worker.counters.drops[static_cast<std::size_t>(DropReason::slow_ring_full)], 2U);
   EXPECT_EQ(worker.counters.drops[static_cast<std::size_t>(DropReason::tx_full)], 1U);
   EXPECT_EQ(worker.out.dropped.size(), 4U);
   for (Packet* packet : worker.out.dropped) world.gateway.packets.release(packet);

@@ -302,9 +302,11 @@ std::uint64_t Gateway::all_drops() const {
 
 std::string Gateway::describe_drops() const {
   std::string out = "dropped:";
-  for (std::size_t reason = 0; reason < kDropReasonCount; ++reason)
-    if (const std::uint64_t count = drops(static_cast<DropReason>(reason)); count != 0)
-      out += " " + std::string(name_of(static_cast<DropReason>(reason))) + "=" + std::to_string(count);
+  for (std::size_t reason = 0; reason < kDropReasonCount; ++reason) {
+    const std::uint64_t count = drops(static_cast<DropReason>(reason));
+    if (count != 0)
+      out.append(" ").append(name_of(static_cast<DropReason>(reason))).append("=").append(std::to_string(count));
+  }
   return out;
 }
 
@@ -381,12 +383,15 @@ Instant Client::on_time(Now now) {
 }
 
 void Client::connect() {
+  ASSERT_TRUE(try_connect()) << gateway_.describe_drops();
+}
+
+bool Client::try_connect() {
   device_->want_session(there_, gateway_.now());
   flush();
-  for (int i = 0; i < 50 && device_->data_path().sending_session(there_, gateway_.now().monotonic) == nullptr; ++i)
+  for (int i = 0; i < 150 && device_->data_path().sending_session(there_, gateway_.now().monotonic) == nullptr; ++i)
     gateway_.run(100ms);
-  ASSERT_NE(device_->data_path().sending_session(there_, gateway_.now().monotonic), nullptr)
-      << gateway_.describe_drops();
+  return device_->data_path().sending_session(there_, gateway_.now().monotonic) != nullptr;
 }
 
 void Client::send(const Octets& inner) {

@@ -71,6 +71,8 @@ class Gateway {
   [[nodiscard]] Now now() const { return now_; }
   // Lets timers of gateway and clients fire in order until the time has passed.
   void run(Duration time);
+  // Somebody sets the wall clock.
+  void step_wall_clock(std::int64_t seconds) { now_.wall.seconds += static_cast<std::uint64_t>(seconds); }
   // --- frames
   // A frame arrives at a port, on the worker's queue, and everything that follows from it happens.
   void receive(PortIndex port, const Octets& frame, std::uint16_t worker = 0);
@@ -145,7 +147,8 @@ class Client final : public Listener {
   void send_from(const Endpoint& from, const Octets& inner);
   Octets seal(const Octets& inner);  // one datagram (UDP payload); a session must be up
   void send_datagram(const Endpoint& from, const Octets& payload, std::uint16_t worker = 0, std::uint8_t tos = 0);
-  void connect();                // until a session is up
+  void connect();  // until a session is up
+  bool try_connect();
   std::vector<Octets> received;  // inner packets
   std::vector<Endpoint> received_from;
   std::size_t keepalives = 0;

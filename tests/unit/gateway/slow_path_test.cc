@@ -312,6 +312,50 @@ TEST(Sessions, WhatWaitsIsBoundedAndGivenUp) {
   EXPECT_EQ(world.gateway.drops(DropReason::wg_no_session), 32U);
 }
 
+// trap: paths-4
+TEST(Sessions, AChangedPresharedKeyIsNoticed) {
+  World world;
+  world.client.connect();
+  wireguard::PeerConfig config;
+  config.public_key = world.client.device().public_key();
+  config.path_switch = true;
+  config.preshared_key.bytes[0] = 7;
+  EXPECT_EQ(world.gateway.slow->upsert_peer(config, world.gateway.now()), world.client.peer);
+  world.client.send(echo_request(world.client.tunnel_v4, kServer4));
+  world.gateway.run(50ms);
+  EXPECT_EQ(world.client.received.size(), 1U) << "the live session stays";
+  // A client that starts anew without the key gets no further; with it, it does.
+  Client without(world.gateway, {ip("198.51.100.131"), 4000}, 12);
+  config.public_key = without.device().public_key();
+  ASSERT_EQ(world.gateway.slow->upsert_peer(config, world.gateway.now()), without.peer);
+  EXPECT_FALSE(without.try_connect());
+  const auto there = without.device().find_peer(world.gateway.public_key);
+  wireguard::PeerConfig gateway;
+  gateway.public_key = world.gateway.public_key;
+  gateway.preshared_key = config.preshared_key;
+  gateway.endpoints = {without.gateway_address};
+  ASSERT_EQ(without.device().update_peer(*there, gateway, world.gateway.now()), wireguard::PeerError::none);
+  without.connect();
+}
+
+// trap: paths-20: the wall clock steps back, and the machine sleeps.
+TEST(Sessions, ClocksMayStepAndStop) {
+  World world;
+  world.client.connect();
+  world.gateway.step_wall_clock(-86400);
+  world.client.send(echo_request(world.client.tunnel_v4, kServer4));
+  world.gateway.run(200s);  // past REJECT-AFTER-TIME: a new handshake with a clock that is a day behind
+  world.client.received.clear();
+  world.client.send(echo_request(world.client.tunnel_v4, kServer4, 7, 2));
+  world.gateway.run(10s);
+  EXPECT_EQ(world.client.received.size(), 1U);
+  world.gateway.run(5h);
+  world.client.received.clear();
+  world.client.send(echo_request(world.client.tunnel_v4, kServer4, 7, 3));
+  world.gateway.run(10s);
+  EXPECT_EQ(world.client.received.size(), 1U);
+}
+
 TEST(Sessions, ARemovedPeerIsGone) {
   World world;
   world.client.connect();

@@ -1,6 +1,7 @@
 #include "dataplane/gateway/graph.h"
 
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
@@ -212,7 +213,18 @@ void process_injected(Worker& worker, PacketBurst& packets) {
   call.finish();
 }
 
+// A bounded look per loop: a peer that is gone gives its flows back soon, and no loop takes long because of it.
+static void end_orphaned_flows(Worker& worker) {
+  constexpr std::uint32_t kSlotsPerLoop = 512;
+  const std::uint32_t removals = worker.policies->removals();
+  const bool restart = removals != worker.removals_seen;
+  if (!restart && !worker.orphans_left) return;
+  worker.removals_seen = removals;
+  worker.orphans_left = !worker.translator->end_orphans(worker.policies->view(), restart, kSlotsPerLoop);
+}
+
 void end_of_loop(Worker& worker) {
+  end_orphaned_flows(worker);
   if (worker.now.monotonic < worker.translator->poll_timeout()) return;
   Call call(worker);
   worker.translator->handle_timeout(worker.now, worker.outcomes);

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
 
@@ -34,11 +35,17 @@ class PolicyTable {
   // `policy` may be nullptr (the peer is gone). Returns what stood there, for the caller to free after a grace period.
   // Precondition: peer < size().
   const policy::PeerPolicy* publish(PeerIndex peer, const policy::PeerPolicy* policy) {
-    return policies_[peer].exchange(policy, std::memory_order_acq_rel);
+    const policy::PeerPolicy* old = policies_[peer].exchange(policy, std::memory_order_acq_rel);
+    if (policy == nullptr && old != nullptr) removals_.fetch_add(1, std::memory_order_acq_rel);
+    return old;
   }
+
+  // Grows with every peer that lost its policy: workers then look for flows without an owner.
+  [[nodiscard]] std::uint32_t removals() const { return removals_.load(std::memory_order_acquire); }
 
  private:
   std::size_t size_;
+  std::atomic<std::uint32_t> removals_{0};
   std::unique_ptr<std::atomic<const policy::PeerPolicy*>[]> policies_;
 };
 

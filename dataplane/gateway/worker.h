@@ -124,7 +124,9 @@ struct Worker {
   WorkerCounters counters;
   Outputs out;
 
-  nat::Outcomes outcomes;            // of the translator, until the graph has dealt with them
+  nat::Outcomes outcomes;           // of the translator, until the graph has dealt with them
+  std::uint32_t removals_seen = 0;  // of PolicyTable; see end_of_loop
+  bool orphans_left = false;
   TokenBucket error_limit{100, 50};  // ICMP errors about the next hop
 
   // The one way for a packet not to go on.

@@ -254,6 +254,18 @@ Instant Translator::Implementation::poll_timeout() const {
   return at;
 }
 
+bool Translator::Implementation::end_orphans(PolicyView policies, bool restart, std::uint32_t budget) {
+  if (restart) orphan_cursor_ = 0;
+  for (; budget > 0 && orphan_cursor_ < table_.high_water(); --budget, ++orphan_cursor_) {
+    const flow::FlowRecord& record = table_[orphan_cursor_];
+    if (!record.live) continue;
+    if (record.peer < policies.size() && policies[record.peer].load(std::memory_order_acquire) != nullptr) continue;
+    ++counters_.flows_revoked;
+    end_flow(orphan_cursor_);
+  }
+  return orphan_cursor_ >= table_.high_water();
+}
+
 void Translator::Implementation::release_held(Outcomes& out) {
   fragments_.clear();
   give_out_refused(out);
@@ -320,6 +332,9 @@ std::uint32_t Translator::flow_count() const {
 }
 std::uint32_t Translator::flow_capacity() const {
   return implementation_->table().capacity();
+}
+bool Translator::end_orphans(PolicyView policies, bool restart, std::uint32_t budget) {
+  return implementation_->end_orphans(policies, restart, budget);
 }
 void Translator::for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const {
   implementation_->for_each_flow(now, visit);

@@ -121,6 +121,11 @@ class Translator {
   [[nodiscard]] Instant poll_timeout() const;
   void handle_timeout(Now now, Outcomes& out);
 
+  // Ends the flows of peers that have no policy any more, looking at `budget` slots per call and going on where the
+  // last call stopped; `restart` begins anew. True when all have been looked at. Their packets would be refused anyway;
+  // this gives their memory and ports back without waiting for their timers.
+  bool end_orphans(PolicyView policies, bool restart, std::uint32_t budget);
+
   // Gives back every held packet as a drop (shutting_down).
   void release_held(Outcomes& out);
 

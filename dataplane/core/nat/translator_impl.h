@@ -50,6 +50,7 @@ class Translator::Implementation {
   void down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out);
   void handle_timeout(Now now, Outcomes& out);
   [[nodiscard]] Instant poll_timeout() const;
+  bool end_orphans(PolicyView policies, bool restart, std::uint32_t budget);
   void release_held(Outcomes& out);
   [[nodiscard]] std::optional<std::uint16_t> source_index(const IpAddress& address) const;
   [[nodiscard]] std::uint16_t owner_of(const Packet& packet, bool down) const;
@@ -133,6 +134,7 @@ class Translator::Implementation {
   policy::SourceNat source_nat_;
   policy::ForbiddenDestinations forbidden_;
   flow::FlowTable table_;
+  flow::Slot orphan_cursor_ = 0;   // end_orphans
   std::vector<PortSpace> spaces_;  // by family, address, protocol
   RateLimiter limiter_inside_;
   RateLimiter limiter_outside_;

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 
+#include <atomic>
 #include <map>
 #include <set>
 
@@ -108,6 +109,32 @@ TEST(Translator, NoBytesCrashItOrLoseAPacket) {
     world.after(std::chrono::hours{3});
     RC_ASSERT(world.translator().flow_count() == 0u);
   }));
+}
+
+// A peer that is gone gives its flows back in bounded steps; others keep theirs.
+TEST(Translator, FlowsOfPeersThatAreGoneEnd) {
+  World world;
+  furnish(world);
+  world.peers[2] = world.peers[1];
+  world.peers[2].tunnel_v4 = IpAddress::parse("100.64.0.3").value();
+  for (int i = 0; i < 40; ++i) {
+    const std::string ports = " udp sport=" + std::to_string(4000 + i) + " dport=53";
+    world.up(1, build_packet("ip4 src=100.64.0.2 dst=100.96.0.1" + ports).bytes);
+    world.up(2, build_packet("ip4 src=100.64.0.3 dst=100.96.0.1" + ports).bytes);
+  }
+  ASSERT_EQ(world.translator().flow_count(), 80u);
+  std::vector<std::atomic<const policy::PeerPolicy*>> only_second(3);
+  only_second[2].store(&world.peers[2]);
+  EXPECT_FALSE(world.translator().end_orphans(only_second, true, 10));
+  EXPECT_GE(world.translator().flow_count(), 70u) << "a step is bounded";
+  int steps = 1;
+  while (!world.translator().end_orphans(only_second, false, 10)) ASSERT_LT(++steps, 20);
+  EXPECT_EQ(world.translator().flow_count(), 40u);
+  // What is left is the second peer's, and still works.
+  const auto still = world.up(2, build_packet("ip4 src=100.64.0.3 dst=100.96.0.1 udp sport=4000 dport=53").bytes);
+  ASSERT_EQ(still.size(), 1u);
+  EXPECT_EQ(still[0].action, Action::to_outside);
+  EXPECT_EQ(world.translator().flow_count(), 40u);
 }
 
 TEST(Translator, RandomBytesAreHarmless) {

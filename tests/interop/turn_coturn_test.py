@@ -1,8 +1,6 @@
 #!/usr/bin/python3
 """TurnClient against Debian's coturn on loopback.
 
-usage: turn_coturn_test.py TURN_PEER
-
 Each case starts its own turnserver (and ends it by pid): time-limited credentials, both families, with and without
 mobility, a nonce that expires, a restart.
 """
@@ -10,10 +8,10 @@ import base64
 import hashlib
 import hmac
 import os
+import pathlib
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -132,19 +130,18 @@ CASES = [
 
 
 def main():
-    if len(sys.argv) != 2:
-        raise SystemExit(__doc__)
+    build = pathlib.Path(os.environ.get("PENSTOCK_BUILD", pathlib.Path(__file__).resolve().parents[2] / "build"))
+    turn_peer = str(build / "tests" / "interop" / "turn_peer")
     if shutil.which("turnserver") is None:
         raise SystemExit("turnserver (package coturn) is needed")
     for name, address, extra, case in CASES:
-        print(name, flush=True)
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with tempfile.TemporaryDirectory() as directory:
             with Server(directory, address, free_port(family, address), extra) as server:
-                with Peer(sys.argv[1], server) as peer:
+                with Peer(turn_peer, server) as peer:
                     case(peer, server)
                     peer.do("close")
-    print("all cases passed")
+        print(f"PASS {name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -93,8 +93,9 @@ std::string reach(const std::string& path) {
 std::string explain(const grpc::Status& status, std::string_view what) {
   switch (status.error_code()) {
     case grpc::StatusCode::UNIMPLEMENTED:
-      return fmt::format("this process has no {}{}{}; ask with --process {}", what,
-                         status.error_message().empty() ? "" : ": ", status.error_message(), who_has(what));
+      if (!status.error_message().empty())
+        return fmt::format("this process has no {}: {}", what, status.error_message());
+      return fmt::format("this process has no {}; ask with --process {}", what, who_has(what));
     case grpc::StatusCode::UNAVAILABLE:
       return fmt::format("the process closed the connection ({}); is user {} among its control.allowed_uids?",
                          status.error_message(), ::geteuid());

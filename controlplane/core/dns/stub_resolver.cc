@@ -55,12 +55,16 @@ std::optional<StubResolver::Impl::Families> StubResolver::Impl::families_of(std:
   return families;
 }
 
-std::optional<NameRule> StubResolver::Impl::rule_for(const WireName& name, WallTime wall) {
+std::optional<NameRule> StubResolver::Impl::rule_for(const WireName& name, WallTime wall, std::size_t* budget) {
   const auto as_text = name_text(name.bytes());
   if (!as_text) return std::nullopt;
   const auto families = families_of(*as_text);
   if (!families) return std::nullopt;
   NameRule rule;
+  if (names.find(*as_text) == nullptr) {
+    if (*budget == 0) return rule;
+    --*budget;
+  }
   if (const auto proxies = names.assign(*as_text, wall)) {
     if (families->v4) rule.v4 = proxies->v4;
     if (families->v6) rule.v6 = proxies->v6;

@@ -37,7 +37,8 @@ struct StubResolver::Impl {
     bool v6 = false;
   };
   std::optional<Families> families_of(std::string_view name);
-  std::optional<NameRule> rule_for(const WireName& name, WallTime wall);
+  // A name that is new to the map takes one from `budget`; with none left its addresses are stripped.
+  std::optional<NameRule> rule_for(const WireName& name, WallTime wall, std::size_t* budget);
 
   Bytes answer(const Query& query, Bytes message, const Client& client, Now now);
   // Empty: not for us to answer.

@@ -8,6 +8,8 @@ namespace {
 
 constexpr std::size_t kMaxWaitersPerQuery = 256;
 constexpr std::size_t kMaxTcpSize = 65535;
+// New names that one answer may bring into the map: nobody outside fills it by inventing them.
+constexpr std::size_t kMaxNewNamesPerAnswer = 32;
 
 // What an answer depends on, beside the options.
 std::string key_of(const Query& query) {
@@ -169,8 +171,9 @@ void StubResolver::Impl::fail(std::uint64_t id) {
 }
 
 void StubResolver::Impl::deliver(std::uint64_t id, Bytes message, Now now) {
+  std::size_t budget = kMaxNewNamesPerAnswer;
   const auto filtered = filter_answer(
-      message, [&](const WireName& name) { return rule_for(name, now.wall); }, config.proxy_ttl_s);
+      message, [&](const WireName& name) { return rule_for(name, now.wall, &budget); }, config.proxy_ttl_s);
   const Query asked = pending.at(id).waiters.front().query();
   if (!filtered || filtered->question_end != asked.question_end) return fail(id);
   if (filtered->rewritten) ++stats.rewritten_answers;

@@ -80,6 +80,17 @@ TEST(AnswerFilter, AddressesInEverySectionAreReplacedOrStripped) {
   EXPECT_EQ(*bench.names.find(bench.proxies("ns.corp.example").v4), "ns.corp.example");
 }
 
+TEST(AnswerFilter, NobodyFillsTheMapByInventingNames) {
+  Bench bench;
+  std::vector<std::string> texts;
+  for (int i = 0; i < 200; ++i) texts.push_back("n" + std::to_string(i) + ".corp.example. 300 IN A 203.0.113.9");
+  Sections sections{.answer = {"public.example. 300 IN MX 1 n0.corp.example."}};
+  for (const auto& text : texts) sections.additional.push_back(text.c_str());
+  const Reply reply = bench.resolve("public.example", type::mx, sections, {.edns_size = 1232});
+  EXPECT_FALSE(leaks(reply));
+  EXPECT_EQ(bench.names.size(), 32U);
+}
+
 TEST(AnswerFilter, ByGatewaysToo) {
   Bench bench;
   bench.ask("_ldap._tcp.corp.example", type::srv);
@@ -121,8 +132,8 @@ Wire https_answer(Bytes query, std::string_view owner, std::string_view target) 
   const Message asked = parse_message(query).value();
   MessageWriter out{asked.id, flag::qr | flag::ra, asked.qname.bytes(), asked.qtype, asked.qclass};
   Wire rdata = {0, 1};
-  const Bytes name = wire_name(target)->bytes();
-  rdata.insert(rdata.end(), name.begin(), name.end());
+  const WireName name = wire_name(target).value();
+  rdata.insert(rdata.end(), name.bytes().begin(), name.bytes().end());
   rdata.insert(rdata.end(), {0, 4, 0, 4, 203, 0, 113, 80});  // ipv4hint
   out.add(Section::answer, wire_name(owner)->bytes(), type::https, kClassIn, 300, rdata);
   return out.take();

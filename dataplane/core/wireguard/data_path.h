@@ -49,7 +49,7 @@ struct Note {
   NoteBits bits = 0;
   std::uint32_t session = 0;  // Session::local_index
   PeerIndex peer = kNoPeer;
-  Path from{};  // endpoint_moved: where to
+  Path from{};  // where the packet that showed it came from
 };
 
 struct ReceiveResult {

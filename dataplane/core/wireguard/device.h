@@ -11,14 +11,15 @@
 // first message. So one initiator is left, whichever messages were lost or late.
 //
 // Endpoints. Standard peers: source of the newest authenticated handshake message, or of a data message that passed the
-// replay window. `path_switch` and `pinned_endpoint` peers: a handshake message sets the endpoint only while no session
-// is live; after that, path_switch peers move by set_endpoint() alone and pinned ones not at all.
+// replay window. `path_switch` and `pinned_endpoint` peers: a handshake message, and the first message on the session
+// it made, set the endpoint only while no session is live; after that, path_switch peers move by set_endpoint() alone
+// and pinned ones not at all.
 //
 // Two ways of use:
-//  - gateway: workers use data_path(); the owner thread calls handle_handshake for types 1–3, handle_note,
-//  want_session.
+//  - gateway: workers use data_path(); the owner thread calls handle_handshake for types 1–3, handle_note and
+//    want_session.
 //  - client and tests, one thread: handle_datagram (all types), seal/open for bursts, send (with a small staging
-//  queue).
+//    queue).
 //
 // TAI64N timestamps: max(clock, last + 1). An initiator persists last_timestamp() and hands it back in DeviceConfig.
 #pragma once

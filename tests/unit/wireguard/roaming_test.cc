@@ -111,6 +111,28 @@ TEST(Roaming, PathSwitchPeerIsFoundAnewWhenNoSessionIsLive) {
   EXPECT_EQ(known_at_b(pair), kElsewhere);
 }
 
+// The initiation came by a path that carries nothing back, its copy by another: the first message shows the one in use.
+TEST(Roaming, FirstMessageOfASessionShowsThePathInUse) {
+  PeerConfig config;
+  config.path_switch = true;
+  Pair pair(config);
+  pair.a.device->want_session(0, pair.net.now());
+  const auto message = pair.a.device->poll_output()->bytes;
+  EXPECT_EQ(pair.b.device->handle_handshake(message, {pair.b.address, kElsewhere, 0}, pair.net.now()),
+            DropReason::none);
+  EXPECT_EQ(known_at_b(pair), kElsewhere);
+  EXPECT_EQ(pair.b.device->handle_handshake(message, {pair.b.address, pair.a.address, 0}, pair.net.now()),
+            DropReason::none);
+  const auto lost = pair.b.device->poll_output();
+  const auto response = pair.b.device->poll_output();
+  ASSERT_TRUE(response);
+  EXPECT_EQ(pair.a.device->handle_handshake(response->bytes, {pair.a.address, pair.b.address, 0}, pair.net.now()),
+            DropReason::none);
+  pair.net.run_for(seconds(1));
+  EXPECT_EQ(known_at_b(pair), pair.a.address);
+  EXPECT_TRUE(pair.delivers(pair.b, pair.a));
+}
+
 TEST(Roaming, PinnedPeerStaysWhereItsTunnelWasSetUp) {
   PeerConfig config;
   config.pinned_endpoint = true;

@@ -77,8 +77,8 @@ inline Wire make_query(std::string_view name, std::uint16_t type, const QueryOpt
 }
 
 inline std::string rr_text(const ldns_rr* rr) {
-  char* raw = ldns_rr2str(rr);
-  std::string text{raw};
+  char* raw = ldns_rr2str(rr);  // null: rdata that ldns cannot put into words
+  std::string text{raw != nullptr ? raw : "(unprintable)"};
   free(raw);
   std::replace(text.begin(), text.end(), '\t', ' ');
   while (!text.empty() && (text.back() == '\n' || text.back() == ' ')) text.pop_back();
@@ -134,7 +134,7 @@ inline Reply read_reply(Bytes wire) {
   out.extended = ldns_pkt_edns_extended_rcode(raw);
   if (const ldns_rr_list* list = ldns_pkt_question(raw); list != nullptr && ldns_rr_list_rr_count(list) == 1) {
     char* name = ldns_rdf2str(ldns_rr_owner(ldns_rr_list_rr(list, 0)));
-    out.question = name;
+    out.question = name != nullptr ? name : "(unprintable)";
     free(name);
   }
   const auto texts = [](const ldns_rr_list* list) {

@@ -97,7 +97,7 @@ class Service final : public v1::Inspect::CallbackService {
       if (fill(*answers, *reply))
         question->finish(grpc::Status::OK);
       else
-        question->finish({grpc::StatusCode::UNIMPLEMENTED, "this process does not have that; " + answers->elsewhere});
+        question->finish({grpc::StatusCode::UNIMPLEMENTED, answers->elsewhere});
     });
     return reactor;
   }

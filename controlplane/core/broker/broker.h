@@ -145,6 +145,8 @@ class Broker {
     v1::RequestConnection request;
     Instant deadline{};
     std::uint64_t number = 0;  // ours, in Authorize.request_id
+    std::string resource;      // serialized, as the gateway was told
+    std::optional<WallTime> expires;
   };
   enum class TimerKind : std::uint8_t { hello, authorize, grant_expiry, relay_credentials };
   struct Timer {

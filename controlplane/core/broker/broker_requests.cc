@@ -199,6 +199,8 @@ void Broker::send_authorize(const GrantKey& key, const Session& client, Pending&
   if (resource.kind() == v1::RESOURCE_KIND_DNS)
     merge_names(*authorize.mutable_names(), valid_names(resource, config_.pools, pending.request.names()));
   if (decision.expires) *authorize.mutable_expires() = penstock::to_proto(*decision.expires);
+  pending.resource = resource.SerializeAsString();
+  pending.expires = decision.expires;
   for (auto& candidate : bounded(pending.request.candidates(), client)) *authorize.add_candidates() = candidate;
   *authorize.mutable_client_version() = penstock::to_proto(client.version);
   to_gateway(connection, std::move(message));
@@ -249,13 +251,17 @@ void Broker::grant(const GrantKey& key, Pending pending, Session& gateway, const
              decision.visible ? v1::REFUSAL_REASON_FORBIDDEN : v1::REFUSAL_REASON_NOT_FOUND, decision.detail);
     return;
   }
+  const v1::Resource& resource = config_.resources.at(key.second);
+  if (resource.site() != config_.gateways.at(gateway.actor).site) {
+    revoke_at(gateway.actor, key);
+    return refuse(connection, pending.request, v1::REFUSAL_REASON_OFFLINE, "the resource has moved to another site");
+  }
   Grant fresh;
   std::string former;
   if (const auto standing = grants_.find(key); standing != grants_.end()) {
     fresh.authorize = standing->second.authorize;
     former = standing->second.gateway;
   }
-  const v1::Resource& resource = config_.resources.at(key.second);
   fresh.gateway = gateway.actor;
   fresh.gateway_key = gateway.public_key;
   v1::Authorize& authorize = fresh.authorize;
@@ -275,6 +281,11 @@ void Broker::grant(const GrantKey& key, Pending pending, Session& gateway, const
   *authorize.mutable_client_version() = penstock::to_proto(client->version);
   store_grant(key, std::move(fresh), now);
   if (!former.empty() && former != gateway.actor) revoke_at(former, key);
+  if (pending.resource != resource.SerializeAsString() || pending.expires != decision.expires) {
+    v1::PortalToGateway update;
+    *update.mutable_authorize() = authorize_for(grants_.at(key));
+    to_gateway(*connection_of(Role::gateway, gateway.actor), std::move(update));
+  }
 
   v1::PortalToClient message;
   v1::ConnectionGranted& granted = *message.mutable_connection_granted();

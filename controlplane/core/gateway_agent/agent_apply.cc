@@ -76,8 +76,16 @@ void GatewayAgent::add_operation(v1::Operation operation, const std::string& abo
   collecting_.about.push_back(about);
 }
 
-void GatewayAgent::synchronise(Now now) {
-  // What was collected so far is part of it; the answers still owed wait for its last piece.
+void GatewayAgent::synchronise(Now now, std::vector<v1::Operation> first) {
+  // What was collected so far is part of it, but removals come first: the sweep at the end would be too late for a new
+  // peer that has an old one's address. The answers still owed wait for its last piece.
+  const auto keep_removals = [&first](const Batch& batch) {
+    for (const v1::Operation& operation : batch.request.operations())
+      if (operation.has_remove_peer() || operation.has_remove_authorisation() || operation.has_remove_translation())
+        first.push_back(operation);
+  };
+  for (const Batch& batch : batches_) keep_removals(batch);
+  keep_removals(collecting_);
   Batch last = std::move(collecting_);
   collecting_ = {};
   for (Batch& batch : batches_) {
@@ -87,6 +95,7 @@ void GatewayAgent::synchronise(Now now) {
   batches_.clear();
   ++generation_;
   std::vector<std::pair<v1::Operation, std::string>> all;
+  for (v1::Operation& operation : first) all.emplace_back(std::move(operation), "");
   all.emplace_back(stun_operation(), "");
   for (const auto& [key, peer] : peers_)
     if (peer.preshared_key)
@@ -189,9 +198,25 @@ void GatewayAgent::handle_dataplane_up(const std::vector<v1::DumpItem>& dump, No
   if (old_instance != info_->instance())
     for (auto& [key, peer] : peers_) peer.session = false;
   gatherer_.restart(now.monotonic);
-  adopt(dump, now);
-  if (welcomed_) synchronise(now);
+  if (!std::exchange(adopted_, true)) adopt(dump, now);
+  if (welcomed_)
+    synchronise(now, unknown_in(dump));
+  else
+    for (const auto& [id, it] : translations_) add_operation(translation_operation(id, it, now), id);
   announce_candidates(now);
+}
+
+std::vector<v1::Operation> GatewayAgent::unknown_in(const std::vector<v1::DumpItem>& dump) const {
+  std::vector<v1::Operation> out;
+  for (const v1::DumpItem& item : dump) {
+    if (item.has_translation() && !translations_.contains(item.translation().id())) {
+      out.emplace_back().set_remove_translation(item.translation().id());
+    } else if (item.has_peer()) {
+      const auto key = key_from_wire(item.peer().public_key());
+      if (key && !peers_.contains(*key)) out.emplace_back().set_remove_peer(item.peer().public_key());
+    }
+  }
+  return out;
 }
 
 void GatewayAgent::handle_dataplane_down(Now) {

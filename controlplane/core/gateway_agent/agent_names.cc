@@ -162,37 +162,34 @@ void GatewayAgent::drop_orphans(const Key& key, Peer& peer) {
 }
 
 void GatewayAgent::adopt(const std::vector<v1::DumpItem>& dump, Now now) {
-  // What the portal has told us counts for more; a dump only fills what this life of the process does not know.
-  if (!welcomed_) {
-    for (const v1::DumpItem& item : dump) {
-      if (!item.has_authorisation()) continue;
-      const v1::PeerAuthorisation& message = item.authorisation();
-      const auto key = key_from_wire(message.peer());
-      if (!key || message.id().empty()) continue;
-      Authorisation& it = authorisations_[message.id()];
-      it.peer = *key;
-      it.resource = message.resource();
-      it.pattern = message.resource().kind() == v1::RESOURCE_KIND_DNS
-                       ? policy::Pattern::parse(message.resource().pattern())
-                       : std::nullopt;
-      if (message.has_expires()) {
-        it.expires = from_proto(message.expires());
-        expiring_.insert({*it.expires, message.id()});
-        next_expiry_check_ = now.monotonic;
-      }
-      Peer& peer = peers_[*key];
-      peer.authorisations.insert(message.id());
-      if (peer.client.empty()) peer.client = base64(as_text(*key)).substr(0, 12);
+  for (const v1::DumpItem& item : dump) {
+    if (!item.has_authorisation()) continue;
+    const v1::PeerAuthorisation& message = item.authorisation();
+    const auto key = key_from_wire(message.peer());
+    if (!key || message.id().empty()) continue;
+    Authorisation& it = authorisations_[message.id()];
+    it.peer = *key;
+    it.resource = message.resource();
+    it.pattern = message.resource().kind() == v1::RESOURCE_KIND_DNS
+                     ? policy::Pattern::parse(message.resource().pattern())
+                     : std::nullopt;
+    if (message.has_expires()) {
+      it.expires = from_proto(message.expires());
+      expiring_.insert({*it.expires, message.id()});
+      next_expiry_check_ = now.monotonic;
     }
-    for (const v1::DumpItem& item : dump) {
-      if (!item.has_peer()) continue;
-      const auto key = key_from_wire(item.peer().public_key());
-      const auto peer = key ? peers_.find(*key) : peers_.end();
-      if (peer == peers_.end()) continue;
-      peer->second.tunnel_v4 = address_from_wire(item.peer().tunnel().v4()).value_or(IpAddress{});
-      peer->second.tunnel_v6 = address_from_wire(item.peer().tunnel().v6()).value_or(IpAddress{});
-      peer->second.session = true;  // perhaps; messages to it are repeated until they are acknowledged
-    }
+    Peer& peer = peers_[*key];
+    peer.authorisations.insert(message.id());
+    if (peer.client.empty()) peer.client = base64(as_text(*key)).substr(0, 12);
+  }
+  for (const v1::DumpItem& item : dump) {
+    if (!item.has_peer()) continue;
+    const auto key = key_from_wire(item.peer().public_key());
+    const auto peer = key ? peers_.find(*key) : peers_.end();
+    if (peer == peers_.end()) continue;
+    peer->second.tunnel_v4 = address_from_wire(item.peer().tunnel().v4()).value_or(IpAddress{});
+    peer->second.tunnel_v6 = address_from_wire(item.peer().tunnel().v6()).value_or(IpAddress{});
+    peer->second.session = true;  // perhaps; messages to it are repeated until they are acknowledged
   }
   for (const v1::DumpItem& item : dump) {
     if (!item.has_translation()) continue;

@@ -226,7 +226,9 @@ class GatewayAgent {
   [[nodiscard]] v1::Operation authorisation_operation(const std::string& id, const Authorisation& it) const;
   [[nodiscard]] v1::Operation translation_operation(const std::string& id, const Translation& it, Now now) const;
   [[nodiscard]] v1::Operation stun_operation() const;
-  void synchronise(Now now);
+  // `first`: removals of what a dump has and we do not; they would stand in the way of what takes their place.
+  void synchronise(Now now, std::vector<v1::Operation> first = {});
+  [[nodiscard]] std::vector<v1::Operation> unknown_in(const std::vector<v1::DumpItem>& dump) const;
   void add_operation(v1::Operation operation, const std::string& about = {});
   void flush_batch(Now now);
   void note(std::string text) { outputs_.emplace_back(Note{std::move(text)}); }
@@ -238,6 +240,7 @@ class GatewayAgent {
   bool welcomed_ = false;         // in this life of the process
   bool stream_welcomed_ = false;  // on this stream
   bool dataplane_up_ = false;
+  bool adopted_ = false;  // a first dump has been seen; from then on our own memory counts
   std::optional<v1::DataPlaneInfo> info_;
   std::uint64_t generation_ = 0;
   std::optional<policy::ForbiddenDestinations> forbidden_;

@@ -297,6 +297,27 @@ TEST_F(Agent, AClientsNewKeyReplacesItsOldPeer) {
   EXPECT_EQ(dataplane.authorisations.at("c1/corp").peer(), key_text(9));
 }
 
+TEST_F(Agent, WhatTakesAnothersPlaceComesAfterItsRemoval) {
+  // A client's new key has the old one's tunnel address: sweeping the old peer at the end would be too late.
+  v1::Authorize changed = authorisation(1);
+  changed.set_client_public_key(key_text(9));
+  up();
+  welcome({authorisation(1)});
+  agent->handle_portal_disconnected(now);
+  welcome({changed});
+  EXPECT_EQ(agent->counters().apply_errors, 0u);
+  EXPECT_TRUE(dataplane.peers.contains(key_text(9)));
+  EXPECT_EQ(dataplane.peers.size(), 1u);
+  // The same while the data plane is away.
+  agent->handle_dataplane_down(now);
+  agent->handle_portal_disconnected(now);
+  welcome({authorisation(1)});
+  up();
+  EXPECT_EQ(agent->counters().apply_errors, 0u);
+  EXPECT_TRUE(dataplane.peers.contains(key_text(1)));
+  EXPECT_EQ(dataplane.peers.size(), 1u);
+}
+
 TEST_F(Agent, ManyClientsAreSynchronisedInPieces) {
   up();
   std::vector<v1::Authorize> many;

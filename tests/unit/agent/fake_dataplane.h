@@ -19,8 +19,12 @@ struct FakeDataPlane {
       const v1::Operation& operation = request.operations(i);
       std::string error;
       if (operation.has_upsert_peer()) {
-        touch("p" + operation.upsert_peer().public_key());
-        if (!changed(peers, operation.upsert_peer().public_key(), operation.upsert_peer())) continue;
+        for (const auto& [key, other] : peers)
+          if (key != operation.upsert_peer().public_key() &&
+              other.tunnel().v4() == operation.upsert_peer().tunnel().v4())
+            error = "tunnel address belongs to another peer";
+        if (error.empty()) touch("p" + operation.upsert_peer().public_key());
+        if (error.empty() && !changed(peers, operation.upsert_peer().public_key(), operation.upsert_peer())) continue;
       } else if (operation.has_upsert_authorisation()) {
         const auto& it = operation.upsert_authorisation();
         if (!peers.contains(it.peer()) || refuse.contains(it.id())) error = "peer is not known";

@@ -151,15 +151,22 @@ std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
     route_[1] = second->path;
     ways = 2;
   }
-  // Without a suspicion a packet is in no doubt until the next one begins, which looks at all again.
-  ring_.push(sealed, now, ways == 2 || !suspected_at_);
+  ResendRing::Packet& kept = ring_.push(sealed, primary_, now);
+  if (ways == 2) {
+    kept.copied_over = standby_;
+    kept.copied = now;
+  }
+  // Without a suspicion nothing is in doubt; when the next one begins all is looked at again.
+  kept.waiting = ways == 1 && suspected_at_.has_value();
   return {route_.data(), ways};
 }
 
-void PathAgent::resend_over(const PathState& path, Instant now) {
+// Over `path`, which carries what is sent from `since` on: everything it has not carried since then.
+void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
   resend_to_ = path.number;
   resend_until_ = now + kDuplicateFor;
   ring_.confirm(now - kOldestResend);
+  ring_.doubt(path.number, since);
   run_resends(now);
 }
 
@@ -171,12 +178,14 @@ void PathAgent::run_resends(Instant now) {
     return;
   }
   for (ResendRing::Packet& packet : ring_.packets()) {
-    if (packet.resent) continue;
+    if (!packet.waiting) continue;
     if (!budget_.take(packet.bytes.size(), now)) {
       resend_next_ = budget_.next(packet.bytes.size(), now);
       return;
     }
-    packet.resent = true;
+    packet.waiting = false;
+    packet.copied_over = resend_to_;
+    packet.copied = now;
     emit(AgentEvent::Kind::resend, to->path, packet.bytes);
   }
 }
@@ -193,7 +202,6 @@ void PathAgent::begin_suspicion(Now time) {
     said_unreachable_ = false;
     stalled_at_ = now_ + kStalled;
     unreachable_at_ = now_ + kUnreachable;
-    ring_.forget_resends();
   }
   PathState* failing = find(primary_);
   if (failing == nullptr) return;
@@ -205,7 +213,7 @@ void PathAgent::begin_suspicion(Now time) {
     if (path.alive()) send_probe(path, time);
   restart_checks(now_);
   choose_standby();
-  if (const PathState* second = find(standby_); second != nullptr && second->alive()) resend_over(*second, now_);
+  if (const PathState* second = find(standby_); second != nullptr && second->alive()) resend_over(*second, now_, now_);
   emit(AgentEvent::Kind::suspect, failing->path);
 }
 
@@ -285,9 +293,7 @@ void PathAgent::make_primary(PathState& path, Now time) {
   if (standby_ == path.number) standby_ = 0;
   emit(AgentEvent::Kind::path_changed, path.path);
   if (path.alive() && suspected_at_) {
-    // Copies that went over yet another path prove nothing.
-    if (resend_to_ != 0 && resend_to_ != path.number) ring_.forget_resends();
-    resend_over(path, now_);
+    resend_over(path, path.proven, now_);
     end_suspicion(now_);
   }
   send_probe(path, time);  // carries the switch

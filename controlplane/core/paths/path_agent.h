@@ -135,7 +135,7 @@ class PathAgent {
   [[nodiscard]] bool better(const PathState& candidate, const PathState& primary, Instant now) const;
   void choose_standby();
   [[nodiscard]] PathState* best_alive(std::uint16_t but_not);
-  void resend_over(const PathState& path, Instant now);
+  void resend_over(const PathState& path, Instant since, Instant now);
   void run_resends(Instant now);
   void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
   Instant advance(Now now) { return now_ = std::max(now_, now.monotonic); }

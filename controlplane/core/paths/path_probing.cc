@@ -136,7 +136,7 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
   }
   if (path->number == primary_) {
     if (suspected_at_) {
-      resend_over(*path, now);
+      resend_over(*path, *sent_at, now);
       const bool back = said_unreachable_;
       end_suspicion(now);
       if (back) emit(AgentEvent::Kind::path_changed, path->path);

@@ -36,6 +36,7 @@ struct PathState {
   Instant last_probe = kLongAgo;
   Instant last_reply = kLongAgo;
   Instant last_received = kLongAgo;  // anything authenticated
+  Instant proven = kLongAgo;         // when the newest answered probe was sent
   Instant alive_since{};
   unsigned tries = 0;   // probes since an answer or since checks were started anew
   unsigned streak = 0;  // answers in a row
@@ -88,6 +89,7 @@ struct PathState {
     outstanding.erase(outstanding.begin(), at + 1);
     note_loss(false);
     last_reply = last_received = now;
+    proven = std::max(proven, sent_at);
     tries = 0;
     ++streak;
     return sent_at;

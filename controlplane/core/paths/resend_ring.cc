@@ -4,14 +4,17 @@
 
 namespace penstock::paths {
 
-void ResendRing::push(Bytes datagram, Instant now, bool resent) {
-  if (datagram.size() > kMaxBytes) return;
-  while (packets_.size() >= kMaxPackets || bytes_ + datagram.size() > kMaxBytes) {
+ResendRing::Packet& ResendRing::push(Bytes datagram, std::uint16_t over, Instant now) {
+  while (!packets_.empty() && (packets_.size() >= kMaxPackets || bytes_ + datagram.size() > kMaxBytes)) {
     bytes_ -= packets_.front().bytes.size();
     packets_.pop_front();
   }
   bytes_ += datagram.size();
-  packets_.push_back({{datagram.begin(), datagram.end()}, now, resent});
+  Packet& added = packets_.emplace_back();
+  added.bytes.assign(datagram.begin(), datagram.end());
+  added.sent_over = over;
+  added.sent = now;
+  return added;
 }
 
 void ResendRing::confirm(Instant proven) {
@@ -21,8 +24,10 @@ void ResendRing::confirm(Instant proven) {
   }
 }
 
-void ResendRing::forget_resends() {
-  for (Packet& packet : packets_) packet.resent = false;
+void ResendRing::doubt(std::uint16_t path, Instant since) {
+  for (Packet& packet : packets_)
+    packet.waiting =
+        !(packet.sent_over == path && packet.sent >= since) && !(packet.copied_over == path && packet.copied >= since);
 }
 
 void ResendRing::clear() {

@@ -24,15 +24,18 @@ class ResendRing {
 
   struct Packet {
     std::vector<std::uint8_t> bytes;
-    Instant sent;
-    bool resent = false;  // in the current suspicion
+    std::uint16_t sent_over = 0;  // numbers of paths; 0: none
+    Instant sent{};
+    std::uint16_t copied_over = 0;
+    Instant copied{};
+    bool waiting = false;  // to be sent again
   };
 
-  void push(Bytes datagram, Instant now, bool resent);
+  Packet& push(Bytes datagram, std::uint16_t over, Instant now);
   // Everything sent before `proven` has arrived (or was lost for other reasons than the path).
   void confirm(Instant proven);
-  // The suspicion is over: what is left may be resent in the next one.
-  void forget_resends();
+  // A probe sent at `since` over `path` arrived: what went over it from then on needs no copy, all else does.
+  void doubt(std::uint16_t path, Instant since);
   void clear();
 
   [[nodiscard]] std::deque<Packet>& packets() { return packets_; }

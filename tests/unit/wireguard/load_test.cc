@@ -263,6 +263,26 @@ TEST(Copies, AreAnsweredOnEachPathForAMoment) {
   EXPECT_EQ(standard.b.device->handle_handshake(plain, direct, standard.net.now()), DropReason::wg_handshake_replay);
 }
 
+TEST(Copies, TheFirstMessageShowsThePathThatIsUsed) {
+  PeerConfig config;
+  config.path_switch = true;
+  Pair pair(config);
+  pair.a.device->want_session(0, pair.net.now());
+  const auto initiation = pair.a.device->poll_output()->bytes;
+  const Path dead{pair.b.address, endpoint("192.0.2.1:9"), 0}, used{pair.b.address, pair.a.address, 0};
+  ASSERT_EQ(pair.b.device->handle_handshake(initiation, dead, pair.net.now()), DropReason::none);
+  ASSERT_EQ(pair.b.device->handle_handshake(initiation, used, pair.net.now()), DropReason::none);
+  pair.b.device->poll_output();
+  const auto response = pair.b.device->poll_output()->bytes;
+  EXPECT_EQ(pair.b.device->data_path().endpoint(0), dead);
+  const Path to_b{pair.a.address, pair.b.address, 0};
+  ASSERT_EQ(pair.a.device->handle_handshake(response, to_b, pair.net.now()), DropReason::none);
+  ASSERT_EQ(pair.a.device->send(0, inner_packet(60), pair.net.now()), DropReason::none);
+  auto first = pair.a.device->poll_output()->bytes;
+  (void)pair.b.device->handle_datagram(first, used, pair.net.now());
+  EXPECT_EQ(pair.b.device->data_path().endpoint(0), used);
+}
+
 TEST(Copies, NewPathsAreNotKeptWaitingForTheRetry) {
   PeerConfig config;
   config.path_switch = true;

@@ -16,6 +16,7 @@ constexpr Duration kStableRelay = 10s;
 constexpr Duration kPenalty = 5s;
 constexpr Duration kMaxPenalty = 60s;
 constexpr Duration kForgivenAfter = 60s;
+constexpr Duration kHintPause = 2s;
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
 }  // namespace
@@ -118,10 +119,13 @@ void PathAgent::verify(Now time) {
 }
 
 void PathAgent::handle_hint(const Endpoint& remote, Now time) {
-  advance(time);
+  const Instant now = advance(time);
   const PathState* used = find(primary_);
-  if (session_ && used != nullptr && used->alive() && used->path.remote == remote && !suspected_at_)
-    begin_suspicion(time);
+  if (!session_ || suspected_at_ || used == nullptr || !used->alive() || !used->direct() || used->path.remote != remote)
+    return;
+  if (last_hint_ != kLongAgo && now - last_hint_ < kHintPause) return;  // whoever sends many is not believed more
+  last_hint_ = now;
+  begin_suspicion(time);
 }
 
 void PathAgent::kick_relay(std::uint32_t relay, Now time) {
@@ -165,7 +169,7 @@ std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
 void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
   resend_to_ = path.number;
   resend_until_ = now + kDuplicateFor;
-  ring_.confirm(now - kOldestResend);
+  ring_.drop_sent_before(now - kOldestResend);
   ring_.doubt(path.number, since);
   run_resends(now);
 }
@@ -175,6 +179,7 @@ void PathAgent::run_resends(Instant now) {
   const PathState* to = find(resend_to_);
   if (to == nullptr || now >= resend_until_) {
     resend_to_ = 0;
+    ring_.give_up();
     return;
   }
   for (ResendRing::Packet& packet : ring_.packets()) {

@@ -159,6 +159,7 @@ class PathAgent {
   Instant stalled_at_ = kNever;  // when the next of these is said
   Instant unreachable_at_ = kNever;
   bool said_unreachable_ = false;
+  Instant last_hint_ = kLongAgo;
   Instant grace_until_ = kLongAgo;  // we were late ourselves: nothing is judged before
 
   ResendRing ring_;

@@ -141,6 +141,8 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
       end_suspicion(now);
       if (back) emit(AgentEvent::Kind::path_changed, path->path);
     } else {
+      // A gap too short to be noticed: what was sent within it is as much in doubt.
+      if (path->skipped >= 2) resend_over(*path, *sent_at, now);
       ring_.confirm(*sent_at - 20ms);  // reordering on the way
     }
   }

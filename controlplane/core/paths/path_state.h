@@ -38,8 +38,9 @@ struct PathState {
   Instant last_received = kLongAgo;  // anything authenticated
   Instant proven = kLongAgo;         // when the newest answered probe was sent
   Instant alive_since{};
-  unsigned tries = 0;   // probes since an answer or since checks were started anew
-  unsigned streak = 0;  // answers in a row
+  unsigned tries = 0;    // probes since an answer or since checks were started anew
+  unsigned streak = 0;   // answers in a row
+  unsigned skipped = 0;  // unanswered probes before the one answered last
   unsigned demotions = 0;
   Instant penalty_until = kLongAgo;  // after failing as primary: not chosen again merely for being better
 
@@ -85,7 +86,8 @@ struct PathState {
       srtt = (*srtt * 7 + sample) / 8;
     }
     // Older ones: still on the way if young, else lost.
-    for (auto other = outstanding.begin(); other != at; ++other) note_loss(true);
+    skipped = static_cast<unsigned>(at - outstanding.begin());
+    for (unsigned i = 0; i < skipped; ++i) note_loss(true);
     outstanding.erase(outstanding.begin(), at + 1);
     note_loss(false);
     last_reply = last_received = now;

@@ -5,10 +5,7 @@
 namespace penstock::paths {
 
 ResendRing::Packet& ResendRing::push(Bytes datagram, std::uint16_t over, Instant now) {
-  while (!packets_.empty() && (packets_.size() >= kMaxPackets || bytes_ + datagram.size() > kMaxBytes)) {
-    bytes_ -= packets_.front().bytes.size();
-    packets_.pop_front();
-  }
+  while (!packets_.empty() && (packets_.size() >= kMaxPackets || bytes_ + datagram.size() > kMaxBytes)) pop_front();
   bytes_ += datagram.size();
   Packet& added = packets_.emplace_back();
   added.bytes.assign(datagram.begin(), datagram.end());
@@ -17,11 +14,26 @@ ResendRing::Packet& ResendRing::push(Bytes datagram, std::uint16_t over, Instant
   return added;
 }
 
+void ResendRing::pop_front() {
+  bytes_ -= packets_.front().bytes.size();
+  packets_.pop_front();
+}
+
 void ResendRing::confirm(Instant proven) {
-  while (!packets_.empty() && packets_.front().sent < proven) {
-    bytes_ -= packets_.front().bytes.size();
-    packets_.pop_front();
+  while (!packets_.empty()) {
+    const Packet& first = packets_.front();
+    const Instant last = first.copied_over != 0 ? std::max(first.sent, first.copied) : first.sent;
+    if (first.waiting || last >= proven) return;
+    pop_front();
   }
+}
+
+void ResendRing::drop_sent_before(Instant then) {
+  while (!packets_.empty() && packets_.front().sent < then) pop_front();
+}
+
+void ResendRing::give_up() {
+  for (Packet& packet : packets_) packet.waiting = false;
 }
 
 void ResendRing::doubt(std::uint16_t path, Instant since) {

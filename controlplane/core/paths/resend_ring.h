@@ -32,8 +32,12 @@ class ResendRing {
   };
 
   Packet& push(Bytes datagram, std::uint16_t over, Instant now);
-  // Everything sent before `proven` has arrived (or was lost for other reasons than the path).
+  // Everything sent and copied before `proven` has arrived (or was lost for other reasons than the path).
   void confirm(Instant proven);
+  // Too old to be of use to anybody.
+  void drop_sent_before(Instant then);
+  // Nothing waits any more.
+  void give_up();
   // A probe sent at `since` over `path` arrived: what went over it from then on needs no copy, all else does.
   void doubt(std::uint16_t path, Instant since);
   void clear();
@@ -42,6 +46,8 @@ class ResendRing {
   [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
  private:
+  void pop_front();
+
   std::deque<Packet> packets_;
   std::size_t bytes_ = 0;
 };

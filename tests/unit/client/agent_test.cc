@@ -467,7 +467,7 @@ TEST_F(Agent, AnIdleClientSleeps) {  // trap: paths-21
 }
 
 TEST(AgentProperties, NoInputFromOutsideEndsIt) {
-  rc::check("random packets, datagrams and messages", [] {
+  EXPECT_TRUE(rc::check("random packets, datagrams and messages", [] {
     Network net;
     net.on_request = [&net](const v1::RequestConnection& request) { net.grant(request, net.gw()); };
     net.connect({Network::dns_resource("corp", "**.corp.example"), Network::cidr_resource("lan", "203.0.113.0/24")});
@@ -512,7 +512,7 @@ TEST(AgentProperties, NoInputFromOutsideEndsIt) {
     net.send(make_udp(kClient4, "203.0.113.80", 1, 2, "at the end"));
     net.advance(5s);
     RC_ASSERT(net.gw().packets.size() > before);
-  });
+  }));
 }
 
 }  // namespace

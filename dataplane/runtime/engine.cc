@@ -28,6 +28,7 @@ nat::TranslatorConfig translator_config(const Config& config, const gateway::Con
     (address.is_v4() ? out.source_v4 : out.source_v6).push_back(address);
   out.first_port = path.nat.first_port;
   out.last_port = path.nat.last_port;
+  out.reserved_udp_port = path.tunnel.listen_port;
   out.max_flows = std::max(1U, path.nat.max_flows / config.workers);
   out.max_flows_per_peer = std::min(path.nat.max_flows_per_peer, out.max_flows);
   out.max_peers = config.max_peers;

@@ -35,6 +35,9 @@ struct TranslatorConfig {
   std::uint16_t first_port = 1024;  // of all workers together
   std::uint16_t last_port = 65535;
 
+  // Never given to a UDP flow: the tunnel's own port, where a source address may also be the tunnel's. 0: none.
+  std::uint16_t reserved_udp_port = 0;
+
   std::uint32_t max_flows = 262144;  // this worker's; memory is taken at construction
   std::uint32_t max_flows_per_peer = 65536;
   std::uint32_t max_peers = 65536;  // peer indices at or above are refused

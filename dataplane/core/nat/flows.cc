@@ -107,6 +107,7 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
     flow::OutsideKey outside{addresses[record.source_address], record.remote, 0, record.remote_port, key.protocol};
     port = space(key.protocol, outside6, record.source_address)
                .choose(key.source_port, record.remote, record.remote_port, [&](std::uint16_t candidate) {
+                 if (key.protocol == ip_protocol::udp && candidate == config_.reserved_udp_port) return true;
                  outside.local_port = candidate;
                  return table_.find(outside, record.source_address, table_.hash(outside)) != flow::kNoSlot;
                });

@@ -137,6 +137,7 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
   for (std::size_t i = 0; i < config.source_v4.size() + config.source_v6.size(); ++i) {
     spaces_.emplace_back(range, random_);
     spaces_.emplace_back(range, random_);
+    if (range.mine(config_.reserved_udp_port)) spaces_.back().acquired(config_.reserved_udp_port, {}, 0);
     spaces_.emplace_back(identifiers, random_);
   }
   cut_.reserve(64);

@@ -137,6 +137,29 @@ TEST(Translator, FlowsOfPeersThatAreGoneEnd) {
   EXPECT_EQ(world.translator().flow_count(), 40u);
 }
 
+// Where the tunnel's address is also a source address, a flow on the tunnel's port would swallow its datagrams.
+TEST(Translator, TheTunnelsPortIsNeverGivenToAFlow) {
+  World world;
+  furnish(world);
+  world.config.first_port = 51000;
+  world.config.last_port = 51015;
+  world.config.reserved_udp_port = 51008;
+  std::set<std::uint16_t> ports;
+  for (int i = 0; i < 16; ++i)
+    world.up(
+        1,
+        build_packet("ip4 src=100.64.0.2 dst=100.96.0.1 udp sport=" + std::to_string(51000 + i) + " dport=53").bytes);
+  world.translator().for_each_flow({}, [&](const FlowInfo& flow) { ports.insert(flow.outside_source.port); });
+  EXPECT_EQ(ports.size(), 15u) << "all but the reserved one";
+  EXPECT_FALSE(ports.contains(51008));
+  world.up(1, build_packet("ip4 src=100.64.0.2 dst=100.96.0.1 tcp flags=S sport=51008 dport=80").bytes);
+  bool tcp = false;
+  world.translator().for_each_flow({}, [&](const FlowInfo& flow) {
+    tcp = tcp || (flow.protocol == ip_protocol::tcp && flow.outside_source.port == 51008);
+  });
+  EXPECT_TRUE(tcp) << "TCP has ports of its own";
+}
+
 TEST(Translator, RandomBytesAreHarmless) {
   EXPECT_TRUE(rc::check([](const Octets& bytes) {
     World world;

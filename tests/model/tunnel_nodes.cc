@@ -19,9 +19,14 @@ const Endpoint kClientSocket{IpAddress::v4(0), 41000};
 const Endpoint kClientSocket6{IpAddress{}, 41000};
 
 constexpr unsigned kPunchRounds = 20;
-constexpr Duration kPunchFirst = 50ms;
+constexpr unsigned kQuickPunches = 10;  // the client's permission at its relay comes a round trip after the grant
+constexpr Duration kPunchFirst = 20ms;
 constexpr Duration kPunchMost = 1s;
-constexpr Duration kSilence = 350ms;  // of a busy peer, whose probes come every 100 ms
+// How long a peer may be silent: its probes come every 100 ms, every second, every 25 s.
+constexpr Duration kSilenceBusy = 350ms;
+constexpr Duration kSilenceActive = 2500ms;
+constexpr Duration kSilenceIdle = 30s;
+constexpr Duration kMostSilence = 30s;
 constexpr std::size_t kKnownAddresses = 8;
 
 Endpoint socket_of(const Endpoint& remote, const Endpoint& four, const Endpoint& six) {
@@ -137,7 +142,8 @@ void TunnelGateway::punch(Peer& peer, Now now) {
     outbox.push_back({socket_of(candidate.endpoint, kGatewaySocket, kGatewaySocket6), candidate.endpoint, bytes});
   }
   ++peer.punches;
-  const Duration gap = std::min(kPunchMost, kPunchFirst * (1 << std::min(peer.punches, 6U)));
+  const unsigned slow = peer.punches > kQuickPunches ? peer.punches - kQuickPunches : 0;
+  const Duration gap = std::min(kPunchMost, kPunchFirst * (1 << std::min(slow, 6U)));
   peer.next_punch = peer.punches < kPunchRounds ? now.monotonic + gap : kNever;
 }
 
@@ -145,16 +151,20 @@ void TunnelGateway::punch(Peer& peer, Now now) {
 void TunnelGateway::call_everywhere(Peer& peer, Now now) {
   std::set<Endpoint> everywhere{peer.seen.begin(), peer.seen.end()};
   for (const paths::Candidate& candidate : peer.candidates) everywhere.insert(candidate.endpoint);
+  bool any = false;
   for (const Endpoint& remote : everywhere)
-    device_.send_keepalive(peer.index, Path{socket_of(remote, kGatewaySocket, kGatewaySocket6), remote, 0}, now);
-  ++peer.calls;
+    any |= device_.send_keepalive(peer.index, Path{socket_of(remote, kGatewaySocket, kGatewaySocket6), remote, 0}, now);
+  if (any) ++peer.calls;
+  if (!any) peer.next_call = kNever;  // no session: the client starts anew
 }
 
 void TunnelGateway::heard(Peer& peer, const Endpoint& from, bool is_data, Now now) {
   peer.last_heard = now.monotonic;
   peer.calls = 0;
   if (is_data) peer.last_data = now.monotonic;
-  peer.next_call = now.monotonic - peer.last_data < 2s ? now.monotonic + kSilence : kNever;
+  const Duration since = now.monotonic - peer.last_data;
+  peer.silence = since < 2s ? kSilenceBusy : since < 120s ? kSilenceActive : kSilenceIdle;
+  peer.next_call = now.monotonic + peer.silence;
   std::erase(peer.seen, from);
   peer.seen.push_front(from);
   if (peer.seen.size() > kKnownAddresses) peer.seen.pop_back();
@@ -214,9 +224,8 @@ void TunnelGateway::timeout(Now now) {
     if (now.monotonic >= peer.next_punch) punch(peer, now);
     if (now.monotonic >= peer.next_call) {
       call_everywhere(peer, now);
-      peer.next_call = peer.calls < 20
-                           ? now.monotonic + std::min(Duration{5s}, kSilence * (1 << std::min(peer.calls / 3, 6U)))
-                           : kNever;
+      if (peer.next_call == kNever) continue;
+      peer.next_call = now.monotonic + std::min(kMostSilence, peer.silence * (1 << std::min(peer.calls / 3, 8U)));
     }
   }
   drain(now);
@@ -308,10 +317,9 @@ void TunnelClient::send(std::uint32_t number, Now now) {
     send_sealed(number, now);
   } else {
     if (waiting_.size() < 512) waiting_.push_back(number);
-    if (must_request_)
-      request(now);
-    else if (peer_)
-      device_.want_session(*peer_, now);
+    // The authorisation may still stand although the portal cannot be asked: the handshake is tried all the same.
+    if (must_request_) request(now);
+    if (peer_) device_.want_session(*peer_, now);
   }
   drain(now);
 }
@@ -411,6 +419,7 @@ void TunnelClient::drain(Now now) {
           break;
         case Kind::stalled:
           if (peer_) device_.want_session(*peer_, now);
+          request(now);  // so that the gateway punches, should its own NAT have forgotten us
           break;
         case Kind::unreachable:
           ++unreachable_events;

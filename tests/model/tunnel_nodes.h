@@ -61,6 +61,7 @@ class TunnelGateway : public Node {
     Instant next_punch = kNever;
     Instant last_heard{};
     Instant last_data{};
+    Duration silence{};  // that is too long for it now
     unsigned calls = 0;  // keepalives to everywhere, since it was last heard
     Instant next_call = kNever;
   };

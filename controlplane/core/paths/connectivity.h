@@ -19,7 +19,8 @@
 //                       try again at once (the Device keeps 25 ms between tries)
 //   candidates_changed  local candidates changed: send local_candidates() to the portal and in-tunnel
 //   stalled             no path answers: start a fresh handshake now over handshake_paths() (the gateway may have
-//                       lost its session), also dial the portal's second stream
+//                       lost its session); ask the portal again as well (RequestConnection, over a second stream when
+//                       the first is in doubt), so that the gateway punches - its NAT may have forgotten us
 //   unreachable         every path has been dead for a while: the next packet starts at "First packet", naming this
 //                       gateway; probing goes on with back-off for ever, and `path_changed` tells of a return
 //   relay_refused       credentials rejected: ask the portal for new ones

@@ -1,4 +1,6 @@
 // What the stub resolver answers by itself: the table of queries, line by line.
+#include <ctime>
+
 #include "dns_testing.h"
 
 namespace penstock::dns {
@@ -383,15 +385,15 @@ TEST(LocalAnswers, TenThousandPatternsCostNoMoreThanAFew) {
   }
   Bench bench{std::move(resources)};
   // A linear scan would need 2·10^8 comparisons for these 20 000 queries: many seconds. Ten are allowed, for
-  // sanitizers.
-  const auto start = std::chrono::steady_clock::now();
+  // sanitizers; of processor time, so that a busy machine changes nothing.
+  const std::clock_t start = std::clock();
   for (int i = 0; i < 10'000; ++i) {
     const std::string name = "web1.site" + std::to_string(i) + ".example";
     const Wire query = make_query(name, type::a);
     EXPECT_FALSE(bench.resolver.handle_query(query, {}, bench.now).empty());
     EXPECT_FALSE(bench.resolver.handle_query(query, {}, bench.now).empty());
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds{10});
+  EXPECT_LT(std::clock() - start, 10 * CLOCKS_PER_SEC);
   EXPECT_EQ(bench.names.size(), 10'000U);
 }
 

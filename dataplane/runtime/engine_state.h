@@ -10,6 +10,7 @@
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/slow_path.h"
+#include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
@@ -23,6 +24,7 @@ namespace penstock::runtime {
 struct WorkerSet {
   SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
+  std::unique_ptr<RingBindingLog> binding_log;  // null: off
   std::unique_ptr<nat::Translator> translator;
   gateway::Worker worker;
   std::unique_ptr<WorkerLoop> loop;

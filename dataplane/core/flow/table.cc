@@ -33,7 +33,8 @@ Slot FlowTable::find(const OutsideKey& key, std::uint16_t source_address, std::u
   return outside_.find(hash, [&](Slot slot) {
     const FlowRecord& r = records_[slot];
     return r.source_port == key.local_port && r.remote_port == key.remote_port && r.protocol == key.protocol &&
-           r.source_address == source_address && r.remote == key.remote;
+           r.source_address == source_address && r.remote == key.remote &&
+           (source_address != kOwnSource || r.inside_source == key.local);
   });
 }
 

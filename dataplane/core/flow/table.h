@@ -31,7 +31,7 @@ class FlowTable {
   void prefetch_inside_record(std::uint64_t hash) const { prefetch_record(inside_.candidate(hash)); }
   void prefetch_outside_record(std::uint64_t hash) const { prefetch_record(outside_.candidate(hash)); }
   [[nodiscard]] Slot find(const InsideKey& key, std::uint64_t hash) const;
-  // `source_address`: index of key.local among the gateway's addresses of its family.
+  // `source_address`: index of key.local among the gateway's addresses of its family, or kOwnSource.
   [[nodiscard]] Slot find(const OutsideKey& key, std::uint16_t source_address, std::uint64_t hash) const;
 
   // Sets the flow up. kNoSlot when the table is full. `record` has everything but version, next_free, live; `hash_in`

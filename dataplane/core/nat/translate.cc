@@ -186,7 +186,7 @@ DropReason rewrite_transport(MutableBytes transport, std::uint8_t protocol, bool
     case ip_protocol::tcp:
     case ip_protocol::udp: {
       const bool tcp = protocol == ip_protocol::tcp;
-      const std::size_t needed = quoted ? 4 : tcp ? sizeof(TcpHeader) : sizeof(UdpHeader);
+      const std::size_t needed = quoted ? (rewrite.ports ? 4 : 0) : tcp ? sizeof(TcpHeader) : sizeof(UdpHeader);
       if (transport.size() < needed) return DropReason::transport_malformed;
       if (rewrite.ports) {
         store16(at, be16::from_host(rewrite.to.source_port));

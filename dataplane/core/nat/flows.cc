@@ -1,6 +1,7 @@
 // Flows: whether they may begin, with which port, whether they may go on, when they end.
 #include <algorithm>
 
+#include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 

@@ -1,6 +1,7 @@
 // What a flow looks like from outside: which of our addresses and ports it gets, and when it gives them back.
 #include <algorithm>
 
+#include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 
@@ -11,10 +12,6 @@ namespace {
 constexpr std::uint32_t kKeptForOthers = 16;
 // Tries at a random port where the client's own address stays and its port is taken already towards a destination.
 constexpr unsigned kOwnSourceGuesses = 256;
-
-Tuple reversed(const Tuple& t) {
-  return {t.destination, t.source, t.destination_port, t.source_port};
-}
 
 }  // namespace
 
@@ -119,11 +116,7 @@ bool Translator::Implementation::assign_outside(flow::FlowRecord& record) {
   record.flags = static_cast<std::uint8_t>(record.flags & ~flow_mark::own_source);
   const bool own = config_.keep_source && record.inside_source.is_v6() == v6;
   if (!(own ? assign_own_source(record) : assign_from_pool(record))) return false;
-  const Tuple inside{record.inside_source, record.inside_destination, record.inside_source_port,
-                     record.inside_destination_port};
-  const Tuple outside{source_address(record), record.remote, record.source_port, record.remote_port};
-  record.up_delta = transport_delta(inside, outside, record.protocol, true);
-  record.down_delta = transport_delta(reversed(outside), reversed(inside), record.protocol, true);
+  prepare_rewrite(record, source_address(record));
   return true;
 }
 

@@ -146,8 +146,7 @@ class RowRun:
 
     def _counters(self):
         network = self.lab.network
-        return {"dns": counters.dns_queries(network),
-                "resets": counters.tcp_resets(network, "client") + counters.tcp_resets(network, "lan")}
+        return {"dns": counters.dns_queries(network), "resets": counters.tcp_resets(network)}
 
     @staticmethod
     def _rtt(traffic, marks):
@@ -204,8 +203,8 @@ def run_rows(rows, arguments, out=sys.stdout):
 
 def parser():
     options = argparse.ArgumentParser(prog="scripts/heal", description="What heals, how fast, and what it costs.")
-    options.add_argument("--row", action="append", default=[], choices=[row.name for row in ROWS],
-                         help="only this row; may be repeated (default: all that take less than a minute a repetition)")
+    options.add_argument("--row", action="append", default=[], choices=[*(row.name for row in ROWS), "cold"],
+                         help="only this row (cold: the first packet's budget); may be repeated (default: all that take less than a minute a repetition)")
     options.add_argument("--repeat", type=int, default=3, help="repetitions; 20 for acceptance (default: 3)")
     options.add_argument("--driver", choices=[d for d in DRIVERS if d != "tap"], default="af_packet")
     options.add_argument("--client-nat", choices=nat.KINDS, default="preserving")
@@ -231,8 +230,8 @@ def main():
     if stale.network.exists():
         stale.down()  # an earlier run was cut off
     try:
-        reports = run_rows([BY_NAME[name] for name in names], arguments)
-        cold = None if arguments.row else cold_tunnel(arguments, min(arguments.repeat, 5))
+        reports = run_rows([BY_NAME[name] for name in names if name != "cold"], arguments)
+        cold = cold_tunnel(arguments, arguments.repeat) if "cold" in names or not arguments.row else None
     except LabError as error:
         print(f"heal: {error}", file=sys.stderr)
         return 1

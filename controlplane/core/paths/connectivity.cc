@@ -55,7 +55,7 @@ void Connectivity::Impl::tick(Now time) {
 
 void Connectivity::Impl::resume(Now time) {
   gatherer.verify(time.monotonic);
-  for (auto& relay : relays) relay->turn.suspect(time.monotonic);
+  for (auto& relay : relays) doubt(*relay);
   for (auto& [gateway, agent] : agents) agent->handle_resume(time);
 }
 

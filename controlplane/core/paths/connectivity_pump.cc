@@ -112,10 +112,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
       return;
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
-      for (auto& relay : relays) {
-        relay->turn.suspect(now.monotonic);
-        if (relay->stream != 0 && relay->doubted == kNever) relay->doubted = now.monotonic;
-      }
+      for (auto& relay : relays) doubt(*relay);
       return;
     case AgentEvent::Kind::stalled:
       out.kind = Event::Kind::stalled;

@@ -192,6 +192,12 @@ Config read_config(const YamlValue& root, std::string& gateway_file) {
     gateway_file = file.text();
   }
 
+  if (const YamlValue proxy = map["proxy"]; !proxy.absent()) {
+    out.proxy = proxy.text();
+    if (!io::parse_host_port(out.proxy)) proxy.fail("must be host:port");
+    if (!out.portal) proxy.fail("is of use with a portal only");
+    out.portal->proxy = out.proxy;
+  }
   {
     YamlMap tun(map["tun"]);
     if (const YamlValue name = tun["name"]; !name.absent()) {

@@ -14,7 +14,6 @@
 namespace penstock::client {
 namespace {
 
-constexpr std::uint32_t kMark = io::TunnelRoutesConfig{}.mark;
 constexpr Duration kResolvConfCheck = std::chrono::seconds{5};
 constexpr std::size_t kTunBuffer = 64 * 9216;
 

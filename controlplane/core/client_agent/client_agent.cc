@@ -187,7 +187,7 @@ void ClientAgent::Impl::settle_device(Now now) {
         continue;
       }
       const std::size_t size = wrapped->bytes.size();
-      datagrams.push_back({std::move(wrapped->bytes), 0, size, wrapped->local, wrapped->remote});
+      datagrams.push_back({std::move(wrapped->bytes), 0, size, wrapped->local, wrapped->remote, wrapped->stream});
       continue;
     }
     const std::size_t size = datagram->bytes.size();
@@ -198,7 +198,7 @@ void ClientAgent::Impl::settle_device(Now now) {
 void ClientAgent::Impl::drain_transmits() {
   while (auto transmit = connectivity.poll_transmit()) {
     const std::size_t size = transmit->bytes.size();
-    datagrams.push_back({std::move(transmit->bytes), 0, size, transmit->local, transmit->remote});
+    datagrams.push_back({std::move(transmit->bytes), 0, size, transmit->local, transmit->remote, transmit->stream});
   }
 }
 

@@ -29,7 +29,10 @@ void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now no
     burst.clear();
   };
   for (const InDatagram& datagram : datagrams) {
-    const auto incoming = d.connectivity.handle_datagram(datagram.bytes, datagram.local, datagram.remote, now);
+    const auto incoming =
+        datagram.stream != 0
+            ? d.connectivity.handle_stream_message(datagram.bytes, datagram.stream, now)
+            : d.connectivity.handle_datagram(datagram.bytes, datagram.local, datagram.remote, now);
     if (incoming.reason != DropReason::none) {
       d.drop(incoming.reason);
       continue;
@@ -49,6 +52,20 @@ void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now no
   }
   open_burst();
   d.settle(now);
+}
+
+void ClientAgent::handle_stream_up(paths::StreamId stream, Now now) {
+  impl_->connectivity.handle_stream_up(stream, now);
+  impl_->settle(now);
+}
+
+void ClientAgent::handle_stream_down(paths::StreamId stream, Now now) {
+  impl_->connectivity.handle_stream_down(stream, now);
+  impl_->settle(now);
+}
+
+std::optional<paths::StreamRequest> ClientAgent::poll_stream() {
+  return impl_->connectivity.poll_stream();
 }
 
 void ClientAgent::Impl::handle_inner(Link& link, MutableBytes inner, const Path& from, Now now) {

@@ -246,6 +246,7 @@ void ClientAgent::Impl::emit_over(const Path& path, std::vector<std::uint8_t> bu
     length += prefix.size() + envelope->padding;
     out.local = envelope->local;
     out.remote = envelope->remote;
+    out.stream = envelope->stream;
   }
   out.storage = std::move(buffer);
   out.offset = offset;

@@ -219,6 +219,12 @@ void ClientAgent::Impl::handle_relays(const google::protobuf::RepeatedPtrField<v
       config_of.udp.push_back(*endpoint);
       relay_addresses.push_back(endpoint->address);
     }
+    for (const v1::StreamServer& message : relay.streams()) {
+      const auto endpoint = from_proto(message.endpoint());
+      if (!endpoint) continue;
+      config_of.streams.push_back({*endpoint, message.tls(), message.name()});
+      relay_addresses.push_back(endpoint->address);
+    }
     list.push_back(std::move(config_of));
   }
   connectivity.handle_relays(list, now);

@@ -69,6 +69,7 @@ Deadline Connectivity::Impl::poll_timeout() const {
   Deadline out = gatherer.poll_timeout();
   for (const auto& relay : relays) out.merge(relay->turn.poll_timeout());
   for (const auto& [gateway, agent] : agents) out.merge(agent->poll_timeout());
+  merge_stream_deadlines(out);
   return out;
 }
 
@@ -104,7 +105,9 @@ void Connectivity::handle_local_addresses(std::span<const Endpoint> sockets, std
   impl_->hosts = std::move(new_hosts);
   impl_->refresh_targets();
   if (roamed) impl_->gatherer.restart(impl_->now.monotonic);
+  if (roamed) impl_->drop_streams();  // connections do not move; what UDP does in the new network is seen anew
   for (auto& relay : impl_->relays) {
+    if (relay->stream != 0) continue;
     const auto socket = impl_->socket_for(relay->turn.config().server);
     if (!socket) continue;
     relay->local = *socket;
@@ -134,6 +137,7 @@ Connectivity::Incoming Connectivity::handle_datagram(MutableBytes datagram, cons
                                                      const Endpoint& remote, Now now) {
   impl_->tick(now);
   const Incoming out = impl_->classify(datagram, local, remote, impl_->now);
+  if (out.reason == DropReason::none || out.reason == DropReason::local_consumed) impl_->note_udp_heard();
   if (out.reason != DropReason::none) impl_->pump();
   return out;
 }
@@ -141,7 +145,7 @@ Connectivity::Incoming Connectivity::handle_datagram(MutableBytes datagram, cons
 Connectivity::Incoming Connectivity::Impl::classify(MutableBytes datagram, const Endpoint& local,
                                                     const Endpoint& remote, Now time) {
   const auto at = std::find_if(relays.begin(), relays.end(), [&](const auto& relay) {
-    return relay->turn.config().server == remote && relay->local == local;
+    return relay->stream == 0 && relay->turn.config().server == remote && relay->local == local;
   });
   // What a relay sends is STUN or ChannelData, whatever it looks like (trap paths-18).
   const bool is_relay = std::any_of(configured.begin(), configured.end(), [&](const RelayConfig& relay) {
@@ -193,6 +197,7 @@ void Connectivity::handle_unreachable_hint(const Endpoint& remote, Now now) {
 
 void Connectivity::close(Now now) {
   impl_->tick(now);
+  impl_->drop_streams();
   for (auto& relay : impl_->relays) impl_->close_relay(*relay);
   impl_->relays.clear();
   impl_->configured.clear();
@@ -295,6 +300,7 @@ std::optional<Envelope> Connectivity::route(const Path& path, std::size_t size) 
   if (!wrapping) return std::nullopt;
   out.local = relay->local;
   out.remote = relay->turn.config().server;
+  out.stream = relay->stream;
   out.prefix = wrapping->prefix;
   out.prefix_size = wrapping->prefix_size;
   out.padding = wrapping->padding;
@@ -304,7 +310,7 @@ std::optional<Envelope> Connectivity::route(const Path& path, std::size_t size) 
 std::optional<Transmit> Connectivity::wrap(const Path& path, Bytes datagram) {
   const auto envelope = route(path, datagram.size());
   if (!envelope) return std::nullopt;
-  Transmit out{{}, envelope->local, envelope->remote};
+  Transmit out{{}, envelope->local, envelope->remote, envelope->stream};
   out.bytes.reserve(envelope->prefix_size + datagram.size() + envelope->padding);
   const Bytes prefix = envelope->prefix_bytes();
   out.bytes.assign(prefix.begin(), prefix.end());

@@ -50,6 +50,14 @@ struct ConnectivityConfig {
   std::vector<Prefix> forbidden;  // never a candidate: the tunnel's own ranges when nobody uses them outside
 };
 
+// Where a relay listens for TURN over TCP, or over TLS as `name`.
+struct StreamServer {
+  Endpoint server;
+  bool tls = false;
+  std::string name;  // TLS: in the relay's certificate
+  bool operator==(const StreamServer&) const = default;
+};
+
 // A relay of the portal's list: TURN and STUN server.
 struct RelayConfig {
   std::string id;
@@ -57,7 +65,15 @@ struct RelayConfig {
   std::string username;       // empty: STUN only
   std::string password;
   std::string realm;  // what the server says wins
+  std::vector<StreamServer> streams;  // for networks that let no UDP out
   bool operator==(const RelayConfig&) const = default;
+};
+
+// What the shell is to do with connections to relays. An opened stream answers with handle_stream_up() or _down().
+struct StreamRequest {
+  bool open = false;  // false: close, no answer
+  StreamId id = 0;
+  StreamServer server;  // open
 };
 
 struct Event {
@@ -122,6 +138,13 @@ class Connectivity {
   };
   // Every datagram from the tunnel's sockets. STUN and TURN are consumed (reason local_consumed).
   Incoming handle_datagram(MutableBytes datagram, const Endpoint& local, const Endpoint& remote, Now now);
+
+  // TURN over TCP and TLS (connectivity_streams.cc): used when UDP leads nowhere. Messages come one by one, as
+  // TurnStreamFramer cuts them. A stream that is down is forgotten: its id never comes again.
+  void handle_stream_up(StreamId stream, Now now);
+  void handle_stream_down(StreamId stream, Now now);
+  Incoming handle_stream_message(MutableBytes message, StreamId stream, Now now);
+  std::optional<StreamRequest> poll_stream();
 
   // --- from the client agent, per gateway ---
   void add_gateway(GatewayHandle gateway, Now now);  // idempotent

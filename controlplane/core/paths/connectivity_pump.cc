@@ -7,8 +7,10 @@
 namespace penstock::paths {
 
 void Connectivity::Impl::send_from(Relay& relay) {
-  while (auto bytes = relay.turn.poll_output())
-    output.push_back({std::move(*bytes), relay.local, relay.turn.config().server});
+  while (auto bytes = relay.turn.poll_output()) {
+    if (relay.stream == 0) note_udp_asked();
+    output.push_back({std::move(*bytes), relay.local, relay.turn.config().server, relay.stream});
+  }
 }
 
 void Connectivity::Impl::pump() {
@@ -28,6 +30,7 @@ void Connectivity::Impl::pump() {
   gatherer.set_pace(pace, now.monotonic);
   pump_gatherer();
   choose_near_relays();
+  run_streams();
   for (auto& relay : relays) send_from(*relay);
   expected = poll_timeout().at;
 
@@ -44,7 +47,10 @@ void Connectivity::Impl::pump() {
 
 bool Connectivity::Impl::pump_gatherer() {
   bool any = false;
-  while (auto transmit = gatherer.poll_transmit()) output.push_back(std::move(*transmit));
+  while (auto transmit = gatherer.poll_transmit()) {
+    note_udp_asked();
+    output.push_back(std::move(*transmit));
+  }
   while (const auto socket = gatherer.poll_moved()) {
     any = true;
     // The mapping towards the relays and gateways has probably moved as well.
@@ -86,7 +92,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
           event.bytes.insert(event.bytes.begin(), wrapping->prefix.begin(),
                              wrapping->prefix.begin() + wrapping->prefix_size);
           event.bytes.resize(event.bytes.size() + wrapping->padding);
-          output.push_back({std::move(event.bytes), relay->local, relay->turn.config().server});
+          output.push_back({std::move(event.bytes), relay->local, relay->turn.config().server, relay->stream});
         }
       }
       return;
@@ -108,7 +114,10 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
       return;
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
-      for (auto& relay : relays) relay->turn.suspect(now.monotonic);
+      for (auto& relay : relays) {
+        relay->turn.suspect(now.monotonic);
+        if (relay->stream != 0 && relay->doubted == kNever) relay->doubted = now.monotonic;
+      }
       out.kind = Event::Kind::suspect;
       break;
     case AgentEvent::Kind::stalled:

@@ -94,6 +94,10 @@ void Connectivity::Impl::refresh_relays() {
   if (order.size() > config.max_relays) order.resize(config.max_relays);
 
   std::vector<std::unique_ptr<Relay>> kept;
+  keep_streams();
+  for (auto& relay : relays)
+    if (relay->stream != 0) kept.push_back(std::move(relay));
+  std::erase(relays, nullptr);
   for (const RelayConfig* wanted : order) {
     bool have_v4 = !want_v4;
     bool have_v6 = !want_v6;
@@ -117,7 +121,7 @@ void Connectivity::Impl::refresh_relays() {
         kept.push_back(std::move(*known));
         continue;
       }
-      TurnConfig turn{*server, credentials, family, config.mobility, false};
+      const TurnConfig turn{*server, credentials, family, config.mobility, false};
       kept.push_back(std::make_unique<Relay>(Relay{wanted->id, *socket, TurnClient{turn, random, numbers}}));
       for (const IpAddress& address : permitted) kept.back()->turn.permit(address, now.monotonic);
       kept.back()->turn.start(now.monotonic);
@@ -130,6 +134,7 @@ void Connectivity::Impl::refresh_relays() {
     close_relay(*relay);
   }
   relays = std::move(kept);
+  relays_wanted_v6 = want_v6 && !want_v4;
   if (removed) update_bases(false);
   refresh_permissions();
 }
@@ -206,7 +211,7 @@ bool Connectivity::Impl::pump_relays() {
           break;
       }
     }
-    if (relay->turn.state() == TurnClient::State::waiting && !failing.contains(relay->id)) {
+    if (relay->stream == 0 && relay->turn.state() == TurnClient::State::waiting && !failing.contains(relay->id)) {
       failing[relay->id] = now.monotonic + kFailingFor;
       const auto usable =
           std::count_if(configured.begin(), configured.end(), [](const auto& r) { return !r.username.empty(); });

@@ -72,15 +72,9 @@ void Translator::Implementation::down_query(const Call& call, const Datagram& da
   const flow::FlowRecord& record = table_[slot];
   const bool inside6 = record.inside_source.is_v6();
   const bool outside6 = record.remote.is_v6();
-  const std::uint16_t limit = config_.mtu_inside;
-  for (Packet* piece : datagram.pieces) {
-    const IpView piece_view = datagram.pieces.size() == 1 ? view : parse_ip(*piece).view;
-    if (translated_length(piece_view, inside6) <= limit || may_be_cut(piece_view)) continue;
-    const std::uint32_t mtu = inside6 == outside6 ? limit
-                              : outside6          ? limit + (view.has_fragment_header ? 28U : 20U)
-                                                  : limit - 20U;
-    return refuse_down(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, mtu);
-  }
+  const Fitting fitting = fit_datagram(datagram, view, inside6, config_.mtu_inside);
+  if (fitting.fit == Fit::too_big)
+    return refuse_down(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, fitting.tell);
 
   const Bytes transport = Bytes{first.bytes()}.subspan(view.header_length);
   touch(call, slot, false, transport);
@@ -102,7 +96,7 @@ void Translator::Implementation::down_query(const Call& call, const Datagram& da
   options.set_identification = outside6 && !inside6 && !view.has_fragment_header;
   if (options.set_identification) options.identification = next_identification();
   counters_.translated_down += datagram.pieces.size();
-  forward(call, datagram, view, rewrite, options, Action::to_inside, record.peer, slot, limit);
+  forward(call, datagram, view, rewrite, options, Action::to_inside, record.peer, slot, fitting.limit);
 }
 
 void Translator::Implementation::down_error(const Call& call, Packet& packet, const Classified& what) {

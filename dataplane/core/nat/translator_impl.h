@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "dataplane/core/flow/table.h"
+#include "dataplane/core/nat/fitting.h"
 #include "dataplane/core/nat/fragments.h"
 #include "dataplane/core/nat/icmp_error.h"
 #include "dataplane/core/nat/icmp_translate.h"
@@ -76,6 +77,17 @@ class Translator::Implementation {
     bool wait = false;
   };
 
+  // translator.cc
+  void up_whole(const Call& call, Packet& packet);
+  void down_whole(const Call& call, Packet& packet);
+  // The short way (fast_path.h). False: not for this packet; nothing has been changed.
+  bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
+  bool down_fast(const Call& call, Packet& packet, const flow::OutsideKey& key, std::uint16_t source,
+                 std::uint64_t hash);
+  // Whether a plain packet changes nothing but counters of its flow, which may go on.
+  [[nodiscard]] bool fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const;
+  void count_plain(const Call& call, flow::Slot slot, std::uint64_t flow::FlowRecord::*counter);
+
   // up.cc
   void up_one(const Call& call, Packet& packet, const Classified& what, std::uint64_t hash);
   void up_fragment(const Call& call, Packet& packet, const Classified& what);
@@ -115,7 +127,9 @@ class Translator::Implementation {
   void refuse_down(const Call& call, const Datagram& datagram, const IpView& view, DropReason reason,
                    IcmpProblem problem, std::uint32_t value = 0);
   void reset_up(const Call& call, const Datagram& datagram, const IpView& view);
-  // Translates every piece and sends it on, cut to `limit` where that is allowed. `view`: of the first.
+  // The verdict on all pieces together: too big when one of them is.
+  [[nodiscard]] static Fitting fit_datagram(const Datagram& datagram, const IpView& view, bool to6, std::uint16_t mtu);
+  // Translates every piece and sends it on, cut to `limit` (0: it fits). `view`: of the first.
   void forward(const Call& call, const Datagram& datagram, const IpView& view, const Rewrite& rewrite,
                const HeaderOptions& options, Action action, PeerIndex peer, flow::Slot slot, std::uint16_t limit);
   void hand_over(const Call& call, const Datagram& datagram, std::uint16_t owner) const;
@@ -145,8 +159,6 @@ class Translator::Implementation {
   TranslatorCounters counters_;
 };
 
-// Nothing longer than `limit` is sent: whether it may be cut instead of refused.
-[[nodiscard]] bool may_be_cut(const IpView& view);
 // Fills in the missing UDP checksum of an IPv4 datagram that comes in pieces. False: malformed.
 [[nodiscard]] bool fill_udp_checksum(std::span<Packet* const> pieces, std::uint16_t payload_length);
 

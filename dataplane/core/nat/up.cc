@@ -83,17 +83,9 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
   const bool inside6 = record.inside_source.is_v6();
   const bool outside6 = record.remote.is_v6();
 
-  // Without DF an IPv4 sender expects routers to cut, and a translator cuts for the smallest IPv6 way (RFC 7915 §4.1).
-  const std::uint16_t limit =
-      !inside6 && outside6 && may_be_cut(view) ? std::min(config_.mtu_outside, kIpv6MinimumMtu) : config_.mtu_outside;
-  for (Packet* piece : datagram.pieces) {
-    const IpView piece_view = datagram.pieces.size() == 1 ? view : parse_ip(*piece).view;
-    if (translated_length(piece_view, outside6) <= limit || may_be_cut(piece_view)) continue;
-    const std::uint32_t mtu = inside6 == outside6 ? limit
-                              : inside6           ? limit + (view.has_fragment_header ? 28U : 20U)
-                                                  : limit - 20U;
-    return refuse_up(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, mtu);
-  }
+  const Fitting fitting = fit_datagram(datagram, view, outside6, config_.mtu_outside);
+  if (fitting.fit == Fit::too_big)
+    return refuse_up(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, fitting.tell);
 
   touch(call, slot, true, transport);
   if (what.protocol == ip_protocol::tcp && (transport[13] & tcp_flag::syn) != 0 && !view.fragment())
@@ -113,7 +105,7 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
   options.set_identification = config_.rewrite_identification || (inside6 && !view.has_fragment_header);
   if (options.set_identification) options.identification = next_identification();
   counters_.translated_up += datagram.pieces.size();
-  forward(call, datagram, view, rewrite, options, Action::to_outside, first.peer, slot, limit);
+  forward(call, datagram, view, rewrite, options, Action::to_outside, first.peer, slot, fitting.limit);
 }
 
 void Translator::Implementation::up_error(const Call& call, Packet& packet, const Classified& what) {

@@ -30,6 +30,7 @@ inline constexpr std::uint8_t ipv6_destination = 60;
 inline constexpr std::uint8_t dccp = 33;
 inline constexpr std::uint8_t sctp = 132;
 inline constexpr std::uint8_t mobility = 135;
+inline constexpr std::uint8_t udp_lite = 136;
 inline constexpr std::uint8_t experimental_253 = 253;  // RFC 3692; in-tunnel control
 }  // namespace ip_protocol
 

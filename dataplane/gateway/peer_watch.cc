@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/resend.h"
@@ -25,6 +26,11 @@ constexpr Duration kNotWatched = milliseconds{2500};  // probes rarer than this 
 constexpr std::array<Duration, 9> kSilentAgain = {milliseconds{100}, milliseconds{150}, milliseconds{250},
                                                   milliseconds{500}, seconds{1},        seconds{2},
                                                   seconds{4},        seconds{8},        seconds{16}};
+// Data still comes: late probes are a busy client's. So often it is believed.
+constexpr std::uint8_t kExcuses = 3;
+constexpr Duration kExcusedFor = milliseconds{100};
+constexpr Duration kActiveProbes = seconds{1};
+constexpr std::uint64_t kKeepalives = 2;  // packets that are neither data nor counted as overhead
 constexpr Duration kSuspectEvery = milliseconds{500};
 // What may be under way: a round trip, generously.
 constexpr Duration kUnderWay = milliseconds{400};
@@ -138,6 +144,8 @@ void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Instant no
   }
   peer.suspect = false;
   peer.spoken_to = Instant::min();
+  peer.excuses = 0;
+  note_traffic(peer, index, now);
   peer.last_probe = now;
   peer.silent_times = 0;
   const bool watched = peer.probe_interval != Duration{} && peer.probe_interval <= kNotWatched;
@@ -174,6 +182,39 @@ void PeerWatch::hear_from_us(PeerIndex index) {
     ++peer.overhead;
     context_.emit(keepalive, ToWorker::to_peer_on_path, 0);
   }
+}
+
+// True: there was traffic from the peer since the last look.
+bool PeerWatch::note_traffic(Peer& peer, PeerIndex index, Instant now) {
+  const wireguard::PeerTraffic traffic = tunnels_.traffic(index);
+  const std::uint64_t data = traffic.received_packets + traffic.sent_packets - peer.overhead;
+  if (data > peer.data + kKeepalives) {
+    peer.data = data;
+    peer.data_at = now;
+  }
+  return std::exchange(peer.received, traffic.received_packets) < traffic.received_packets;
+}
+
+// Whether there is a better reason for a peer's silence than a dead path: it is busy and its probes are late, or it has
+// had no data for so long that it probes at another pace. Then its deadline has moved.
+bool PeerWatch::excused(PeerIndex index, Instant now) {
+  Peer& peer = peers_[index];
+  const bool heard = note_traffic(peer, index, now);
+  if (peer.spoken_to != Instant::min() || peer.suspect || peer.data_at == Instant::min()) return false;
+  if (heard && peer.excuses < kExcuses) {
+    ++peer.excuses;
+    arm_silence(index, now + kExcusedFor);
+    return true;
+  }
+  const Duration quiet = now - peer.data_at;
+  if (quiet + kSilentSlack >= kActiveFor) {
+    arm_silence(index, kNever);
+    return true;
+  }
+  if (quiet + kSilentSlack < kBusyFor || peer.probe_interval > kBusyProbes) return false;
+  peer.probe_interval = kActiveProbes;
+  arm_silence(index, peer.last_probe + kActiveProbes * kSilentIntervals + kSilentSlack);
+  return true;
 }
 
 // A peer of the kind that probes, which slept: it should probe now. Once per pause of ours, and never while it is watched
@@ -280,7 +321,6 @@ void PeerWatch::look_at_traffic(Instant now) {
     const std::uint64_t news = packets - peer.packets;
     const std::uint64_t overhead = peer.overhead - peer.overhead_seen;
     // A peer that does not probe sends nothing else than data and an occasional keepalive.
-    constexpr std::uint64_t kKeepalives = 2;
     if (news > overhead + kKeepalives) mark_data(peer, now);
     peer.packets = packets;
     peer.overhead_seen = peer.overhead;
@@ -298,6 +338,7 @@ void PeerWatch::handle_timeout(Instant now) {
   while (!silences_.empty() && silences_.begin()->first <= now) {
     const PeerIndex index = silences_.begin()->second;
     Peer& peer = peers_[index];
+    if (peer.silent_times == 0 && excused(index, now)) continue;
     ++peer.silent_times;
     arm_silence(index, peer.silent_times <= kSilentAgain.size() ? now + kSilentAgain[peer.silent_times - 1U] : kNever);
     begin_suspicion(index, now);

@@ -90,6 +90,9 @@ class PeerWatch {
     Duration probe_interval{};            // smoothed; 0: sends none
     Instant spoken_to = Instant::min();   // we spoke first, and armed `silence`
     bool suspect = false;
+    std::uint8_t excuses = 0;             // of late probes, since the last one
+    std::uint64_t received = 0, data = 0; // packets from it, and packets of data, when last looked at
+    Instant data_at = Instant::min();
     Instant last_data = Instant::min();
     Instant suspected = Instant::min();
     Instant silence = kNever;  // deadline in silences_
@@ -103,6 +106,8 @@ class PeerWatch {
   void unlist(PeerIndex index, const Endpoint& remote);
   void arm_silence(PeerIndex peer, Instant deadline);
   void hear_from_us(PeerIndex peer);
+  bool note_traffic(Peer& peer, PeerIndex index, Instant now);
+  [[nodiscard]] bool excused(PeerIndex peer, Instant now);
   void begin_suspicion(PeerIndex peer, Instant now);
   void send_again(PeerIndex peer, const Path& path, Instant now);
   void give_order(const ResendOrder& order);

@@ -8,6 +8,8 @@ namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::size_t kRecordAlign = 8;
+constexpr Duration kExpireEvery = std::chrono::seconds{1};
+constexpr Duration kExpireAgain = std::chrono::milliseconds{1};
 
 std::int64_t nanoseconds(Instant at) {
   return at.time_since_epoch().count();
@@ -158,6 +160,7 @@ ResendStore::Kept ResendStore::keep(PeerIndex peer, Bytes datagram, Instant now)
   if (peer >= by_peer_.size() || size > kBlockSize) return Kept::too_fast;
   Index index = by_peer_[peer];
   if (index == 0) {
+    if (free_rings_.empty() && oldest_ != 0) release_ring(blocks_[oldest_ - 1].ring);
     if (free_rings_.empty()) return Kept::too_fast;
     index = free_rings_.back();
     free_rings_.pop_back();
@@ -188,7 +191,7 @@ ResendStore::Kept ResendStore::keep(PeerIndex peer, Bytes datagram, Instant now)
   block.newest = now;
   ++ring.packets;
   ring.bytes += size;
-  if (expire_at_ == kNever) expire_at_ = now + kKeepFor;
+  if (expire_at_ == kNever) expire_at_ = now + kExpireEvery;
   schedule(expire_at_);
   if (ring.active) {
     if (ring.at == 0) {
@@ -243,24 +246,24 @@ const ResendStore::Record* ResendStore::current(Ring& ring) {
 
 void ResendStore::expire(Instant now) {
   constexpr int kAtOnce = 64;
-  for (int i = 0; i < kAtOnce && oldest_ != 0; ++i) {
+  int looks = 0;
+  bool dropped = false;
+  for (; looks < kAtOnce && oldest_ != 0; ++looks) {
     const Index oldest = oldest_;
-    const Block& block = blocks_[oldest - 1];
-    if (now - block.newest < kKeepFor) {
-      const Index ring = block.ring;
-      if (rings_[ring - 1].tail != oldest || oldest == newest_) {
-        expire_at_ = block.newest + kKeepFor;
-        return;
-      }
+    const Index ring = blocks_[oldest - 1].ring;
+    if (now - blocks_[oldest - 1].newest >= kKeepFor) {
+      drop_oldest_block(ring);
+      if (rings_[ring - 1].head == 0 && !rings_[ring - 1].active) release_ring(ring);
+      dropped = true;
+    } else if (rings_[ring - 1].tail == oldest && oldest != newest_) {
       unlink(oldest);  // still written to: not the oldest any more
       link_newest(oldest);
-      continue;
+    } else {
+      break;
     }
-    const Index ring = block.ring;
-    drop_oldest_block(ring);
-    if (rings_[ring - 1].head == 0 && !rings_[ring - 1].active) release_ring(ring);
   }
-  expire_at_ = oldest_ == 0 ? kNever : now + std::chrono::milliseconds{1};
+  const bool more = looks == kAtOnce && dropped;
+  expire_at_ = oldest_ == 0 ? kNever : now + (more ? kExpireAgain : kExpireEvery);
 }
 
 bool ResendStore::poll(Instant now, Copy& copy) {

@@ -291,7 +291,10 @@ std::optional<PeerIndex> SlowPath::upsert_peer(const wireguard::PeerConfig& conf
     peer.key = config.public_key.bytes;
     peer.control_limit = TokenBucket{me.context.limits.control_per_second, me.context.limits.control_burst};
   }
-  me.watch.set_endpoints(*index, config.endpoints, now.monotonic);
+  if (config.pinned_endpoint)
+    me.watch.forget(*index);  // a 1.0 client: none of the repairs
+  else
+    me.watch.set_endpoints(*index, config.endpoints, now.monotonic);
   me.settle(now);
   return index;
 }

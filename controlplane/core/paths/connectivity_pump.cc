@@ -29,6 +29,7 @@ void Connectivity::Impl::pump() {
   }
   gatherer.set_pace(pace, now.monotonic);
   pump_gatherer();
+  choose_near_relays();
   run_streams();
   for (auto& relay : relays) send_from(*relay);
   expected = poll_timeout().at;
@@ -76,6 +77,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
   Event out;
   out.gateway = gateway;
   out.path = event.path;
+  out.why = event.why;
   switch (event.kind) {
     case AgentEvent::Kind::send_probe:
       out.kind = Event::Kind::send_probe;
@@ -113,7 +115,8 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
       for (auto& relay : relays) doubt(*relay);
-      return;
+      out.kind = Event::Kind::suspect;
+      break;
     case AgentEvent::Kind::stalled:
       out.kind = Event::Kind::stalled;
       break;

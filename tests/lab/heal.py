@@ -12,6 +12,7 @@ from penstock_lab import timeline
 from penstock_lab import topology as net
 from penstock_lab.capture import Capture, sealed_size
 from penstock_lab.cold import cold_tunnel
+from penstock_lab.kinds import direct_is_possible, parse
 from penstock_lab.lab import DRIVERS, Lab
 from penstock_lab.meter import Meter
 from penstock_lab.process import wait_until
@@ -62,9 +63,9 @@ class RowRun:
 
     def __init__(self, row, arguments):
         self.row, self.arguments = row, arguments
-        kinds = row.nats or (arguments.client_nat, arguments.gateway_nat)
-        self.client_nat, self.gateway_nat = kinds
-        self.direct = kinds == ("preserving", "preserving")
+        pair = row.nats or (arguments.client_nat, arguments.gateway_nat)
+        self.client_nat, self.gateway_nat = pair
+        self.direct = direct_is_possible(*(parse(kind) for kind in pair))
         self.lab = Lab(arguments.name)
 
     def run(self, repeat):
@@ -207,8 +208,8 @@ def parser():
                          help="only this row (cold: the first packet's budget); may be repeated (default: all that take less than a minute a repetition)")
     options.add_argument("--repeat", type=int, default=3, help="repetitions; 20 for acceptance (default: 3)")
     options.add_argument("--driver", choices=[d for d in DRIVERS if d != "tap"], default="af_packet")
-    options.add_argument("--client-nat", choices=nat.KINDS, default="preserving")
-    options.add_argument("--gateway-nat", choices=nat.KINDS, default="preserving")
+    options.add_argument("--client-nat", metavar="KIND", default="preserving")
+    options.add_argument("--gateway-nat", metavar="KIND", default="preserving")
     options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
     options.add_argument("--settle", type=float, default=1.5, help="seconds of calm before each event (default: 1.5)")
     options.add_argument("--quick", action="store_true", help="a few rows, once each: what scripts/test runs")

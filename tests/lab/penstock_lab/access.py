@@ -1,0 +1,56 @@
+"""How the client is connected: the plain network behind one NAT, and the stranger ones that exist.
+
+A router's interfaces are `lan` (inside) and `wan` (outside) wherever it stands, so that the same NAT rules fit.
+"""
+
+from . import topology as net
+
+
+def client_site(network, parts):
+    """The client, its router or routers, and what else of `parts` belongs here."""
+    if "cgnat" in parts:
+        _uplink(network, "cgn", net.CNAT_WAN)
+        network.wire("cgn", "lan", "cnat", "wan")
+        network.address("cgn", "lan", f"{net.SHARED_ROUTER}/24")
+        network.address("cnat", "wan", f"{net.SHARED_CLIENT}/24")
+        network.ip("cnat", "route", "add", "default", "via", net.SHARED_ROUTER)
+    else:
+        _uplink(network, "cnat", net.CNAT_WAN)
+    client, router, length = ((net.SHARED_CLIENT, net.SHARED_ROUTER, 24) if "mobile" in parts else
+                              (net.CLIENT, net.CNAT_LAN, 28))
+    network.bridge("cnat", "lan", ())
+    network.address("cnat", "lan", f"{router}/{length}")
+    network.sysctl("cnat", net__ipv4__ip_forward=1)
+    _machine(network, "client", f"{client}/{length}", router)
+    if "client2" in parts:
+        _machine(network, "client2", f"{net.CLIENT2}/28", net.CNAT_LAN)
+    if "roaming" in parts:
+        _second_uplink(network)
+
+
+def _uplink(network, router, address):
+    network.wire("inet", f"to-{router}", router, "wan")
+    network.ip("inet", "link", "set", f"to-{router}", "master", "br0")
+    network.address(router, "wan", f"{address}/25")
+    network.sysctl(router, net__ipv4__ip_forward=1)
+
+
+def _machine(network, host, address, router):
+    network.wire(host, "eth0", "cnat", f"to-{host}")
+    network.ip("cnat", "link", "set", f"to-{host}", "master", "lan")
+    network.address(host, "eth0", address)
+    network.ip(host, "route", "add", "default", "via", router)
+
+
+def _second_uplink(network):
+    """Another network that the client may roam to: its interface is there, without link or address."""
+    _uplink(network, "cnat2", net.CNAT2_WAN)
+    network.wire("client", "eth1", "cnat2", "lan")
+    network.ip("client", "link", "set", "eth1", "down")
+    network.address("cnat2", "lan", f"{net.CNAT2_LAN}/28")
+
+
+def nats(parts, which):
+    """The routers that translate, on the client's side or the gateway's."""
+    client = ["cnat", *(host for part, host in (("roaming", "cnat2"), ("cgnat", "cgn")) if part in parts)]
+    return {"gateway": ["gnat"], "client": client, "both": [*client, "gnat"]}[which]

@@ -203,6 +203,11 @@ Config read_config(const YamlValue& root, std::string& gateway_file) {
       out.mtu = static_cast<std::uint16_t>(mtu.integer(kMinMtu, kMaxMtu));
     tun.finish();
   }
+  if (const YamlValue protocol = map["protocol"]; !protocol.absent()) {
+    const auto version = spoken_protocol(protocol.text());
+    if (!version) protocol.fail("must be 1.0 or 1.1");
+    out.protocol = *version;
+  }
   if (const YamlValue port = map["listen_port"]; !port.absent())
     out.listen_port = static_cast<std::uint16_t>(port.integer(0, 65535));
   {

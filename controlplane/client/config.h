@@ -29,6 +29,7 @@ struct Config {
   std::string tun_name = "penstock0";
   std::uint16_t mtu = 1280;
   std::uint16_t listen_port = 0;
+  ProtocolVersion protocol = kProtocolVersion;
   DnsMode dns_mode = DnsMode::resolv_conf;
   std::vector<Endpoint> upstreams;
   std::optional<GatewayFile> gateway_file;

@@ -26,6 +26,7 @@
 #include <variant>
 #include <vector>
 
+#include "controlplane/core/broker/version.h"
 #include "controlplane/core/client_agent/resource_set.h"
 #include "controlplane/core/dns/name_map.h"
 #include "controlplane/core/dns/stub_resolver.h"
@@ -46,6 +47,7 @@ struct ClientAgentConfig {
   std::uint16_t mtu = 1280;               // inner
   wireguard::Timestamp last_timestamp{};  // of the latest initiation of earlier runs; ours are later
   std::string aead = "auto";
+  ProtocolVersion protocol = kProtocolVersion;  // 1.0: eager, nothing is repaired (docs/protocol.md, Versions)
   dns::NameMapConfig names;
   dns::StubResolverConfig resolver;
   paths::ConnectivityConfig paths;

@@ -329,6 +329,11 @@ std::vector<PathInfo> Connectivity::show(GatewayHandle gateway) const {
   return at == impl_->agents.end() ? std::vector<PathInfo>{} : at->second->show();
 }
 
+std::optional<PathSwitch> Connectivity::last_switch(GatewayHandle gateway) const {
+  const auto at = impl_->agents.find(gateway);
+  return at == impl_->agents.end() ? std::nullopt : at->second->last_switch();
+}
+
 std::vector<Candidate> Connectivity::local_candidates() const {
   return impl_->local_candidates();
 }

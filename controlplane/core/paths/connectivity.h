@@ -18,6 +18,8 @@
 //   handshake_paths     the list of handshake_paths() changed: device.set_handshake_paths(); while there is no session,
 //                       try again at once (the Device keeps 25 ms between tries)
 //   candidates_changed  local candidates changed: send local_candidates() to the portal and in-tunnel
+//   suspect             the path in use does not answer: dial a second stream to the portal now, rather than wait for
+//                       the first one's keepalive
 //   stalled             no path answers: start a fresh handshake now over handshake_paths() (the gateway may have
 //                       lost its session); ask the portal again as well (RequestConnection, over a second stream when
 //                       the first is in doubt), so that the gateway punches - its NAT may have forgotten us
@@ -64,13 +66,15 @@ struct Event {
     path_changed,
     handshake_paths,
     candidates_changed,
+    suspect,
     stalled,
     unreachable,
     relay_refused,
   };
   Kind kind{};
   GatewayHandle gateway = 0;        // all but candidates_changed and relay_refused
-  Path path;                        // send_probe, path_changed
+  Path path;                        // send_probe, path_changed, suspect
+  std::string_view why;             // path_changed: words for a log
   std::vector<std::uint8_t> probe;  // send_probe: a whole inner IPv6 packet
 };
 
@@ -81,6 +85,13 @@ struct PathInfo {
   enum class State : std::uint8_t { unproved, alive, suspect, down } state = State::unproved;
   Duration rtt{};
   unsigned loss_permille = 0;
+};
+
+// Which path was taken last, when and why.
+struct PathSwitch {
+  Path to;
+  std::string_view why;
+  Instant at{};
 };
 
 class PathAgent;
@@ -140,6 +151,7 @@ class Connectivity {
 
   [[nodiscard]] std::vector<Candidate> local_candidates() const;  // at most 8, best first
   [[nodiscard]] std::vector<PathInfo> show(GatewayHandle gateway) const;
+  [[nodiscard]] std::optional<PathSwitch> last_switch(GatewayHandle gateway) const;
 
   // The gateways' relays, sockets and everything were suspended (or may have been): verify all now. handle_timeout()
   // notices by itself when it is called late or wall time has jumped.

@@ -37,6 +37,8 @@ struct Connectivity::Impl {
   [[nodiscard]] std::optional<Endpoint> socket_for(const Endpoint& server) const;
   void refresh_targets();
   void refresh_relays();
+  [[nodiscard]] bool in_use(std::uint32_t number) const;
+  void choose_near_relays();
   void refresh_permissions();
   void update_bases(bool roamed);
   void close_relay(Relay& relay);
@@ -66,6 +68,7 @@ struct Connectivity::Impl {
   std::vector<std::unique_ptr<Relay>> relays;
   std::map<std::string, Instant> failing;  // relay id: not before others until then
   std::set<IpAddress> permitted;
+  std::size_t relays_measured = 0;  // how many of the configured ones have a round-trip time
   StunGatherer gatherer;
   std::map<GatewayHandle, std::unique_ptr<PathAgent>> agents;
 

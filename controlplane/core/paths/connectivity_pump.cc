@@ -27,6 +27,7 @@ void Connectivity::Impl::pump() {
   }
   gatherer.set_pace(pace, now.monotonic);
   pump_gatherer();
+  choose_near_relays();
   for (auto& relay : relays) send_from(*relay);
   expected = poll_timeout().at;
 
@@ -70,6 +71,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
   Event out;
   out.gateway = gateway;
   out.path = event.path;
+  out.why = event.why;
   switch (event.kind) {
     case AgentEvent::Kind::send_probe:
       out.kind = Event::Kind::send_probe;
@@ -107,7 +109,8 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
       for (auto& relay : relays) relay->turn.suspect(now.monotonic);
-      return;
+      out.kind = Event::Kind::suspect;
+      break;
     case AgentEvent::Kind::stalled:
       out.kind = Event::Kind::stalled;
       break;

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+from penstock_lab import access
 from penstock_lab import topology as net
 from penstock_lab.lab import Lab
 from penstock_lab.process import wait_until
@@ -100,10 +101,24 @@ def both_at_once(lab):
         check("120 packets transmitted, 120 received" in text, f"pings lost: {text.strip().splitlines()[-2:]}")
 
 
+def captive_portal_at_first(lab):
+    """a captive portal holds everything back at first; once it opens, the client gets in by itself"""
+    access.close_captive_portal(lab.network)
+    lab.penstock.start("client")
+    time.sleep(12)  # attempts fail and back off
+    check(lab.processes.alive("client"), "the client gave up")
+    state = lab.penstock.state("client")
+    check(state not in (None, "ready"), f"state of the client behind a closed captive portal: {state}")
+    access.open_captive_portal(lab.network)
+    lab.penstock.wait_ready("client", 30)
+    everything_by_name(lab)
+
+
 CASES = (
     ("several users behind one NAT", ("client2",), "preserving", (users_have_their_own_rights, both_at_once)),
     ("several users behind one random NAT", ("client2",), "random", (users_have_their_own_rights, both_at_once)),
     ("carrier-grade NAT over 100.64.0.0/10", ("cgnat",), "preserving", (everything_by_name, download_through_a_reset)),
+    ("captive portal", (), "preserving", (captive_portal_at_first,)),
     ("a client with an address of 100.64.0.0/10", ("mobile",), "preserving",
      (everything_by_name, download_through_a_reset)),
 )
@@ -127,7 +142,8 @@ def run_case(title, parts, client_nat, tests):
         lab.down()  # an earlier run was cut off
     good = True
     try:
-        good = report(f"{title}: up", lambda: lab.up(client_nat, build=BUILD, parts=parts))
+        good = report(f"{title}: up", lambda: lab.up(
+            client_nat, build=BUILD, parts=parts, without=("client",) if tests[0] is captive_portal_at_first else ()))
         for test in tests if good else ():
             good &= report(f"{title}: {test.__doc__.splitlines()[0]}", lambda t=test: t(lab))
     finally:

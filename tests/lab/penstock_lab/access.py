@@ -54,3 +54,26 @@ def nats(parts, which):
     """The routers that translate, on the client's side or the gateway's."""
     client = ["cnat", *(host for part, host in (("roaming", "cnat2"), ("cgnat", "cgn")) if part in parts)]
     return {"gateway": ["gnat"], "client": client, "both": [*client, "gnat"]}[which]
+
+
+# A captive portal: until somebody has agreed to the terms, nothing passes; web pages are somebody else's.
+CAPTIVE = """
+table ip captive {
+  chain pages {
+    type nat hook prerouting priority dstnat - 1;
+    iifname "lan" tcp dport 80 redirect to :8080
+  }
+  chain hold {
+    type filter hook forward priority filter - 2;
+    iifname "lan" drop
+  }
+}
+"""
+
+
+def close_captive_portal(network):
+    network.inside("cnat", "nft", "-f", "-", text_input=CAPTIVE)
+
+
+def open_captive_portal(network):
+    network.inside("cnat", "nft", "delete", "table", "ip", "captive")

@@ -46,6 +46,8 @@ class WireNat:
 
     def start(self, kind, rejects, seed):
         """Replaces what the kernel would do in this router."""
+        if self.host not in PLACES:
+            raise LabError(f"no wire can stand in for the NAT of {self.host}")
         inside, prefix, own, outside, router = PLACES[self.host]
         spec, egress = split_egress(kind[len("wire:"):])
         nat = not spec.startswith("none")
@@ -53,8 +55,8 @@ class WireNat:
             spec += ",reject"
         addresses = outside[:egress] if nat else ()
         network, host = self.network, self.host
-        network.ip(host, "address", "replace", f"{router}/25", "dev", "wan")
-        network.ip(host, "address", "del", f"{outside[0]}/25", "dev", "wan")
+        network.ip(host, "address", "flush", "dev", "wan", "scope", "global")
+        network.ip(host, "address", "add", f"{router}/25", "dev", "wan")
         binary = pathlib.Path(self.lab.settings["build"]) / "tests" / "lab" / "lab_wire"
         if not binary.exists():
             raise LabError(f"{binary} is not built")
@@ -73,6 +75,7 @@ class WireNat:
         for scope in ("all", "default", "wan", inside, "nat0"):
             network.sysctl(host, **{f"net__ipv4__conf__{scope}__rp_filter": 0,
                                     f"net__ipv4__conf__{scope}__send_redirects": 0})
+        network.sysctl(host, net__ipv4__neigh__wan__proxy_delay=0)
         # Out of the inside and to the outside addresses: into the wire. What leaves it goes where it is addressed to.
         network.ip(host, "route", "replace", "default", "dev", "nat0", "table", TABLE)
         network.ip(host, "rule", "add", "iif", inside, "lookup", TABLE)

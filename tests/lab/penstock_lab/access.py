@@ -4,6 +4,7 @@ A router's interfaces are `lan` (inside) and `wan` (outside) wherever it stands,
 """
 
 from . import topology as net
+from .process import wait_until
 
 
 def client_site(network, parts):
@@ -48,6 +49,56 @@ def _second_uplink(network):
     network.wire("client", "eth1", "cnat2", "lan")
     network.ip("client", "link", "set", "eth1", "down")
     network.address("cnat2", "lan", f"{net.CNAT2_LAN}/28")
+
+
+def ipv6_only(network):
+    """No IPv4 on the client's link; the router translates (NAT64, tayga and the NAT behind it) and routes IPv6 as it is."""
+    network.ip("client", "address", "flush", "dev", "eth0", "scope", "global")
+    network.ip("client", "route", "flush", "default", check=False)
+    network.address("client", "eth0", f"{net.CLIENT6}/64")
+    network.ip("client", "-6", "route", "add", "default", "via", net.CNAT_LAN6)
+    network.address("cnat", "lan", f"{net.CNAT_LAN6}/64")
+    network.address("cnat", "wan", f"{net.CNAT_WAN6}/64")
+    network.address("inet", "br0", f"{net.RELAY6}/64")
+    network.ip("inet", "-6", "route", "add", f"{net.CNAT_LAN6.rsplit('::', 1)[0]}::/64", "via", net.CNAT_WAN6)
+    network.sysctl("cnat", net__ipv6__conf__all__forwarding=1)
+
+
+def start_nat64(lab):
+    """tayga and a resolver that makes up AAAA records (RFC 6147), both on the client's router."""
+    directory = lab.directory / "nat64"
+    directory.mkdir(parents=True, exist_ok=True)
+    config = directory / "tayga.conf"
+    config.write_text(f"tun-device nat64\nipv4-addr 198.51.100.161\nprefix {net.NAT64}\n"
+                      f"dynamic-pool 198.51.100.160/28\ndata-dir {directory}\n")
+    network = lab.network
+    network.inside("cnat", "tayga", "--config", str(config), "--mktun")
+    network.ip("cnat", "link", "set", "nat64", "up")
+    network.ip("cnat", "route", "add", "198.51.100.160/28", "dev", "nat64")
+    network.ip("cnat", "-6", "route", "add", net.NAT64, "dev", "nat64")
+    lab.processes.start("nat64", "cnat", ["tayga", "--config", str(config), "--nodetach"])
+    dns = directory / "unbound.conf"
+    dns.write_text(f"""server:
+  interface: {net.CNAT_LAN6}
+  access-control: ::/0 allow
+  do-daemonize: no
+  username: ""
+  chroot: ""
+  directory: "{directory}"
+  pidfile: ""
+  use-syslog: no
+  logfile: ""
+  module-config: "dns64 iterator"
+  dns64-prefix: {net.NAT64}
+  do-not-query-localhost: no
+forward-zone:
+  name: "."
+  forward-addr: {net.RESOLVER}
+remote-control:
+  control-enable: no
+""")
+    lab.processes.start("dns64", "cnat", ["unbound", "-d", "-p", "-c", str(dns)])
+    wait_until(lambda: f"[{net.CNAT_LAN6}]:53" in network.inside("cnat", "ss", "-Hlnu", capture=True), 10, "DNS64")
 
 
 def nats(parts, which):

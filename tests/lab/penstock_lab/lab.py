@@ -58,6 +58,8 @@ class Lab:
                 if is_wire(self._nat_kind(host)):
                     WireNat(self, host).start(self._nat_kind(host), unexpected == "reject", number + 1)
             self.services.start(parts)
+            if "ipv6only" in parts:
+                access.start_nat64(self)
             self.penstock.configure()
             for process in [p for p in self.penstock.started if p not in without] if processes is None else processes:
                 self.penstock.start(process)

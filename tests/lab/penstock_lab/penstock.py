@@ -81,8 +81,8 @@ class Penstock:
     def config_file(self, process):
         return self.directory / f"{process}.yaml"
 
-    def _portal_link(self):
-        return {"address": f"{net.PORTAL}:8443", "server_name": "portal.example",
+    def _portal_link(self, by_name=False):
+        return {"address": f"{'portal.example' if by_name else net.PORTAL}:8443", "server_name": "portal.example",
                 "ca_file": str(self.directory / "pki" / "ca.pem")}
 
     def _device(self, index, side):
@@ -124,7 +124,7 @@ class Penstock:
     def _client_config(self, client):
         return {
             "control": {"socket": str(self.socket(client))},
-            "portal": self._portal_link(),
+            "portal": self._portal_link(by_name="ipv6only" in self.parts),
             "token_file": str(self.token(USERS[client])),
             "state_directory": str(self.directory / "state" / client),
             "tun": {"name": "penstock0", "mtu": 1280},
@@ -133,7 +133,8 @@ class Penstock:
 
     def _portal_config(self):
         web = {"tcp": ["80", "5201", "7000"], "udp": ["5201", "7000"], "icmp": True}
-        relays = [("relay1", (net.RELAY, net.RELAY_ALT)),
+        six = [f"[{net.RELAY6}]"] if "ipv6only" in self.parts else []
+        relays = [("relay1", (net.RELAY, net.RELAY_ALT, *six)),
                   *([("relay2", (net.RELAY2,))] if "relay2" in self.parts else [])]
         gateways = ("gw1", "gw2") if "gateway2" in self.parts else ("gw1",)
         return {
@@ -173,7 +174,7 @@ class Penstock:
     def start(self, process):
         if process in USERS:
             # The resolver file as the network would have set it; the client puts it back when it ends.
-            write(resolv_conf(self.network, HOST_OF[process]), f"nameserver {net.RESOLVER}\n")
+            write(resolv_conf(self.network, HOST_OF[process]), f"nameserver {net.CNAT_LAN6 if 'ipv6only' in self.parts else net.RESOLVER}\n")
         is_dataplane = process.startswith("dataplane")
         arguments = self.options.get("client_arguments", []) if process in USERS else []
         self.processes.start(process, HOST_OF[process],

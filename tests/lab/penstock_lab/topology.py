@@ -8,7 +8,7 @@
 What a lab may have besides (`parts`): a second uplink of the client (`roaming`: cnat2), a second gateway in the site
 (`gateway2`: gw2), a second relay (`relay2`), a second user behind the same NAT (`client2`). Or another access network of
 the client (access.py): `cgnat` (another NAT, cgn, behind the first one, 100.64.0.0/10 in between), `mobile` (the client
-itself has an address of 100.64.0.0/10).
+itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router).
 
 Everything lives inside namespaces named `<instance>-<host>`; the machine's own interfaces are never touched.
 Addresses are from the documentation ranges.
@@ -20,7 +20,7 @@ from . import access
 
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
 PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
-         "mobile": ()}  # part -> hosts it adds
+         "mobile": (), "ipv6only": ()}  # part -> hosts it adds
 ALL_HOSTS = HOSTS + tuple(host for hosts in PARTS.values() for host in hosts)
 
 PORTAL = "198.51.100.10"
@@ -36,6 +36,11 @@ CNAT_LAN = "198.51.100.129"
 CLIENT2 = "198.51.100.131"       # a second user's machine, behind the same NAT
 SHARED_CLIENT = "100.64.0.2"     # where shared address space (RFC 6598) is used: it overlaps the tunnel's own range
 SHARED_ROUTER = "100.64.0.1"
+NAT64 = "2001:db8:64::/96"
+CLIENT6 = "2001:db8:c::2"
+CNAT_LAN6 = "2001:db8:c::1"
+CNAT_WAN6 = "2001:db8:0:1::30"
+RELAY6 = "2001:db8:0:1::20"
 CNAT2_WAN = "198.51.100.31"      # the client's second uplink
 CLIENT2_UPLINK = "198.51.100.146"
 CNAT2_LAN = "198.51.100.145"
@@ -137,6 +142,8 @@ class Network:
             self._gateway_host("gw2", "2", GW2_MGMT, LAN_MGMT2_4, driver)
         if "relay2" in parts:
             self.address("inet", "br0", f"{RELAY2}/25")
+        if "ipv6only" in parts:
+            access.ipv6_only(self)
 
     def _wan(self):
         self.wire("inet", "to-gnat", "gnat", "wan")

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Access networks that exist, and the tunnel through each: several clients and users behind one NAT, carrier-grade NAT
-with shared address space that overlaps the tunnel's own range, a client that has such an address itself.
+with shared address space that overlaps the tunnel's own range, a client that has such an address itself, DS-Lite, IPv6
+alone with NAT64 and DNS64, a captive portal.
 
 In each: names over both families, a download compared, the client's NATs forgotten in the middle of it."""
 
@@ -118,6 +119,7 @@ CASES = (
     ("several users behind one NAT", ("client2",), "preserving", (users_have_their_own_rights, both_at_once)),
     ("several users behind one random NAT", ("client2",), "random", (users_have_their_own_rights, both_at_once)),
     ("carrier-grade NAT over 100.64.0.0/10", ("cgnat",), "preserving", (everything_by_name, download_through_a_reset)),
+    ("DS-Lite", ("dslite",), "preserving", (everything_by_name, download_through_a_reset)),
     ("captive portal", (), "preserving", (captive_portal_at_first,)),
     ("a client with an address of 100.64.0.0/10", ("mobile",), "preserving",
      (everything_by_name, download_through_a_reset)),

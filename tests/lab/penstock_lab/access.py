@@ -3,6 +3,8 @@
 A router's interfaces are `lan` (inside) and `wan` (outside) wherever it stands, so that the same NAT rules fit.
 """
 
+import pathlib
+
 from . import topology as net
 from .process import wait_until
 
@@ -15,6 +17,8 @@ def client_site(network, parts):
         network.address("cgn", "lan", f"{net.SHARED_ROUTER}/24")
         network.address("cnat", "wan", f"{net.SHARED_CLIENT}/24")
         network.ip("cnat", "route", "add", "default", "via", net.SHARED_ROUTER)
+    elif "dslite" in parts:
+        _dslite(network)
     else:
         _uplink(network, "cnat", net.CNAT_WAN)
     client, router, length = ((net.SHARED_CLIENT, net.SHARED_ROUTER, 24) if "mobile" in parts else
@@ -64,6 +68,30 @@ def ipv6_only(network):
     network.sysctl("cnat", net__ipv6__conf__all__forwarding=1)
 
 
+def _dslite(network):
+    """RFC 6333: the router has IPv6 alone outside, IPv4 goes in it to the AFTR, which has the one IPv4 address."""
+    _uplink(network, "aftr", net.CNAT_WAN)
+    network.wire("inet", "to-cnat", "cnat", "wan")
+    network.ip("inet", "link", "set", "to-cnat", "master", "br0")
+    network.address("cnat", "wan", f"{net.CNAT_WAN6}/64")
+    network.address("aftr", "wan", f"{net.AFTR6}/64")
+    network.sysctl("cnat", net__ipv4__ip_forward=1)
+
+
+def start_softwire(lab):
+    """Both ends of the tunnel and the routes into it."""
+    binary = str(pathlib.Path(lab.settings["build"]) / "tests" / "lab" / "lab_softwire")
+    for host, local, remote, route in (("cnat", net.CNAT_WAN6, net.AFTR6, "default"),
+                                       ("aftr", net.AFTR6, net.CNAT_WAN6, "198.51.100.128/28")):
+        lab.processes.start(f"softwire-{host}", host, [binary, "--tun", "lan" if host == "aftr" else "sw0", "--local",
+                                                       local, "--remote", remote])
+        device = "lan" if host == "aftr" else "sw0"
+        wait_until(lambda h=host, d=device: lab.network.ip(h, "link", "show", d, check=False).returncode == 0, 10,
+                   f"softwire on {host}")
+        lab.network.ip(host, "link", "set", device, "mtu", "1460", "up")
+        lab.network.ip(host, "route", "add", route, "dev", device)
+
+
 def start_nat64(lab):
     """tayga and a resolver that makes up AAAA records (RFC 6147), both on the client's router."""
     directory = lab.directory / "nat64"
@@ -103,7 +131,10 @@ remote-control:
 
 def nats(parts, which):
     """The routers that translate, on the client's side or the gateway's."""
-    client = ["cnat", *(host for part, host in (("roaming", "cnat2"), ("cgnat", "cgn")) if part in parts)]
+    if "dslite" in parts:
+        client = ["aftr"]
+    else:
+        client = ["cnat", *(host for part, host in (("roaming", "cnat2"), ("cgnat", "cgn")) if part in parts)]
     return {"gateway": ["gnat"], "client": client, "both": [*client, "gnat"]}[which]
 
 

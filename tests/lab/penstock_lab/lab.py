@@ -57,6 +57,8 @@ class Lab:
                 nat.apply(self.network, host, self._nat_kind(host), unexpected)
                 if is_wire(self._nat_kind(host)):
                     WireNat(self, host).start(self._nat_kind(host), unexpected == "reject", number + 1)
+            if "dslite" in parts:
+                access.start_softwire(self)
             self.services.start(parts)
             if "ipv6only" in parts:
                 access.start_nat64(self)

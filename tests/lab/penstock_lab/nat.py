@@ -12,7 +12,7 @@ from . import topology
 from .wire import is_wire
 
 UNEXPECTED = ("drop", "reject")
-INSIDE = {"cnat": "lan", "cnat2": "lan", "cgn": "lan", "gnat": "site"}
+INSIDE = {"cnat": "lan", "cnat2": "lan", "cgn": "lan", "aftr": "lan", "gnat": "site"}
 
 
 def rules(kind, unexpected, resets, host):

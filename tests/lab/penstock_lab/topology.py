@@ -8,7 +8,8 @@
 What a lab may have besides (`parts`): a second uplink of the client (`roaming`: cnat2), a second gateway in the site
 (`gateway2`: gw2), a second relay (`relay2`), a second user behind the same NAT (`client2`). Or another access network of
 the client (access.py): `cgnat` (another NAT, cgn, behind the first one, 100.64.0.0/10 in between), `mobile` (the client
-itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router).
+itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router), `dslite` (IPv4
+to the router's B4, in IPv6 to the AFTR, and translated there).
 
 Everything lives inside namespaces named `<instance>-<host>`; the machine's own interfaces are never touched.
 Addresses are from the documentation ranges.
@@ -20,7 +21,7 @@ from . import access
 
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
 PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
-         "mobile": (), "ipv6only": ()}  # part -> hosts it adds
+         "mobile": (), "ipv6only": (), "dslite": ("aftr",)}  # part -> hosts it adds
 ALL_HOSTS = HOSTS + tuple(host for hosts in PARTS.values() for host in hosts)
 
 PORTAL = "198.51.100.10"
@@ -40,6 +41,7 @@ NAT64 = "2001:db8:64::/96"
 CLIENT6 = "2001:db8:c::2"
 CNAT_LAN6 = "2001:db8:c::1"
 CNAT_WAN6 = "2001:db8:0:1::30"
+AFTR6 = "2001:db8:0:1::60"
 RELAY6 = "2001:db8:0:1::20"
 CNAT2_WAN = "198.51.100.31"      # the client's second uplink
 CLIENT2_UPLINK = "198.51.100.146"

@@ -112,8 +112,11 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   };
   // Handshakes of one boot to the next: a clock set back may not lock peers out, but this process persists nothing of
   // its own; its timestamps come from the wall clock.
+  gateway::SlowPathLimits limits;
+  limits.workers = config.workers;
   state->slow_path = std::make_unique<gateway::SlowPath>(state->path, device, *state->policies, *state->neighbours,
-                                                         *state->parts.pool, state->random, now);
+                                                         *state->parts.pool, state->random, now, limits);
+  state->resend_gates = std::make_unique<gateway::ResendGates>(config.max_peers);
   wireguard::wipe(key.bytes);
   wireguard::wipe(device.private_key.bytes);
   state->slow_path->set_stun_servers(config.stun_servers, now);
@@ -142,6 +145,8 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     worker.policies = state->policies.get();
     worker.neighbours = state->neighbours.get();
     worker.packets = state->parts.pool.get();
+    set->resend = std::make_unique<gateway::ResendStore>(*state->resend_gates, config.max_peers);
+    worker.resend = set->resend.get();
     WorkerLoop::Setup setup;
     setup.worker = &worker;
     setup.ports = ports;

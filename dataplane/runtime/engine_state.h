@@ -9,6 +9,7 @@
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
 #include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
@@ -26,6 +27,7 @@ struct WorkerSet {
   std::unique_ptr<wireguard::AeadContext> aead;
   std::unique_ptr<RingBindingLog> binding_log;  // null: off
   std::unique_ptr<nat::Translator> translator;
+  std::unique_ptr<gateway::ResendStore> resend;
   gateway::Worker worker;
   std::unique_ptr<WorkerLoop> loop;
 };
@@ -51,6 +53,7 @@ struct Engine::State {
   rcu::Reclaimer reclaimer;
   std::unique_ptr<gateway::PolicyTable> policies;
   std::unique_ptr<gateway::NeighbourTable> neighbours;
+  std::unique_ptr<gateway::ResendGates> resend_gates;
   std::unique_ptr<gateway::SlowPath> slow_path;
   std::unique_ptr<SlowThread> slow;
   std::vector<std::unique_ptr<WorkerSet>> workers;

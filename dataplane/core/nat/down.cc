@@ -144,6 +144,7 @@ void Translator::Implementation::down_error(const Call& call, Packet& packet, co
   rewrite.mtu = mtu_context(record, quoted);
   const PathMtuReport report = path_mtu_report(packet.bytes(), what.view, quoted);
   rewrite.identification = next_identification();
+  rewrite.limit = config_.mtu_inside;
   const PeerIndex peer = record.peer;
   const DropReason reason = translate_icmp_error(packet, what.view, quoted, rewrite);
   if (reason != DropReason::none) return drop(call, packet, reason);

@@ -59,6 +59,18 @@ bool ends_within(Bytes original, std::size_t unit) {
          original.size() - parsed.view.total_length < unit;
 }
 
+// RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c): what an error may be long without being cut on its way. Extensions lie at its end
+// and are lost (RFC 4884 §5: without a length there are none).
+void shorten(Packet& packet, const IpView& view) {
+  packet.truncate(view.v6() ? kIpv6MinimumMtu : kIpv4MinimumMtu);
+  const be16 length =
+      be16::from_host(static_cast<std::uint16_t>(packet.length - (view.v6() ? sizeof(Ipv6Header) : 0)));
+  std::memcpy(packet.data + (view.v6() ? 4 : 2), &length, 2);
+  std::uint8_t* message = packet.data + view.header_length;
+  const LengthAttribute attribute = length_attribute(message[0], view.v6());
+  if (attribute.unit != 0) message[attribute.offset] = 0;
+}
+
 DropReason within_family(Packet& packet, const IpView& view, const Quoted& quoted, const ErrorRewrite& rewrite) {
   const bool v6 = view.v6();
   const std::size_t at = static_cast<std::size_t>(quoted.bytes.data() - packet.data);
@@ -77,10 +89,11 @@ DropReason within_family(Packet& packet, const IpView& view, const Quoted& quote
   };
   put_addresses(inner.data(), rewrite.quoted.to.source, rewrite.quoted.to.destination);
   put_addresses(packet.data, rewrite.source, rewrite.destination);
+  if (!v6) finish_ipv4(inner.data(), quoted.view.header_length);
+  if (rewrite.limit != 0 && packet.length > rewrite.limit) shorten(packet, view);
   if (v6) {
     packet.data[7] = static_cast<std::uint8_t>(view.ttl - 1);
   } else {
-    finish_ipv4(inner.data(), quoted.view.header_length);
     packet.data[8] = static_cast<std::uint8_t>(view.ttl - 1);
     finish_ipv4(packet.data, view.header_length);
   }

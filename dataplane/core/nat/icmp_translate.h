@@ -30,6 +30,7 @@ struct ErrorRewrite {
   Rewrite quoted;  // of the quoted packet
   MtuContext mtu;
   std::uint16_t identification = 0;  // for an IPv4 header
+  std::uint16_t limit = 0;           // within a family: longer messages are shortened to 1280 or 576 bytes; 0: none
 };
 
 // Translates the message in place. Result at most 1280 bytes long across families towards IPv6, 576 towards IPv4 (RFC

@@ -142,6 +142,7 @@ void Translator::Implementation::up_error(const Call& call, Packet& packet, cons
   rewrite.quoted.delta = transport_delta(t, rewrite.quoted.to, quoted.protocol, true);
   rewrite.mtu = mtu_context(record, quoted);
   rewrite.identification = next_identification();
+  rewrite.limit = config_.mtu_outside;
   const PathMtuReport report = path_mtu_report(packet.bytes(), what.view, quoted);
   const DropReason reason = translate_icmp_error(packet, what.view, quoted, rewrite);
   if (reason != DropReason::none) return drop(call, packet, reason);

@@ -1,3 +1,6 @@
+#include <vector>
+
+#include "dataplane/core/nat/fragments.h"
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/neighbour_messages.h"
@@ -16,37 +19,23 @@ void transmit(Worker& worker, Packet* packet, const MacAddress& to) {
   if (!worker.out.tx[port].add(packet)) worker.drop(packet, DropReason::tx_full);
 }
 
-// RFC 791 §3.2: an IPv4 packet without DF that is larger than the port's MTU leaves in pieces, first piece first.
-// Translation fragments to the LAN's MTU by itself; this is for a port with a smaller one.
+// RFC 791 §3.2: an IPv4 packet without DF that is larger than the port's MTU leaves in pieces, first piece first, its
+// options as their copied flags say. Translation fragments to the LAN's MTU by itself; this is for a port with a smaller
+// one.
 void transmit_fragments(Worker& worker, Packet* packet, const MacAddress& to) {
-  const Ipv4Header original = *reinterpret_cast<const Ipv4Header*>(packet->data);
-  if (original.header_length() != sizeof(Ipv4Header)) return worker.drop(packet, DropReason::ip_options_refused);
-  const auto step = static_cast<std::uint16_t>((packet->mtu_hint - sizeof(Ipv4Header)) & ~7U);
-  const auto payload = static_cast<std::uint16_t>(packet->length - sizeof(Ipv4Header));
-  const std::uint16_t flags = original.flags_offset.host();
-  for (std::uint16_t at = 0; at < payload; at = static_cast<std::uint16_t>(at + step)) {
-    Packet* piece = worker.packets->allocate();
-    const bool last = payload - at <= step;
-    const auto size = last ? static_cast<std::uint16_t>(payload - at) : step;
-    const auto total = static_cast<std::uint16_t>(size + sizeof(Ipv4Header));
-    if (piece == nullptr || !piece->append(total)) {
-      if (piece != nullptr) worker.drop(piece, DropReason::no_buffer);
-      return worker.drop(packet, DropReason::no_buffer);  // the rest would be of no use
+  thread_local std::vector<Packet*> pieces;  // keeps its memory
+  pieces.clear();
+  const PortIndex port = packet->port;
+  const DropReason reason = nat::fragment_packet(*packet, packet->mtu_hint, 0, *worker.packets, pieces);
+  for (Packet* piece : pieces) {
+    if (reason != DropReason::none) {
+      worker.drop(piece, reason);
+      continue;
     }
-    std::memcpy(piece->data + sizeof(Ipv4Header), packet->data + sizeof(Ipv4Header) + at, size);
-    auto* header = reinterpret_cast<Ipv4Header*>(piece->data);
-    *header = original;
-    header->total_length = be16::from_host(total);
-    const auto offset = static_cast<std::uint16_t>((flags & kIpv4OffsetMask) + at / 8);
-    const auto more = static_cast<std::uint16_t>(last ? flags & kIpv4MoreFragments : kIpv4MoreFragments);
-    header->flags_offset = be16::from_host(static_cast<std::uint16_t>(more | offset));
-    header->checksum = be16{};
-    header->checksum = checksum_finish(checksum_add(0, {piece->data, sizeof(Ipv4Header)}));
-    make_own(*piece);
-    piece->port = packet->port;
+    piece->port = port;
     transmit(worker, piece, to);
   }
-  worker.out.dropped.add(packet);  // not dropped: gone in pieces
+  if (reason != DropReason::none) worker.drop(packet, reason);  // the rest would be of no use
 }
 
 void unreachable(Worker& worker, Packet* packet, PacketBurst& errors) {

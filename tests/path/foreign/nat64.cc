@@ -122,8 +122,9 @@ ForeignResult Nat64::send(const Octets& bytes) {
 void Nat64::after(Duration duration) {
   elapsed_ += duration;
   nat::Outcomes outcomes;
+  const nat::PolicyView view{pointers_.data(), pointers_.size()};
   do {
-    translator_->handle_timeout(now(), outcomes);
+    translator_->handle_timeout(view, now(), outcomes);
   } while (translator_->poll_timeout() <= now().monotonic);
   for (const nat::Outcome& outcome : outcomes) packets_.free(outcome.packet);
 }

@@ -40,6 +40,7 @@ Gateway::Gateway(const GatewayOptions& options) {
     (source.is_v4() ? translation.source_v4 : translation.source_v6).push_back(source);
   configuration.ours.for_each(
       [&translation](const AddressSet::Entry& entry) { translation.own_addresses.push_back(entry.address); });
+  translation.keep_source = !configuration.nat.routed.empty();
   translation.max_flows = options.max_flows;
   translation.max_peers = static_cast<std::uint32_t>(policies.size());
   translation.mtu_inside = configuration.inner_mtu;

@@ -1,0 +1,62 @@
+// Ports shared among peers (RFC 4787 §4.2, RFC 6888 REQ-4): one cannot take all, and near exhaustion nothing gets slow.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "tests/path/world.h"
+
+namespace penstock::nat {
+namespace {
+
+using path::build_packet;
+using path::World;
+
+void furnish(World& world) {
+  for (const PeerIndex index : {1U, 2U, 3U}) {
+    policy::PeerPolicy& peer = world.peers[index];
+    peer.tunnel_v4 = IpAddress::v4(0x64400000U + index);
+    peer.authorisations = {
+        {"lan", "lan", policy::ResourceKind::cidr, Prefix::parse("203.0.113.0/24").value(), "", {}, {}}};
+  }
+  world.config.first_port = 10000;
+  world.config.last_port = 10000 + 1599;
+  world.config.max_flows = 8192;
+}
+
+// Whether it got through.
+bool open(World& world, PeerIndex peer, int port, const std::string& to = "203.0.113.80") {
+  const auto out = world.up(peer, build_packet("ip4 src=" + world.peers[peer].tunnel_v4.to_string() + " dst=" + to +
+                                               " df udp dport=53 sport=" + std::to_string(port))
+                                      .bytes);
+  return out.size() == 1 && out[0].action == Action::to_outside;
+}
+
+// trap: nat-26
+TEST(SharedPorts, OnePeerLeavesSomeForOthers) {
+  World world;
+  furnish(world);
+  int got = 0;
+  for (int n = 0; n < 1700; ++n) got += open(world, 1, 20000 + n) ? 1 : 0;
+  EXPECT_GE(got, 1500) << "alone it may have nearly all";
+  EXPECT_LT(got, 1560) << "but not the last sixteenth";
+  for (int n = 0; n < 40; ++n) EXPECT_TRUE(open(world, 2, 20000 + n)) << n;
+  EXPECT_FALSE(open(world, 1, 30000));
+  EXPECT_TRUE(open(world, 1, 30000, "203.0.113.81")) << "a port in use serves another destination";
+  EXPECT_TRUE(open(world, 3, 20000)) << "a newcomer still finds one";
+}
+
+TEST(SharedPorts, TwoAddressesAreFilledByTwoPeersEvenly) {
+  World world;
+  furnish(world);
+  world.config.source_v4 = {IpAddress::v4({203, 0, 113, 1}), IpAddress::v4({203, 0, 113, 2})};
+  for (int n = 0; n < 500; ++n)
+    for (const PeerIndex peer : {1U, 2U, 3U}) ASSERT_TRUE(open(world, peer, 20000 + n));
+  std::map<PeerIndex, std::set<IpAddress>> addresses;
+  world.translator().for_each_flow(
+      {}, [&](const FlowInfo& flow) { addresses[flow.peer].insert(flow.outside_source.address); });
+  for (const auto& [peer, used] : addresses) EXPECT_EQ(used.size(), 1u) << "RFC 7857 §4: paired, peer " << peer;
+}
+
+}  // namespace
+}  // namespace penstock::nat

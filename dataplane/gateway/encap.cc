@@ -1,6 +1,9 @@
+#include <bit>
+
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
@@ -14,6 +17,7 @@ struct Sealing {
   PacketBurst packets;
   std::uint8_t ecn[kBurst];
   AeadJob jobs[kBurst];
+  std::uint64_t keep = 0;  // bit per packet: a copy goes into the ring (resend.h)
 };
 
 // What needs a session waits for it with the slow thread; a keepalive without one is of no use.
@@ -40,6 +44,7 @@ void prepare_run(Worker& worker, Packet** first, std::size_t n, Sealing& sealing
   }
   const std::optional<Path> endpoint = worker.tunnels->endpoint(peer);
   const std::uint16_t mtu = worker.configuration->inner_mtu;
+  const std::uint64_t keep = worker.resend != nullptr && worker.tunnels->keeps(peer) ? 1 : 0;
   std::uint64_t bytes = 0;
   std::uint32_t count = 0;
   bool data = false;
@@ -65,6 +70,7 @@ void prepare_run(Worker& worker, Packet** first, std::size_t n, Sealing& sealing
     sealing.ecn[at] = ecn_of(*packet);  // RFC 6040 §4.1, normal mode; the DSCP stays inside
     wireguard::prepare_seal(*session, counter + i, packet->data, packet->length, padded, sealing.jobs[at]);
     data = data || packet->length != 0;
+    if (!on_path && packet->length != 0) sealing.keep |= keep << at;
     packet->append(behind);
     packet->push(wireguard::kDataHeaderSize);
     bytes += packet->length;
@@ -77,6 +83,27 @@ void prepare_run(Worker& worker, Packet** first, std::size_t n, Sealing& sealing
   worker.tunnels->note_sent(worker.id + 1U, peer, count, bytes, data, worker.now.monotonic);
   if (const wireguard::NoteBits notes = worker.tunnels->send_notes(*session, worker.now.monotonic); notes != 0)
     send_note(worker, *session, notes, {});
+}
+
+// Sealed messages that may have to be sent again. Only peers that have a ring come here.
+void keep_copies(Worker& worker, const PacketBurst& packets, std::uint64_t which) {
+  for (; which != 0; which &= which - 1) {
+    const Packet& packet = *packets[static_cast<std::size_t>(std::countr_zero(which))];
+    switch (worker.resend->keep(packet.peer, packet.bytes(), worker.now.monotonic)) {
+      case ResendStore::Kept::yes:
+        break;
+      case ResendStore::Kept::after_a_pause:
+        if (Packet* note = worker.packets->allocate(); note != nullptr) {
+          note->peer = packet.peer;
+          to_slow(worker, note, ToSlow::spoke_first, DropReason::slow_ring_full);
+        }
+        break;
+      case ResendStore::Kept::too_fast:
+        worker.tunnels->set_keeps(packet.peer, false);
+        continue;
+    }
+    ++worker.counters.kept_packets;
+  }
 }
 
 }  // namespace
@@ -119,6 +146,7 @@ void encap(Worker& worker, PacketBurst& packets) {
   packets.clear();
   if (sealing.packets.empty()) return;
   worker.aead->seal({sealing.jobs, sealing.packets.size()});
+  if (sealing.keep != 0) keep_copies(worker, sealing.packets, sealing.keep);
   for (std::size_t i = 0; i < sealing.packets.size(); ++i) {
     Packet* packet = sealing.packets[i];
     if (const DropReason reason = push_outer(*worker.configuration, *packet, sealing.ecn[i]);

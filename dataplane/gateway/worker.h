@@ -31,6 +31,7 @@ namespace penstock::gateway {
 struct Configuration;
 class NeighbourTable;
 class PolicyTable;
+class ResendStore;
 
 inline constexpr std::size_t kMaxPorts = 16;
 inline constexpr std::size_t kMaxWorkers = 64;
@@ -77,11 +78,12 @@ enum class Stage : std::uint8_t {
   route,
   encap,
   output,
-  exception
+  exception,
+  io  // not a stage: what the loop around them does
 };
-inline constexpr std::array<std::string_view, 11> kStageNames = {
+inline constexpr std::array<std::string_view, 12> kStageNames = {
     "classify",        "tunnel_input", "decap", "translate_up", "translate_down", "local",
-    "neighbour_input", "route",        "encap", "output",       "exception"};
+    "neighbour_input", "route",        "encap", "output",       "exception",      "io"};
 inline constexpr std::size_t kStageCount = kStageNames.size();
 
 struct Outputs {
@@ -102,10 +104,28 @@ struct WorkerCounters {
   std::uint64_t decrypted_packets = 0, decrypted_bytes = 0;
   std::uint64_t encrypted_packets = 0, encrypted_bytes = 0;
   std::uint64_t translated_up = 0, translated_down = 0;
+  std::uint64_t kept_packets = 0;  // copied, to be sent again if need be
+  std::uint64_t resent_packets = 0, resent_bytes = 0;
   std::uint64_t flows_created = 0, flows_ended = 0;
   std::uint64_t icmp_errors_sent = 0;
   std::uint64_t loops = 0, busy_loops = 0;
   std::array<std::uint64_t, kStageCount> stage_packets{};  // that entered the stage
+};
+
+// Where the time goes, for measurements: the time between two entries of stages counts for the first of them. `clock`
+// reads a cycle counter; off (nullptr) in the product.
+struct StageClock {
+  std::uint64_t (*clock)() = nullptr;
+  std::uint64_t since = 0;
+  Stage stage = Stage::io;
+  std::array<std::uint64_t, kStageCount> cycles{};
+
+  void enter(Stage next) {
+    const std::uint64_t now = clock();
+    cycles[static_cast<std::size_t>(stage)] += now - since;
+    since = now;
+    stage = next;
+  }
 };
 
 struct Worker {
@@ -120,8 +140,10 @@ struct Worker {
   const PolicyTable* policies = nullptr;       // shared
   const NeighbourTable* neighbours = nullptr;  // shared
   PacketSource* packets = nullptr;             // own
+  ResendStore* resend = nullptr;               // own; nullptr: nothing is kept
 
   WorkerCounters counters;
+  StageClock stage_clock;
   Outputs out;
 
   nat::Outcomes outcomes;           // of the translator, until the graph has dealt with them
@@ -138,6 +160,8 @@ struct Worker {
 
   void enter(Stage stage, std::size_t packets_in) {
     counters.stage_packets[static_cast<std::size_t>(stage)] += packets_in;
+    if (stage_clock.clock != nullptr) [[unlikely]]
+      stage_clock.enter(stage);
   }
 };
 

@@ -9,7 +9,9 @@
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
+#include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
@@ -23,7 +25,9 @@ namespace penstock::runtime {
 struct WorkerSet {
   SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
+  std::unique_ptr<RingBindingLog> binding_log;  // null: off
   std::unique_ptr<nat::Translator> translator;
+  std::unique_ptr<gateway::ResendStore> resend;
   gateway::Worker worker;
   std::unique_ptr<WorkerLoop> loop;
 };
@@ -49,6 +53,7 @@ struct Engine::State {
   rcu::Reclaimer reclaimer;
   std::unique_ptr<gateway::PolicyTable> policies;
   std::unique_ptr<gateway::NeighbourTable> neighbours;
+  std::unique_ptr<gateway::ResendGates> resend_gates;
   std::unique_ptr<gateway::SlowPath> slow_path;
   std::unique_ptr<SlowThread> slow;
   std::vector<std::unique_ptr<WorkerSet>> workers;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 
@@ -113,8 +114,25 @@ Classified classify(Packet& packet, bool down) {
       return out;
     }
     default:
-      out.kind = PacketKind::other;
+      out.kind = carried_without_ports(view.protocol) ? PacketKind::query : PacketKind::other;
       return out;
+  }
+}
+
+bool carried_without_ports(std::uint8_t protocol) {
+  switch (protocol) {
+    case ip_protocol::igmp:       // single-hop
+    case ip_protocol::pim:        // between routers
+    case ip_protocol::ah:         // protects the addresses
+    case ip_protocol::ipv6_none:  // nothing to carry
+    case ip_protocol::mobility:   // names the addresses inside
+    case ip_protocol::hop_by_hop:  // extension headers of IPv6, out of place
+    case ip_protocol::ipv6_routing:
+    case ip_protocol::ipv6_fragment:
+    case ip_protocol::ipv6_destination:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -126,6 +144,11 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
       source_nat_{!config.source_v4.empty(), !config.source_v6.empty()},
       forbidden_{forbidden_ranges(config), config.nat64_prefixes},
       table_{config.max_flows, config.max_peers, random},
+      extras_{config.max_flows},
+      path_mtus_{random},
+      bindings_{config.mapping == Mapping::endpoint_independent ? config.max_flows : 0, random},
+      failed_{random},
+      openings_{config.max_openings},
       limiter_inside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       limiter_outside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       fragments_{config.fragments, config.timers.fragments},
@@ -141,17 +164,15 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
     spaces_.emplace_back(identifiers, random_);
   }
   cut_.reserve(64);
-}
-
-PortSpace& Translator::Implementation::space(std::uint8_t protocol, bool v6, std::uint16_t address) {
-  const std::size_t of_protocol = protocol == ip_protocol::tcp ? 0 : protocol == ip_protocol::udp ? 1 : 2;
-  return spaces_[((v6 ? config_.source_v4.size() : 0) + address) * 3 + of_protocol];
+  spent_.reserve(config.max_openings);
 }
 
 std::optional<std::uint16_t> Translator::Implementation::source_index(const IpAddress& address) const {
   const auto at = std::lower_bound(sources_.begin(), sources_.end(), std::pair{address, std::uint16_t{0}});
-  if (at == sources_.end() || at->first != address) return std::nullopt;
-  return at->second;
+  if (at != sources_.end() && at->first == address) return at->second;
+  if (config_.keep_source && (config_.tunnel_v4.contains(address) || config_.tunnel_v6.contains(address)))
+    return flow::kOwnSource;
+  return std::nullopt;
 }
 
 flow::Tick Translator::Implementation::tick_of(Instant now) const {
@@ -173,13 +194,18 @@ std::uint16_t Translator::Implementation::owner_of(const Classified& what, const
                                       workers);
   }
   Tuple tuple = what.tuple;
+  std::uint8_t protocol = what.protocol;
   if (what.kind == PacketKind::error) {
     const Quoted quoted = parse_quoted({packet.data, packet.length}, what.view);
-    if (quoted.reason != DropReason::none) return config_.worker;
+    if (!quotes_a_flow(quoted)) return config_.worker;
+    protocol = quoted.protocol;
     // The quoted packet went the other way.
     tuple = {quoted.tuple.destination, quoted.tuple.source, quoted.tuple.destination_port, quoted.tuple.source_port};
   }
+  if (!has_ports(protocol)) return 0;
   if (down) return static_cast<std::uint16_t>(tuple.destination_port / 2 % workers);
+  // A port that stays as it is must tell its owner from inside as well.
+  if (config_.keep_source) return static_cast<std::uint16_t>(tuple.source_port / 2 % workers);
   return static_cast<std::uint16_t>(
       plain_hash(tuple.source, tuple.destination, std::uint64_t{tuple.source_port} << 16 | tuple.destination_port) %
       workers);
@@ -190,67 +216,163 @@ std::uint16_t Translator::Implementation::owner_of(const Packet& packet, bool do
   return owner_of(classify(copy, down), copy, down);
 }
 
+// Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with each.
 void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
+  wall_ = now.wall;
   const std::size_t count = std::min(packets.size(), kBurst);
-  age(call.tick, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
-  Classified what[kBurst];
+  age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  expire_openings(call);
+  flow::InsideKey keys[kBurst];
   std::uint64_t hashes[kBurst];
+  bool plain[kBurst];
   for (std::size_t i = 0; i < count; ++i) {
-    what[i] = classify(*packets[i], false);
-    if (what[i].kind != PacketKind::query) continue;
-    const Tuple& t = what[i].tuple;
-    hashes[i] = table_.hash(flow::InsideKey{t.source, t.destination, packets[i]->peer, t.source_port,
-                                            t.destination_port, what[i].protocol});
+    keys[i].peer = packets[i]->peer;
+    plain[i] = read_plain(*packets[i], keys[i]);
+    if (!plain[i]) continue;
+    hashes[i] = table_.hash(keys[i]);
     table_.prefetch_inside(hashes[i]);
   }
   for (std::size_t i = 0; i < count; ++i)
-    if (what[i].kind == PacketKind::query) table_.prefetch_inside_record(hashes[i]);
-  for (std::size_t i = 0; i < count; ++i) up_one(call, *packets[i], what[i], hashes[i]);
+    if (plain[i]) table_.prefetch_inside_record(hashes[i]);
+  for (std::size_t i = 0; i < count; ++i)
+    if (!plain[i] || !up_fast(call, *packets[i], keys[i], hashes[i])) up_whole(call, *packets[i]);
   give_out_refused(out);
+  give_out_spent(out);
 }
 
 void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
+  wall_ = now.wall;
   const std::size_t count = std::min(packets.size(), kBurst);
-  age(call.tick, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
-  Classified what[kBurst];
+  age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  expire_openings(call);
+  flow::OutsideKey keys[kBurst];
   std::uint64_t hashes[kBurst];
-  std::optional<std::uint16_t> sources[kBurst];
+  std::uint16_t sources[kBurst];
+  bool plain[kBurst];
+  IpAddress last;  // a burst is full of runs
+  std::optional<std::uint16_t> last_source;
   for (std::size_t i = 0; i < count; ++i) {
-    what[i] = classify(*packets[i], true);
-    sources[i] = source_index(what[i].tuple.destination);
-    if (what[i].kind != PacketKind::query || !sources[i]) continue;
-    const Tuple& t = what[i].tuple;
-    hashes[i] =
-        table_.hash(flow::OutsideKey{t.destination, t.source, t.destination_port, t.source_port, what[i].protocol});
+    plain[i] = read_plain(*packets[i], keys[i]);
+    if (!plain[i]) continue;
+    if (!last_source || keys[i].local != last) {
+      last = keys[i].local;
+      last_source = source_index(last);
+    }
+    plain[i] = last_source.has_value();
+    if (!plain[i]) continue;
+    sources[i] = *last_source;
+    hashes[i] = table_.hash(keys[i]);
     table_.prefetch_outside(hashes[i]);
   }
   for (std::size_t i = 0; i < count; ++i)
-    if (what[i].kind == PacketKind::query && sources[i]) table_.prefetch_outside_record(hashes[i]);
-  for (std::size_t i = 0; i < count; ++i) {
-    if (what[i].kind == PacketKind::refused) {
-      drop(call, *packets[i], what[i].reason);
-    } else if (!sources[i]) {
-      out.add({packets[i], Action::not_ours, DropReason::not_for_us, 0});
-    } else {
-      down_one(call, *packets[i], what[i], *sources[i], hashes[i]);
-    }
-  }
+    if (plain[i]) table_.prefetch_outside_record(hashes[i]);
+  for (std::size_t i = 0; i < count; ++i)
+    if (!plain[i] || !down_fast(call, *packets[i], keys[i], sources[i], hashes[i])) down_whole(call, *packets[i]);
   give_out_refused(out);
+  give_out_spent(out);
 }
 
-void Translator::Implementation::handle_timeout(Now now, Outcomes& out) {
+void Translator::Implementation::up_whole(const Call& call, Packet& packet) {
+  const Classified what = classify(packet, false);
+  std::uint64_t hash = 0;
+  if (what.kind == PacketKind::query) {
+    const Tuple& t = what.tuple;
+    hash = table_.hash(
+        flow::InsideKey{t.source, t.destination, packet.peer, t.source_port, t.destination_port, what.protocol});
+  }
+  up_one(call, packet, what, hash);
+}
+
+void Translator::Implementation::down_whole(const Call& call, Packet& packet) {
+  const Classified what = classify(packet, true);
+  if (what.kind == PacketKind::refused) return drop(call, packet, what.reason);
+  const auto source = source_index(what.tuple.destination);
+  if (!source) {
+    call.out->add({&packet, Action::not_ours, DropReason::not_for_us, 0});
+    return;
+  }
+  std::uint64_t hash = 0;
+  if (what.kind == PacketKind::query) {
+    const Tuple& t = what.tuple;
+    hash = table_.hash(flow::OutsideKey{t.destination, t.source, t.destination_port, t.source_port, what.protocol});
+  }
+  down_one(call, packet, what, *source, hash);
+}
+
+bool Translator::Implementation::fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const {
+  if ((record.flags & flow::flow_flag::slow) != 0) return false;
+  const policy::PeerPolicy* policy = policy_of(call, record.peer);
+  if (policy == nullptr || policy->epoch != record.policy_epoch) return false;
+  if (record.expires != 0 && call.now.wall.seconds >= record.expires) return false;
+  if (record.protocol != ip_protocol::tcp) return true;
+  const std::size_t header = packet.data[0] >> 4 == 6 ? sizeof(Ipv6Header) : sizeof(Ipv4Header);
+  return tcp_is_plain(record.state, packet.data[header + 13]);
+}
+
+void Translator::Implementation::count_plain(const Call& call, flow::Slot slot,
+                                             std::uint64_t flow::FlowRecord::*counter) {
+  table_.store(slot, counter, table_[slot].*counter + 1);
+  if (table_[slot].last_seen != call.tick) table_.store(slot, &flow::FlowRecord::last_seen, call.tick);
+}
+
+bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const flow::InsideKey& key,
+                                         std::uint64_t hash) {
+  const flow::Slot slot = table_.find(key, hash);
+  if (slot == flow::kNoSlot) return false;
+  const flow::FlowRecord& record = table_[slot];
+  const bool inside6 = flow::inside_is_v6(record.translation);
+  const bool outside6 = flow::outside_is_v6(record.translation);
+  // A v4-mapped address in an IPv6 header would find an IPv4 flow.
+  if (inside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
+  const std::uint16_t length = plain_translated_length(packet, inside6, outside6);
+  if (length > config_.mtu_outside) return false;
+  // Without DF the whole way cuts for the smallest IPv6 way.
+  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
+  if (!inside6 && outside6 && length > kIpv6MinimumMtu && (packet.data[6] & kDontFragment) == 0) return false;
+  if (!rewrite_up(packet, record, source_address(record), outside6 ? std::uint16_t{0} : next_identification(),
+                  !config_.rewrite_identification))
+    return false;
+  packet.flow = slot + 1;
+  count_plain(call, slot, &flow::FlowRecord::packets_up);
+  ++counters_.translated_up;
+  call.out->add({&packet, Action::to_outside, DropReason::none, 0});
+  return true;
+}
+
+bool Translator::Implementation::down_fast(const Call& call, Packet& packet, const flow::OutsideKey& key,
+                                           std::uint16_t source, std::uint64_t hash) {
+  const flow::Slot slot = table_.find(key, source, hash);
+  if (slot == flow::kNoSlot) return false;
+  const flow::FlowRecord& record = table_[slot];
+  const bool inside6 = flow::inside_is_v6(record.translation);
+  const bool outside6 = flow::outside_is_v6(record.translation);
+  if (outside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
+  if (plain_translated_length(packet, outside6, inside6) > config_.mtu_inside) return false;
+  if (!rewrite_down(packet, record, outside6 && !inside6 ? next_identification() : std::uint16_t{0})) return false;
+  packet.peer = record.peer;
+  packet.flow = slot + 1;
+  count_plain(call, slot, &flow::FlowRecord::packets_down);
+  ++counters_.translated_down;
+  call.out->add({&packet, Action::to_inside, DropReason::none, 0});
+  return true;
+}
+
+void Translator::Implementation::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) return;
-  age(tick_of(now.monotonic), kAgeingPerTimeout);
+  const Call call{policies, now, tick_of(now.monotonic), &out};
+  wall_ = now.wall;
+  age(call, kAgeingPerTimeout);
+  expire_openings(call);
   fragments_.expire(now.monotonic);
   give_out_refused(out);
 }
 
 Instant Translator::Implementation::poll_timeout() const {
-  Instant at = fragments_.poll_timeout();
+  Instant at = std::min(fragments_.poll_timeout(), openings_.poll_timeout());
   if (const auto next = table_.wheel().next()) at = std::min(at, instant_of(*next));
   return at;
 }
@@ -270,6 +392,8 @@ bool Translator::Implementation::end_orphans(PolicyView policies, bool restart, 
 void Translator::Implementation::release_held(Outcomes& out) {
   fragments_.clear();
   give_out_refused(out);
+  while (openings_.first() != Openings::kNone) end_opening(openings_[openings_.first()].slot);
+  give_out_spent(out);
 }
 
 void Translator::Implementation::for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const {
@@ -322,8 +446,8 @@ std::uint16_t Translator::owner_of_outside(const Packet& packet) const {
 Instant Translator::poll_timeout() const {
   return implementation_->poll_timeout();
 }
-void Translator::handle_timeout(Now now, Outcomes& out) {
-  implementation_->handle_timeout(now, out);
+void Translator::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
+  implementation_->handle_timeout(policies, now, out);
 }
 void Translator::release_held(Outcomes& out) {
   implementation_->release_held(out);

@@ -77,11 +77,12 @@ enum class Stage : std::uint8_t {
   route,
   encap,
   output,
-  exception
+  exception,
+  io  // not a stage: what the loop around them does
 };
-inline constexpr std::array<std::string_view, 11> kStageNames = {
+inline constexpr std::array<std::string_view, 12> kStageNames = {
     "classify",        "tunnel_input", "decap", "translate_up", "translate_down", "local",
-    "neighbour_input", "route",        "encap", "output",       "exception"};
+    "neighbour_input", "route",        "encap", "output",       "exception",      "io"};
 inline constexpr std::size_t kStageCount = kStageNames.size();
 
 struct Outputs {
@@ -108,6 +109,22 @@ struct WorkerCounters {
   std::array<std::uint64_t, kStageCount> stage_packets{};  // that entered the stage
 };
 
+// Where the time goes, for measurements: the time between two entries of stages counts for the first of them. `clock`
+// reads a cycle counter; off (nullptr) in the product.
+struct StageClock {
+  std::uint64_t (*clock)() = nullptr;
+  std::uint64_t since = 0;
+  Stage stage = Stage::io;
+  std::array<std::uint64_t, kStageCount> cycles{};
+
+  void enter(Stage next) {
+    const std::uint64_t now = clock();
+    cycles[static_cast<std::size_t>(stage)] += now - since;
+    since = now;
+    stage = next;
+  }
+};
+
 struct Worker {
   std::uint16_t id = 0;
   std::uint16_t workers = 1;
@@ -122,6 +139,7 @@ struct Worker {
   PacketSource* packets = nullptr;             // own
 
   WorkerCounters counters;
+  StageClock stage_clock;
   Outputs out;
 
   nat::Outcomes outcomes;           // of the translator, until the graph has dealt with them
@@ -138,6 +156,8 @@ struct Worker {
 
   void enter(Stage stage, std::size_t packets_in) {
     counters.stage_packets[static_cast<std::size_t>(stage)] += packets_in;
+    if (stage_clock.clock != nullptr) [[unlikely]]
+      stage_clock.enter(stage);
   }
 };
 

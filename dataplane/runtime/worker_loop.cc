@@ -69,19 +69,24 @@ void WorkerLoop::run() {
   {
     const rcu::ThreadRegistration registration;
     while (!stop_.load(std::memory_order_relaxed)) {
-      setup_.worker->now = read_clock();
-      if (turn()) {
-        ++setup_.worker->counters.busy_loops;
-        last_busy_ = setup_.worker->now.monotonic;
-      } else if (setup_.poll == PollMode::adaptive && setup_.worker->now.monotonic - last_busy_ > kSpin) {
-        rest();
-      }
-      ++setup_.worker->counters.loops;
-      rcu::quiescent();
+      const bool busy = step();
+      if (!busy && setup_.poll == PollMode::adaptive && setup_.worker->now.monotonic - last_busy_ > kSpin) rest();
     }
   }
   reclaim();
   setup_.platform->leave_thread();
+}
+
+bool WorkerLoop::step() {
+  setup_.worker->now = read_clock();
+  const bool busy = turn();
+  if (busy) {
+    ++setup_.worker->counters.busy_loops;
+    last_busy_ = setup_.worker->now.monotonic;
+  }
+  ++setup_.worker->counters.loops;
+  rcu::quiescent();
+  return busy;
 }
 
 // One burst of each source, so that none starves another (trap io-9).
@@ -102,8 +107,10 @@ bool WorkerLoop::receive_from_ports() {
     burst.clear();
     setup_.ports[i]->receive(setup_.worker->id, burst);
     if (burst.empty()) continue;
+    const std::size_t burst_size = burst.size();
     for (Packet* packet : burst) packet->port = static_cast<PortIndex>(i);
     gateway::process_rx(*setup_.worker, burst);
+    setup_.worker->enter(gateway::Stage::io, burst_size);
     drain();
     busy = true;
   }

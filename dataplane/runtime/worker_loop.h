@@ -38,6 +38,10 @@ class WorkerLoop {
   void start();
   void stop();
 
+  // One turn: the clock, a burst of every source, ageing, a quiescent state. True when there was something to do. What
+  // the thread does over and over; for those who bring their own thread (registered with rcu) and do not start().
+  bool step();
+
  private:
   void run();
   bool turn();

@@ -7,6 +7,8 @@
 // One thread. No allocation after construction.
 #pragma once
 
+#include <emmintrin.h>
+
 #include <array>
 #include <cstdint>
 
@@ -37,7 +39,7 @@ class FlowIndex {
     std::uint32_t at = home;
     for (unsigned step = 0;; ++step) {
       const Bucket& bucket = buckets_[at];
-      for (std::uint64_t lanes = matching(bucket, tag); lanes != 0; lanes &= lanes - 1) {
+      for (std::uint64_t lanes = matching(bucket, tag); lanes != 0; lanes = without_first(lanes)) {
         const Slot slot = bucket.slots[lane_of(lanes)];
         if (matches(slot)) return slot;
       }
@@ -79,13 +81,20 @@ class FlowIndex {
     return static_cast<std::uint32_t>((std::uint64_t{value} * count_) >> 32);
   }
 
-  // One bit per lane that holds `tag`.
+  // Two bits per lane that holds `tag`, eight lanes at once.
   static std::uint64_t matching(const Bucket& bucket, std::uint16_t tag) {
-    std::uint64_t found = 0;
-    for (std::size_t lane = 0; lane < kLanes; ++lane) found |= std::uint64_t{bucket.tags[lane] == tag} << lane;
+    const __m128i wanted = _mm_set1_epi16(static_cast<short>(tag));
+    const __m128i first = _mm_load_si128(reinterpret_cast<const __m128i*>(bucket.tags.data()));
+    auto found = static_cast<std::uint64_t>(_mm_movemask_epi8(_mm_cmpeq_epi16(first, wanted)));
+    found |= bucket.tags[8] == tag ? std::uint64_t{3} << 16 : 0;
+    found |= bucket.tags[9] == tag ? std::uint64_t{3} << 18 : 0;
     return found;
   }
-  static std::size_t lane_of(std::uint64_t lanes) { return static_cast<std::size_t>(__builtin_ctzll(lanes)); }
+  static std::size_t lane_of(std::uint64_t lanes) { return static_cast<std::size_t>(__builtin_ctzll(lanes)) / 2; }
+  static std::uint64_t without_first(std::uint64_t lanes) {
+    lanes &= lanes - 1;
+    return lanes & (lanes - 1);
+  }
 
   ZeroedArray<Bucket> buckets_;
   std::uint32_t count_;

@@ -1,6 +1,12 @@
-// One flow: two cache lines, no pointers, no padding, so that a table can be handed to the next process as it is.
+// One flow: three cache lines, no pointers, no padding, so that a table can be handed to the next process as it is.
+//
+// What a packet of an existing flow needs is in the first two: the line it is found by and the line it is rewritten
+// with. The third is for set-up, ageing and the rare cases. It has room to spare (`spare`): who needs a per-flow field
+// that the fast path does not read takes it from there. A field that makes the fast path unfit for a flow's packets sets
+// a bit in `flags` besides, which the fast path tests as a whole (flow_flag::slow).
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <type_traits>
 
@@ -20,9 +26,21 @@ inline constexpr Slot kNoSlot = 0xffffffff;
 
 enum class Translation : std::uint8_t { nat44 = 0, nat66 = 1, nat64 = 2, nat46 = 3 };  // 1: inside IPv6, or both
 
+[[nodiscard]] constexpr bool inside_is_v6(Translation translation) {
+  return translation == Translation::nat66 || translation == Translation::nat64;
+}
+[[nodiscard]] constexpr bool outside_is_v6(Translation translation) {
+  return translation == Translation::nat66 || translation == Translation::nat46;
+}
+
+// FlowRecord::flags. A flow with any of `slow` is left to the whole translator, packet by packet.
+namespace flow_flag {
+inline constexpr std::uint8_t slow = 0xf0;
+}  // namespace flow_flag
+
 // Written by the owning worker only. Fields that change after set-up are changed with relaxed atomic stores
 // (FlowTable::store), so that other threads may copy a record at any time.
-struct alignas(128) FlowRecord {
+struct alignas(64) FlowRecord {
   // First line: the inside key and what both directions check and update.
   IpAddress inside_source;
   IpAddress inside_destination;
@@ -32,7 +50,7 @@ struct alignas(128) FlowRecord {
   std::uint8_t protocol;  // as in the keys: 1 for ICMP queries of both families
   Translation translation;
   std::uint8_t state;  // nat::TcpState for TCP
-  std::uint8_t flags;
+  std::uint8_t flags;  // flow_flag
   std::uint32_t policy_epoch;  // of the judgement
   std::uint32_t expires;       // wall seconds at which the authorisation ends; 0: never
   Tick last_seen;
@@ -41,24 +59,28 @@ struct alignas(128) FlowRecord {
   std::uint16_t remote_port;
   std::uint16_t reserved0;
 
-  // Second line.
+  // Second line: the outside key's rest and the rewrite.
   IpAddress remote;
   std::uint16_t up_delta;  // transport checksum: sum to add when translating up (RFC 1624), memory order
   std::uint16_t down_delta;
-  std::uint32_t translation_tag;
+  std::uint16_t up_header;  // IPv4 header checksum, memory order: within IPv4 the sum to add for the addresses; from IPv6
+  std::uint16_t down_header;  // to IPv4 the sum of what all the flow's headers share. 0 towards IPv6
   std::uint64_t packets_up;
   std::uint64_t packets_down;
   std::uint32_t version;  // even: stable; of the copying protocol
-  Tick deadline;          // when the wheel looks at it next
+  std::array<std::uint32_t, 5> reserved1;
+
+  // Third line: seldom touched.
+  std::uint32_t translation_tag;
   Slot next_free;
   std::uint16_t live;  // 1: in use
-  std::uint16_t reserved1;
-  std::uint64_t reserved2;
+  std::uint16_t reserved2;
+  std::array<std::uint8_t, 52> spare;
 
   [[nodiscard]] InsideKey inside_key() const {
     return {inside_source, inside_destination, peer, inside_source_port, inside_destination_port, protocol};
   }
 };
-static_assert(sizeof(FlowRecord) == 128 && std::is_trivially_copyable_v<FlowRecord>);
+static_assert(sizeof(FlowRecord) == 192 && std::is_trivially_copyable_v<FlowRecord>);
 
 }  // namespace penstock::flow

@@ -20,23 +20,6 @@ FlowTable::FlowTable(std::uint32_t capacity, std::uint32_t max_peers, Random& ra
       wheel_{capacity},
       peer_flows_(max_peers, 0) {}
 
-Slot FlowTable::find(const InsideKey& key, std::uint64_t hash) const {
-  return inside_.find(hash, [&](Slot slot) {
-    const FlowRecord& r = records_[slot];
-    return r.inside_source_port == key.source_port && r.inside_destination_port == key.destination_port &&
-           r.peer == key.peer && r.protocol == key.protocol && r.inside_destination == key.destination &&
-           r.inside_source == key.source;
-  });
-}
-
-Slot FlowTable::find(const OutsideKey& key, std::uint16_t source_address, std::uint64_t hash) const {
-  return outside_.find(hash, [&](Slot slot) {
-    const FlowRecord& r = records_[slot];
-    return r.source_port == key.local_port && r.remote_port == key.remote_port && r.protocol == key.protocol &&
-           r.source_address == source_address && r.remote == key.remote;
-  });
-}
-
 // The version is odd while words are written. Every word is released after it, so a reader that got a new word also
 // sees that the version has moved.
 void FlowTable::write(Slot slot, const FlowRecord& record) {

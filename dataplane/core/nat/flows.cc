@@ -1,6 +1,7 @@
 // Flows: whether they may begin, with which port, whether they may go on, when they end.
 #include <algorithm>
 
+#include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 
@@ -120,13 +121,7 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
     return flow::kNoSlot;
   }
   record.source_port = *port;
-  const Tuple inside{key.source, key.destination, key.source_port, key.destination_port};
-  const Tuple outside{addresses[record.source_address], record.remote, record.source_port, record.remote_port};
-  const auto reversed = [](const Tuple& t) {
-    return Tuple{t.destination, t.source, t.destination_port, t.source_port};
-  };
-  record.up_delta = transport_delta(inside, outside, key.protocol, true);
-  record.down_delta = transport_delta(reversed(outside), reversed(inside), key.protocol, true);
+  prepare_rewrite(record, addresses[record.source_address]);
 
   const flow::Slot slot = table_.insert(record, hash, hash_out);
   if (slot == flow::kNoSlot) {

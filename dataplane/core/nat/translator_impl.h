@@ -76,6 +76,17 @@ class Translator::Implementation {
     bool wait = false;
   };
 
+  // translator.cc
+  void up_whole(const Call& call, Packet& packet);
+  void down_whole(const Call& call, Packet& packet);
+  // The short way (fast_path.h). False: not for this packet; nothing has been changed.
+  bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
+  bool down_fast(const Call& call, Packet& packet, const flow::OutsideKey& key, std::uint16_t source,
+                 std::uint64_t hash);
+  // Whether a plain packet changes nothing but counters of its flow, which may go on.
+  [[nodiscard]] bool fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const;
+  void count_plain(const Call& call, flow::Slot slot, std::uint64_t flow::FlowRecord::*counter);
+
   // up.cc
   void up_one(const Call& call, Packet& packet, const Classified& what, std::uint64_t hash);
   void up_fragment(const Call& call, Packet& packet, const Classified& what);

@@ -1,0 +1,57 @@
+#include "perf/harness/figures.h"
+
+#include <x86intrin.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace penstock::perf {
+
+double Samples::quantile(double share) const {
+  if (values_.empty()) return 0;
+  std::vector<double> sorted = values_;
+  std::sort(sorted.begin(), sorted.end());
+  const double at = share * static_cast<double>(sorted.size() - 1);
+  const auto below = static_cast<std::size_t>(at);
+  const std::size_t above = std::min(below + 1, sorted.size() - 1);
+  return sorted[below] + (sorted[above] - sorted[below]) * (at - std::floor(at));
+}
+
+bool write_json(const std::string& path, const std::vector<Figure>& figures) {
+  if (path.empty()) return true;
+  const auto number = [](const std::optional<double>& value) { return value ? nlohmann::json(*value) : nlohmann::json(); };
+  nlohmann::json list = nlohmann::json::array();
+  for (const Figure& figure : figures) {
+    nlohmann::json line;
+    line["suite"] = figure.suite;
+    line["name"] = figure.name;
+    line["value"] = figure.value;
+    line["unit"] = figure.unit;
+    line["limit"] = number(figure.limit);
+    line["peer"] = figure.peer.empty() ? nlohmann::json() : nlohmann::json(figure.peer);
+    line["peer_value"] = number(figure.peer_value);
+    line["ratio"] = number(figure.ratio);
+    list.push_back(line);
+  }
+  std::ofstream file(path);
+  file << list.dump(1) << '\n';
+  return file.good();
+}
+
+double tsc_hz() {
+  static const double hz = [] {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    const std::uint64_t before = __rdtsc();
+    while (Clock::now() - start < std::chrono::milliseconds{50}) {
+    }
+    const std::uint64_t after = __rdtsc();
+    return static_cast<double>(after - before) / std::chrono::duration<double>(Clock::now() - start).count();
+  }();
+  return hz;
+}
+
+}  // namespace penstock::perf

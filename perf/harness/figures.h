@@ -1,0 +1,42 @@
+// Samples, and the lines that perf programs print: a table for people, JSON for perf/run.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace penstock::perf {
+
+// Values of many short windows. Neighbours on the machine only ever make a window worse, so what the code can do shows
+// in the better half: `typical` is its median. The spread is shown beside it.
+class Samples {
+ public:
+  void add(double value) { values_.push_back(value); }
+  [[nodiscard]] bool empty() const { return values_.empty(); }
+  [[nodiscard]] std::size_t count() const { return values_.size(); }
+  // The value below which `share` (0..1) of the samples lie.
+  [[nodiscard]] double quantile(double share) const;
+  [[nodiscard]] double median() const { return quantile(0.5); }
+
+ private:
+  std::vector<double> values_;
+};
+
+struct Figure {
+  std::string suite;
+  std::string name;
+  double value = 0;
+  std::string unit;
+  std::optional<double> limit;  // what the machine allows: the same without everything that is not its core
+  std::string peer;             // who is compared with; empty: nobody
+  std::optional<double> peer_value;
+  std::optional<double> ratio;  // value / peer_value, or value / limit
+};
+
+// Collects figures and writes them as a JSON list. `path` empty: nowhere. False when the file cannot be written.
+bool write_json(const std::string& path, const std::vector<Figure>& figures);
+
+// Cycles of the time stamp counter per second, measured once.
+[[nodiscard]] double tsc_hz();
+
+}  // namespace penstock::perf

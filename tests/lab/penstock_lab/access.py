@@ -129,6 +129,30 @@ remote-control:
     wait_until(lambda: f"[{net.CNAT_LAN6}]:53" in network.inside("cnat", "ss", "-Hlnu", capture=True), 10, "DNS64")
 
 
+# Networks that let almost nothing out; names are resolved by the router.
+ONLY_443 = """
+table ip narrow {
+  chain out {
+    type filter hook forward priority filter - 2;
+    iifname "lan" tcp dport 443 accept
+    iifname "lan" reject with icmp type admin-prohibited
+  }
+}
+"""
+NOTHING = ONLY_443.replace('    iifname "lan" tcp dport 443 accept\n', "")
+PROXY_PORT = 3128
+
+
+def narrow(lab, with_proxy):
+    lab.network.inside("cnat", "nft", "-f", "-", text_input=NOTHING if with_proxy else ONLY_443)
+    if with_proxy:
+        config = lab.directory / "tinyproxy.conf"
+        config.write_text(f"Port {PROXY_PORT}\nListen {net.CNAT_LAN}\nTimeout 600\nMaxClients 50\n"
+                          f"Allow {net.CLIENT}\nConnectPort 443\n")
+        lab.processes.start("proxy", "cnat", ["tinyproxy", "-d", "-c", str(config)])
+        wait_until(lambda: f":{PROXY_PORT} " in lab.network.inside("cnat", "ss", "-Hlnt", capture=True), 10, "proxy")
+
+
 def nats(parts, which):
     """The routers that translate, on the client's side or the gateway's."""
     if "dslite" in parts:

@@ -62,6 +62,8 @@ class Lab:
             self.services.start(parts)
             if "ipv6only" in parts:
                 access.start_nat64(self)
+            if "tcp443" in parts or "proxy" in parts:
+                access.narrow(self, with_proxy="proxy" in parts)
             self.penstock.configure()
             for process in [p for p in self.penstock.started if p not in without] if processes is None else processes:
                 self.penstock.start(process)

@@ -5,11 +5,19 @@
                                  portal,                                          servers, iperf3)
                                  relay, resolver, web)
 
-What a lab may have besides (`parts`): a second uplink of the client (`roaming`: cnat2), a second gateway in the site
-(`gateway2`: gw2), a second relay (`relay2`), a second user behind the same NAT (`client2`). Or another access network of
-the client (access.py): `cgnat` (another NAT, cgn, behind the first one, 100.64.0.0/10 in between), `mobile` (the client
-itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router), `dslite` (IPv4
-to the router's B4, in IPv6 to the AFTR, and translated there).
+What a lab may have besides (`parts`):
+
+    roaming    a second uplink of the client, behind cnat2        client2   a second user behind the same NAT
+    gateway2   a second gateway in the site, gw2                  relay2    a second relay
+
+or another access network of the client (access.py):
+
+    cgnat      another NAT, cgn, behind the first one; 100.64.0.0/24 between the two
+    mobile     the client's own address is out of 100.64.0.0/10, which tunnels use too
+    ipv6only   IPv6 alone, with NAT64 and DNS64 in the router
+    dslite     IPv4 goes in IPv6 to the AFTR, aftr, and is translated there
+    tcp443     nothing but TCP to port 443 gets out
+    proxy      nothing gets out but by the HTTP proxy in the router
 
 Everything lives inside namespaces named `<instance>-<host>`; the machine's own interfaces are never touched.
 Addresses are from the documentation ranges.
@@ -21,7 +29,8 @@ from . import access
 
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
 PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
-         "mobile": (), "ipv6only": (), "dslite": ("aftr",)}  # part -> hosts it adds
+         "mobile": (), "ipv6only": (), "dslite": ("aftr",),
+         "tcp443": (), "proxy": ()}  # part -> hosts it adds
 ALL_HOSTS = HOSTS + tuple(host for hosts in PARTS.values() for host in hosts)
 
 PORTAL = "198.51.100.10"

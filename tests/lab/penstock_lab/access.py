@@ -31,6 +31,8 @@ def client_site(network, parts):
         _machine(network, "client2", f"{net.CLIENT2}/28", net.CNAT_LAN)
     if "roaming" in parts:
         _second_uplink(network)
+    if "ipv6only" in parts:
+        _ipv6_only(network)
 
 
 def _uplink(network, router, address):
@@ -55,7 +57,7 @@ def _second_uplink(network):
     network.address("cnat2", "lan", f"{net.CNAT2_LAN}/28")
 
 
-def ipv6_only(network):
+def _ipv6_only(network):
     """No IPv4 on the client's link; the router translates (NAT64, tayga and the NAT behind it) and routes IPv6 as it is."""
     network.ip("client", "address", "flush", "dev", "eth0", "scope", "global")
     network.ip("client", "route", "flush", "default", check=False)

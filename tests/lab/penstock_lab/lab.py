@@ -49,6 +49,7 @@ class Lab:
         self._save()
         try:
             self.network.up(driver, parts)
+            access.client_site(self.network, parts)
             for host in (h for h in hosts_of(parts) if h.startswith(("client", "gw"))):
                 path = resolv_conf(self.network, host)
                 path.parent.mkdir(parents=True, exist_ok=True)

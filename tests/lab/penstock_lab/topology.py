@@ -25,8 +25,6 @@ Addresses are from the documentation ranges.
 
 import subprocess
 
-from . import access
-
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
 PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
          "mobile": (), "ipv6only": (), "dslite": ("aftr",),
@@ -137,13 +135,13 @@ class Network:
             self.ip(host, "address", "add", address, "dev", interface, *extra)
 
     def up(self, driver, parts=()):
+        """Everything but the client's side, which access.py adds."""
         for host in hosts_of(parts):
             run("ip", "netns", "add", self.namespace(host))
             self.ip(host, "link", "set", "lo", "up")
             self.sysctl(host, net__ipv6__conf__all__accept_dad=0, net__ipv6__conf__default__accept_dad=0,
                         net__ipv4__ping_group_range="0 2147483647")
         self._wan()
-        access.client_site(self, parts)
         self.bridge("gnat", "site", ())
         self.address("gnat", "site", f"{GNAT_LAN}/26")
         self.sysctl("gnat", net__ipv4__ip_forward=1)
@@ -153,8 +151,6 @@ class Network:
             self._gateway_host("gw2", "2", GW2_MGMT, LAN_MGMT2_4, driver)
         if "relay2" in parts:
             self.address("inet", "br0", f"{RELAY2}/25")
-        if "ipv6only" in parts:
-            access.ipv6_only(self)
 
     def _wan(self):
         self.wire("inet", "to-gnat", "gnat", "wan")

@@ -60,6 +60,7 @@ void classify_ip(Worker& worker, Packet* packet, Classified& out) {
   const IpAddress destination = ip_destination(*packet);
   const AddressSet::Entry* ours = configuration.ours.find(destination);
   if (ours == nullptr) {
+    if (configuration.is_routed_client(destination)) return out.lan.add(packet);
     const bool group = is_multicast(destination) || (destination.is_v4() && destination.v4_value() == 0xffffffff);
     return to_kernel(worker, packet, group ? DropReason::multicast_not_forwarded : DropReason::not_for_us);
   }

@@ -10,7 +10,7 @@ namespace penstock::gateway {
 namespace {
 
 bool is_ours(const Worker& worker, const IpAddress& address) {
-  return worker.configuration->ours.find(address) != nullptr;
+  return worker.configuration->ours.find(address) != nullptr || worker.configuration->is_routed_client(address);
 }
 
 // The packets of one call of the graph between the stages. Bursts that fill up are sent on at once, the rest by
@@ -266,7 +266,7 @@ void end_of_loop(Worker& worker) {
   if (worker.resend != nullptr && worker.resend->due(worker.now.monotonic)) send_again(worker);
   if (worker.now.monotonic < worker.translator->poll_timeout()) return;
   Call call(worker);
-  worker.translator->handle_timeout(worker.now, worker.outcomes);
+  worker.translator->handle_timeout(worker.policies->view(), worker.now, worker.outcomes);
   call.take_outcomes();
   call.finish();
 }

@@ -32,6 +32,9 @@ nat::TranslatorConfig translator_config(const Config& config, const gateway::Con
   out.max_flows = std::max(1U, path.nat.max_flows / config.workers);
   out.max_flows_per_peer = std::min(path.nat.max_flows_per_peer, out.max_flows);
   out.max_peers = config.max_peers;
+  out.keep_source = !config.source_nat;
+  out.mapping = path.nat.mapping;
+  out.filtering = path.nat.filtering;
   out.mtu_inside = path.inner_mtu;
   std::uint16_t outside = 0;
   for (std::size_t i = 0; i < path.ports.size(); ++i)
@@ -125,8 +128,12 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     set->aead = wireguard::make_aead_context(config.aead);
     if (set->aead == nullptr)
       return ConfigError{config.file, "aead", fmt::format("{} is not available on this machine", config.aead)};
-    set->translator =
-        std::make_unique<nat::Translator>(translator_config(config, state->path, i), set->random, *state->parts.pool);
+    nat::TranslatorConfig translation = translator_config(config, state->path, i);
+    if (config.nat_log != NatLog::off) {
+      set->binding_log = std::make_unique<RingBindingLog>(config.nat_log == NatLog::sessions);
+      translation.log = set->binding_log.get();
+    }
+    set->translator = std::make_unique<nat::Translator>(translation, set->random, *state->parts.pool);
     gateway::Worker& worker = set->worker;
     worker.id = i;
     worker.workers = config.workers;
@@ -231,6 +238,8 @@ void Engine::publish(std::span<PolicyPublication> publications, bool wait) {
   if (wait) {
     rcu::synchronize();
     state_->reclaimer.collect();
+  for (auto& set : state_->workers)
+    if (set->binding_log != nullptr) set->binding_log->drain();
   }
   state_->slow->post([peers = std::move(peers)](gateway::SlowPath& slow, Now now) {
     for (const PeerIndex peer : peers) slow.policy_published(peer, now);

@@ -11,6 +11,7 @@
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
+#include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
@@ -24,6 +25,7 @@ namespace penstock::runtime {
 struct WorkerSet {
   SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
+  std::unique_ptr<RingBindingLog> binding_log;  // null: off
   std::unique_ptr<nat::Translator> translator;
   std::unique_ptr<gateway::ResendStore> resend;
   gateway::Worker worker;

@@ -101,12 +101,17 @@ def latency(rows, directory, footer):
 
 
 def stages(rows, directory, footer):
-    chosen = [row for row in rows if row["stages"]]
-    if not chosen:
+    """Rows with `stages`, and rows named FIGURE/stage/STAGE."""
+    columns = {}
+    for row in rows:
+        figure, separator, stage = row["name"].partition("/stage/")
+        if row["stages"]:
+            columns[row["name"]] = row["stages"]
+        elif separator and row["unit"] == "cycles":
+            columns.setdefault(figure, {})[stage] = row["value"]
+    if not columns:
         return []
-    seen = list(dict.fromkeys((row["suite"], row["name"]) for row in chosen))
-    columns = [next(row["stages"] for row in chosen if (row["suite"], row["name"]) == key) for key in seen]
-    names = list(dict.fromkeys(name for column in columns for name in column))
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
     svg.stacked(directory / "stages.svg", "Where the cycles go", "TSC cycles per packet and stage", "cycles per packet",
-                [name for _, name in seen], names, columns, footer)
+                list(columns), names, list(columns.values()), footer)
     return ["stages.svg"]

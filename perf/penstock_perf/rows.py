@@ -2,6 +2,8 @@
 
 import json
 
+from penstock_perf import goals
+
 COMMON = ("suite", "name", "value", "unit", "limit", "peer", "peer_value", "ratio")
 EXTRA = ("spread", "best", "goal", "floor", "better", "goal_ratio", "goal_share", "reference_only", "stages",
          "distribution", "note")
@@ -33,6 +35,7 @@ def complete(row, where, suite):
     if not isinstance(row.get("value"), (int, float)):
         raise BadRow(f"{where}: {row['name']}: the value is no number")
     full = {key: row.get(key) for key in COMMON + EXTRA}
+    goals.fill_in(full)
     if full["ratio"] is None and full["peer_value"]:
         better_less = full["better"] == "less"
         full["ratio"] = (full["peer_value"] / full["value"] if better_less else full["value"] / full["peer_value"])

@@ -24,6 +24,9 @@ SUITES = {
     "client": "the client's TUN path beside wireguard-go",
 }
 
+# What a suite is told besides --quick and --json.
+ARGUMENTS = {"pipeline": ["--stages"]}
+
 # A suite that takes longer hangs.
 TIME_LIMIT = {False: 1200, True: 120}
 
@@ -48,7 +51,7 @@ def run(suite, build, quick):
     command = program(suite, build)
     with tempfile.TemporaryDirectory(prefix="penstock-perf-") as directory:
         out = pathlib.Path(directory) / "rows.json"
-        arguments = command + (["--quick"] if quick else []) + ["--json", str(out)]
+        arguments = command + ARGUMENTS.get(suite, []) + (["--quick"] if quick else []) + ["--json", str(out)]
         environment = dict(os.environ, PENSTOCK_BUILD=str(build))
         code, tail = _follow(arguments, environment, suite, TIME_LIMIT[quick])
         measured = rows.read(out, suite) if out.exists() else []
@@ -60,7 +63,7 @@ def run(suite, build, quick):
 
 
 def _follow(arguments, environment, suite, limit):
-    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                text=True, errors="replace", start_new_session=True)
     overdue = threading.Event()
 
@@ -72,12 +75,12 @@ def _follow(arguments, environment, suite, limit):
     timer.start()
     started, tail = time.monotonic(), []
     try:
-        for line in process.stderr:
+        for line in process.stdout:
             line = line.rstrip()
             tail = (tail + [line])[-12:]
             print(f"  {time.monotonic() - started:6.1f} s  {suite}: {line}", file=sys.stderr, flush=True)
         code = process.wait()
-        process.stderr.close()
+        process.stdout.close()
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -7,11 +7,11 @@ import statistics
 import sys
 import time
 
-from penstock_lab import counters, nat
-from penstock_lab import timeline
+from penstock_lab import counters, nat, outage, timeline
 from penstock_lab import topology as net
 from penstock_lab.capture import Capture, sealed_size
 from penstock_lab.cold import cold_tunnel
+from penstock_lab.kinds import direct_is_possible, parse
 from penstock_lab.lab import DRIVERS, Lab
 from penstock_lab.meter import Meter
 from penstock_lab.process import wait_until
@@ -19,6 +19,7 @@ from penstock_lab.rows import BY_NAME, QUICK, ROWS, Scene
 from penstock_lab.topology import LabError
 
 TARGET = "web.corp.example"
+RESETS = ("gateway-nat", "client-nat", "both-nats")
 BEFORE = 0.5  # seconds of the window before the event
 
 
@@ -62,9 +63,9 @@ class RowRun:
 
     def __init__(self, row, arguments):
         self.row, self.arguments = row, arguments
-        kinds = row.nats or (arguments.client_nat, arguments.gateway_nat)
-        self.client_nat, self.gateway_nat = kinds
-        self.direct = kinds == ("preserving", "preserving")
+        pair = row.nats or (arguments.client_nat, arguments.gateway_nat)
+        self.client_nat, self.gateway_nat = pair
+        self.direct = direct_is_possible(*(parse(kind) for kind in pair))
         self.lab = Lab(arguments.name)
 
     def run(self, repeat):
@@ -201,17 +202,30 @@ def run_rows(rows, arguments, out=sys.stdout):
     return reports
 
 
+def show_outages(names, arguments):
+    try:
+        outages = [outage.run(BY_NAME[name], TARGET, arguments) for name in names]
+    except LabError as error:
+        print(f"heal: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"outages": outages}, indent=1) + "\n")
+    return 0 if all(result["ok"] for result in outages) else 1
+
+
 def parser():
     options = argparse.ArgumentParser(prog="scripts/heal", description="What heals, how fast, and what it costs.")
     options.add_argument("--row", action="append", default=[], choices=[*(row.name for row in ROWS), "cold"],
                          help="only this row (cold: the first packet's budget); may be repeated (default: all that take less than a minute a repetition)")
     options.add_argument("--repeat", type=int, default=3, help="repetitions; 20 for acceptance (default: 3)")
     options.add_argument("--driver", choices=[d for d in DRIVERS if d != "tap"], default="af_packet")
-    options.add_argument("--client-nat", choices=nat.KINDS, default="preserving")
-    options.add_argument("--gateway-nat", choices=nat.KINDS, default="preserving")
+    options.add_argument("--client-nat", metavar="KIND", default="preserving")
+    options.add_argument("--gateway-nat", metavar="KIND", default="preserving")
     options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
     options.add_argument("--settle", type=float, default=1.5, help="seconds of calm before each event (default: 1.5)")
     options.add_argument("--quick", action="store_true", help="a few rows, once each: what scripts/test runs")
+    options.add_argument("--protocol", choices=("1.0", "1.1"), default="1.1",
+                         help="1.0: the client that needs a DNS query; shows the outage of the NAT rows")
     options.add_argument("--svg", type=pathlib.Path, metavar="FILE",
                          help="draw the worst repetition of the row: each packet, its way, what changed when")
     options.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every repetition, as JSON")
@@ -225,10 +239,16 @@ def main():
     if arguments.svg and len(arguments.row) != 1:
         parser().error("--svg draws one --row")
     names = arguments.row or (QUICK if arguments.quick else [row.name for row in ROWS if not row.slow])
+    if arguments.protocol == "1.0":
+        names = [name for name in names if name in RESETS]
+        if not names:
+            parser().error(f"--protocol 1.0 knows the rows {' '.join(RESETS)}")
     started = time.monotonic()
     stale = Lab(arguments.name)
     if stale.network.exists():
         stale.down()  # an earlier run was cut off
+    if arguments.protocol == "1.0":
+        return show_outages(names, arguments)
     try:
         reports = run_rows([BY_NAME[name] for name in names if name != "cold"], arguments)
         cold = cold_tunnel(arguments, arguments.repeat) if "cold" in names or not arguments.row else None

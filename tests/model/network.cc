@@ -52,6 +52,11 @@ Link& Network::link(Node& node) {
       ->link;
 }
 
+void Network::for_each_link(Node& node, const std::function<void(Link&)>& change) {
+  for (Attachment& a : attachments_)
+    if (a.node == &node) change(a.link);
+}
+
 bool Network::attached(const Node& node, const IpAddress& address) const {
   return std::any_of(attachments_.begin(), attachments_.end(),
                      [&](const Attachment& a) { return a.node == &node && a.address == address; });

@@ -51,6 +51,7 @@ class Network {
   void attach(Node& node, const IpAddress& address, NatBox* nat = nullptr, Link link = {});
   void detach(Node& node);
   [[nodiscard]] Link& link(Node& node);  // of its first attachment; both directions
+  void for_each_link(Node& node, const std::function<void(Link&)>& change);
 
   [[nodiscard]] bool attached(const Node& node, const IpAddress& address) const;
   // What the node's packets of a family come from; unspecified: it has none.

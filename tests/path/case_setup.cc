@@ -97,6 +97,17 @@ void CaseSetup::set(const std::string& key, const std::string& value) {
     config.worker = count;
   else if (key == "identification")
     config.rewrite_identification = value != "keep";
+  else if (key == "source_nat")
+    config.keep_source = value == "off";
+  else if (key == "mapping")
+    config.mapping = value == "endpoint_independent" ? nat::Mapping::endpoint_independent
+                                                     : nat::Mapping::address_and_port_dependent;
+  else if (key == "filtering")
+    config.filtering = value == "endpoint_independent" ? nat::Filtering::endpoint_independent
+                       : value == "address_dependent"  ? nat::Filtering::address_dependent
+                                                       : nat::Filtering::address_and_port_dependent;
+  else if (key == "openings")
+    config.max_openings = count;
   else if (key == "fragments")
     config.fragments.packets = count;
   else if (key == "nat64_prefix")

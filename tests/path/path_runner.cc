@@ -9,7 +9,9 @@
 //   source ADDRESS...                           our addresses of one family, replacing the default
 //   set KEY=VALUE...                            mtu_inside mtu_outside max_flows max_flows_per_peer errors workers
 //   worker
-//                                               identification=keep ports=FIRST-LAST
+//                                               identification=keep ports=FIRST-LAST source_nat=off openings=
+//                                               mapping=endpoint_independent filtering=address_dependent|
+//                                               endpoint_independent
 //   peer N ADDRESS... [control]
 //   allow N RESOURCE cidr|address|dns|internet WHAT [tcp=R,R] [udp=R] [icmp] [until=SECONDS]
 //   revoke N RESOURCE

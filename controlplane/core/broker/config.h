@@ -47,9 +47,9 @@ struct RelayStreamServer {
 struct RelayConfig {
   std::string id;
   std::vector<Endpoint> udp;
-  std::vector<RelayStreamServer> streams;  // TURN over TCP and TLS
   std::string realm;
   std::string shared_secret;  // coturn's static-auth-secret; never logged
+  std::vector<RelayStreamServer> streams;  // TURN over TCP and TLS
   bool operator==(const RelayConfig&) const = default;
 };
 

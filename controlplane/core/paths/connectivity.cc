@@ -55,7 +55,7 @@ void Connectivity::Impl::tick(Now time) {
 
 void Connectivity::Impl::resume(Now time) {
   gatherer.verify(time.monotonic);
-  for (auto& relay : relays) relay->turn.suspect(time.monotonic);
+  for (auto& relay : relays) doubt(*relay);
   for (auto& [gateway, agent] : agents) agent->handle_resume(time);
 }
 
@@ -97,8 +97,15 @@ void Connectivity::handle_timeout(Now now) {
 
 void Connectivity::handle_local_addresses(std::span<const Endpoint> sockets, std::span<const Endpoint> hosts, Now now) {
   impl_->tick(now);
-  std::vector<Endpoint> new_sockets{sockets.begin(), sockets.end()};
   std::vector<Endpoint> new_hosts{hosts.begin(), hosts.end()};
+  // A socket leads nowhere while we have no address of its family (IPv6-only networks): relays are then reached over the
+  // other one. Without any address - between two networks - nothing is given up.
+  const auto has_family = [&](bool v4) {
+    return std::any_of(hosts.begin(), hosts.end(), [v4](const Endpoint& host) { return host.address.is_v4() == v4; });
+  };
+  std::vector<Endpoint> new_sockets;
+  for (const Endpoint& socket : sockets)
+    if (hosts.empty() || has_family(socket.address.is_v4())) new_sockets.push_back(socket);
   if (new_sockets == impl_->sockets && new_hosts == impl_->hosts) return;
   const bool roamed = !impl_->sockets.empty();
   impl_->sockets = std::move(new_sockets);

@@ -46,6 +46,7 @@ struct Connectivity::Impl {
   void refresh_permissions();
   void update_bases(bool roamed);
   void close_relay(Relay& relay);
+  void doubt(Relay& relay);  // asks for a sign of life
   Relay* find_relay(std::uint32_t number);
   [[nodiscard]] const Relay* find_relay(std::uint32_t number) const;
   [[nodiscard]] std::vector<Candidate> local_candidates() const;

@@ -114,10 +114,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
       return;
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
-      for (auto& relay : relays) {
-        relay->turn.suspect(now.monotonic);
-        if (relay->stream != 0 && relay->doubted == kNever) relay->doubted = now.monotonic;
-      }
+      for (auto& relay : relays) doubt(*relay);
       out.kind = Event::Kind::suspect;
       break;
     case AgentEvent::Kind::stalled:

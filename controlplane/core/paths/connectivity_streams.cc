@@ -32,6 +32,11 @@ void Connectivity::Impl::note_udp_heard() {
   if (udp_well == kNever) udp_well = now.monotonic;
 }
 
+void Connectivity::Impl::doubt(Relay& relay) {
+  relay.turn.suspect(now.monotonic);
+  if (relay.stream != 0 && relay.turn.number() != 0 && relay.doubted == kNever) relay.doubted = now.monotonic;
+}
+
 bool Connectivity::Impl::streams_configured() const {
   return std::any_of(configured.begin(), configured.end(),
                      [](const RelayConfig& r) { return !r.username.empty() && !r.streams.empty(); });

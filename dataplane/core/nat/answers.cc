@@ -52,6 +52,9 @@ Classified Translator::Implementation::classify_collected(const Datagram& datagr
     case ip_protocol::icmpv6: {
       const bool v6 = parsed.view.v6();
       if (transport.size() < sizeof(IcmpHeader) || (parsed.view.protocol == ip_protocol::icmpv6) != v6) return out;
+      out.kind = PacketKind::error;
+      out.reason = DropReason::none;
+      if (is_icmp_error(transport[0], v6)) return out;
       out.kind = PacketKind::other;
       out.reason = DropReason::icmp_type_unsupported;
       const std::uint8_t wanted =
@@ -61,6 +64,7 @@ Classified Translator::Implementation::classify_collected(const Datagram& datagr
       break;
     }
     default:
+      if (carried_without_ports(parsed.view.protocol)) break;
       out.kind = PacketKind::other;
       out.reason = DropReason::nat_protocol_unsupported;
       return out;
@@ -68,6 +72,12 @@ Classified Translator::Implementation::classify_collected(const Datagram& datagr
   out.kind = PacketKind::query;
   out.reason = DropReason::none;
   return out;
+}
+
+Packet* Translator::Implementation::join(const Call& call, const Datagram& datagram) {
+  Packet* joined = join_fragments(datagram.pieces, *packets_);
+  drop(call, datagram, joined != nullptr ? DropReason::local_consumed : DropReason::nat_fragment_limit);
+  return joined;
 }
 
 Fitting Translator::Implementation::fit_datagram(const Datagram& datagram, const IpView& view, bool to6,

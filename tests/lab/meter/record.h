@@ -18,7 +18,7 @@ struct Record {
 };
 static_assert(sizeof(Record) == 24);
 
-// Buffered, so that writing disturbs nothing; flushed when the buffer is full and at the end.
+// Buffered, so that writing disturbs nothing; flushed when the buffer is full, every quarter of a second, and at the end.
 class RecordFile {
  public:
   explicit RecordFile(const std::string& path) : file_(std::fopen(path.c_str(), "wb")) {}
@@ -32,7 +32,10 @@ class RecordFile {
   [[nodiscard]] bool ok() const { return file_ != nullptr && !failed_; }
   void add(const Record& record) {
     records_.push_back(record);
-    if (records_.size() >= 512) flush();
+    if (records_.size() >= 512 || record.at - flushed_ > 250'000'000) {
+      flush();
+      flushed_ = record.at;
+    }
   }
   void flush() {
     if (file_ == nullptr || records_.empty()) return;
@@ -44,6 +47,7 @@ class RecordFile {
  private:
   std::FILE* file_;
   bool failed_ = false;
+  std::int64_t flushed_ = 0;
   std::vector<Record> records_;
 };
 

@@ -17,9 +17,10 @@ def parser():
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     up = verbs.add_parser("up", help="build the network and start everything")
-    up.add_argument("--nat", choices=nat.KINDS, help="kind of both NATs (default: preserving)")
-    up.add_argument("--client-nat", choices=nat.KINDS)
-    up.add_argument("--gateway-nat", choices=nat.KINDS)
+    up.add_argument("--nat", metavar="KIND", help="kind of both NATs: preserving (default), random, or "
+                    "wire:MAPPING,FILTERING,PORTS[,...] (tests/lab/wire/spec.h)")
+    up.add_argument("--client-nat", metavar="KIND")
+    up.add_argument("--gateway-nat", metavar="KIND")
     up.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop",
                     help="what a NAT does with packets it does not expect (default: drop)")
     up.add_argument("--driver", choices=DRIVERS, default="af_packet")

@@ -5,11 +5,12 @@ import os
 import pathlib
 import shutil
 
-from . import nat, topology
+from . import access, kinds, nat, topology
 from .penstock import ALL_PROCESSES, Penstock, resolv_conf
 from .process import Processes
 from .services import Services
 from .topology import ALL_HOSTS, LabError, Network, hosts_of
+from .wire import WireNat, is_wire
 
 RUN = pathlib.Path("/run/penstock-lab")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
@@ -38,6 +39,8 @@ class Lab:
             raise LabError("needs root (network namespaces)")
         if self.network.exists():
             raise LabError(f"instance {self.name} is up already")
+        for kind in (client_nat, gateway_nat):
+            kinds.parse(kind)
         self.directory.mkdir(parents=True, exist_ok=True)
         os.chmod(self.directory, 0o700)
         self.settings = {"client_nat": client_nat, "gateway_nat": gateway_nat, "unexpected": unexpected,
@@ -46,13 +49,19 @@ class Lab:
         self._save()
         try:
             self.network.up(driver, parts)
-            for host in ("client", *(h for h in hosts_of(parts) if h.startswith("gw"))):
+            for host in (h for h in hosts_of(parts) if h.startswith(("client", "gw"))):
                 path = resolv_conf(self.network, host)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("")
-            for host in self._nats("both"):
+            for number, host in enumerate(self._nats("both")):
                 nat.apply(self.network, host, self._nat_kind(host), unexpected)
+                if is_wire(self._nat_kind(host)):
+                    WireNat(self, host).start(self._nat_kind(host), unexpected == "reject", number + 1)
+            if "dslite" in parts:
+                access.start_softwire(self)
             self.services.start(parts)
+            if "ipv6only" in parts:
+                access.start_nat64(self)
             self.penstock.configure()
             for process in [p for p in self.penstock.started if p not in without] if processes is None else processes:
                 self.penstock.start(process)
@@ -96,8 +105,7 @@ class Lab:
         return self.settings["gateway_nat" if host == "gnat" else "client_nat"]
 
     def _nats(self, which):
-        clients = ["cnat", *(["cnat2"] if "roaming" in self.settings["parts"] else [])]
-        return {"gateway": ["gnat"], "client": clients, "both": [*clients, "gnat"]}[which]
+        return access.nats(self.settings["parts"], which)
 
     # ---- verbs ----
 
@@ -106,10 +114,15 @@ class Lab:
         self.settings["resets"] += 1
         self._save()
         for host in self._nats(which):
+            if is_wire(self._nat_kind(host)):
+                WireNat(self, host).forget()
+                continue
             nat.reset(self.network, host, self._nat_kind(host), self.settings["unexpected"], self.settings["resets"])
 
     def forget_tunnel_mapping(self, host):
         """The NAT forgets the mappings that carry the tunnel itself, not those towards STUN servers."""
+        if is_wire(self._nat_kind(host)):
+            raise LabError("a wire forgets single mappings by itself: give it life=...")
         self.settings["resets"] += 1
         self._save()
         relays = (topology.RELAY, topology.RELAY_ALT, topology.RELAY2)

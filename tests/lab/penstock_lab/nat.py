@@ -9,13 +9,25 @@ outside one, the same towards every destination: as predictable as before, but n
 """
 
 from . import topology
+from .wire import is_wire
 
-KINDS = ("preserving", "random")
 UNEXPECTED = ("drop", "reject")
-INSIDE = {"cnat": "lan", "cnat2": "lan", "gnat": "site"}
+INSIDE = {"cnat": "lan", "cnat2": "lan", "cgn": "lan", "aftr": "lan", "gnat": "site"}
 
 
 def rules(kind, unexpected, resets, host):
+    if is_wire(kind):
+        return f"""
+table ip penstock_nat {{}}
+delete table ip penstock_nat
+table ip penstock_nat {{
+  counter to_gateway {{}}
+  chain count {{
+    type filter hook forward priority filter - 1;
+    iifname "{INSIDE[host]}" ip daddr {topology.GNAT_WAN} counter name to_gateway
+  }}
+}}
+"""
     if kind == "random":
         masquerade = "masquerade fully-random"
     elif resets == 0:

@@ -13,9 +13,10 @@ from .topology import LabError
 
 PROCESSES = ("portal", "dataplane", "gateway", "client")
 SECOND_GATEWAY = ("dataplane2", "gateway2")
-ALL_PROCESSES = PROCESSES + SECOND_GATEWAY
+ALL_PROCESSES = PROCESSES + SECOND_GATEWAY + ("client2",)
 HOST_OF = {"portal": "inet", "dataplane": "gw", "gateway": "gw", "client": "client", "dataplane2": "gw2",
-           "gateway2": "gw2"}
+           "gateway2": "gw2", "client2": "client2"}
+USERS = {"client": "alice-laptop", "client2": "bob-phone"}  # process -> the client's id at the portal
 
 
 def yaml(value, indent=0):
@@ -63,7 +64,8 @@ class Penstock:
     def configure(self):
         (self.directory / "run").mkdir(parents=True, exist_ok=True)
         write(self.config_file("portal"), yaml(self._portal_config()))
-        write(self.config_file("client"), yaml(self._client_config()))
+        for client in self._clients():
+            write(self.config_file(client), yaml(self._client_config(client)))
         for number in ("", "2") if "gateway2" in self.parts else ("",):
             write(self.config_file(f"dataplane{number}"), yaml(self._dataplane_config(number)))
             write(self.config_file(f"gateway{number}"), yaml(self._gateway_config(number)))
@@ -71,13 +73,16 @@ class Penstock:
     @property
     def started(self):
         """The processes that such a lab starts, in order."""
-        return ("portal", "dataplane", "gateway", *(SECOND_GATEWAY if "gateway2" in self.parts else ()), "client")
+        return ("portal", "dataplane", "gateway", *(SECOND_GATEWAY if "gateway2" in self.parts else ()), *self._clients())
+
+    def _clients(self):
+        return ("client", "client2") if "client2" in self.parts else ("client",)
 
     def config_file(self, process):
         return self.directory / f"{process}.yaml"
 
-    def _portal_link(self):
-        return {"address": f"{net.PORTAL}:8443", "server_name": "portal.example",
+    def _portal_link(self, by_name=False):
+        return {"address": f"{'portal.example' if by_name else net.PORTAL}:8443", "server_name": "portal.example",
                 "ca_file": str(self.directory / "pki" / "ca.pem")}
 
     def _device(self, index, side):
@@ -116,19 +121,20 @@ class Penstock:
             "state_directory": str(self.directory / "state" / f"gateway{number}"),
         }
 
-    def _client_config(self):
+    def _client_config(self, client):
         return {
-            "control": {"socket": str(self.socket("client"))},
-            "portal": self._portal_link(),
-            "token_file": str(self.token("alice-laptop")),
-            "state_directory": str(self.directory / "state" / "client"),
+            "control": {"socket": str(self.socket(client))},
+            "portal": self._portal_link(by_name="ipv6only" in self.parts),
+            "token_file": str(self.token(USERS[client])),
+            "state_directory": str(self.directory / "state" / client),
             "tun": {"name": "penstock0", "mtu": 1280},
             "dns": {"mode": "resolv_conf"},
         }
 
     def _portal_config(self):
         web = {"tcp": ["80", "5201", "7000"], "udp": ["5201", "7000"], "icmp": True}
-        relays = [("relay1", (net.RELAY, net.RELAY_ALT)),
+        six = [f"[{net.RELAY6}]"] if "ipv6only" in self.parts else []
+        relays = [("relay1", (net.RELAY, net.RELAY_ALT, *six)),
                   *([("relay2", (net.RELAY2,))] if "relay2" in self.parts else [])]
         gateways = ("gw1", "gw2") if "gateway2" in self.parts else ("gw1",)
         return {
@@ -142,7 +148,8 @@ class Penstock:
             "sites": [{"id": "hq"}],
             "gateways": [{"id": gateway, "site": "hq", "token_sha256": self.token_hash(gateway)}
                          for gateway in gateways],
-            "clients": [{"id": "alice-laptop", "token_sha256": self.token_hash("alice-laptop"), "groups": ["staff"]}],
+            "clients": [{"id": USERS[client], "token_sha256": self.token_hash(USERS[client]),
+                         "groups": ["staff" if client == "client" else "guests"]} for client in self._clients()],
             "resources": [
                 {"id": "corp", "site": "hq", "kind": "dns", "pattern": "**.corp.example", "filter": web},
                 {"id": "lab-net", "site": "hq", "kind": "cidr", "prefix": net.CIDR4},
@@ -155,6 +162,8 @@ class Penstock:
                 {"group": "staff", "resource": "lab-net"},
                 {"group": "staff", "resource": "printer4"},
                 {"group": "staff", "resource": "printer6"},
+                {"group": "guests", "resource": "printer4"},
+                {"group": "guests", "resource": "printer6"},
                 # The policy names it, so the client knows it, but its condition fails from where the client is.
                 {"group": "staff", "resource": "vault", "conditions": {"client_ranges": ["203.0.113.0/24"]}},
             ],
@@ -163,11 +172,11 @@ class Penstock:
     # ---- running ----
 
     def start(self, process):
-        if process == "client":
+        if process in USERS:
             # The resolver file as the network would have set it; the client puts it back when it ends.
-            write(resolv_conf(self.network, "client"), f"nameserver {net.RESOLVER}\n")
+            write(resolv_conf(self.network, HOST_OF[process]), f"nameserver {net.CNAT_LAN6 if 'ipv6only' in self.parts else net.RESOLVER}\n")
         is_dataplane = process.startswith("dataplane")
-        arguments = self.options.get("client_arguments", []) if process == "client" else []
+        arguments = self.options.get("client_arguments", []) if process in USERS else []
         self.processes.start(process, HOST_OF[process],
                              [str(self.binary(process)), "--config", str(self.config_file(process)), *arguments],
                              mount_bpf=is_dataplane and self.driver == "af_xdp")

@@ -69,6 +69,11 @@ class Services:
             write(path, secrets.token_hex(24), 0o600)
         return path
 
+    @property
+    def dual_stack(self):
+        """Whether this lab's internet has IPv6."""
+        return net.RELAY6 in self.network.ip("inet", "address", "show", "dev", "br0", capture=True)
+
     def start(self, parts=()):
         make_pki(self.directory / "pki")
         self.start_relay()
@@ -85,9 +90,10 @@ class Services:
 
     def start_relay(self, name="relay"):
         addresses = (net.RELAY, net.RELAY_ALT) if name == "relay" else (net.RELAY2,)
+        listening = addresses + ((net.RELAY6,) if name == "relay" and self.dual_stack else ())
         directory = self.directory / name
         config = write(directory / "turnserver.conf", "\n".join([
-            *(f"listening-ip={address}" for address in addresses), f"relay-ip={addresses[0]}",
+            *(f"listening-ip={address}" for address in listening), f"relay-ip={addresses[0]}",
             "listening-port=3478", "min-port=49152", "max-port=49999", "fingerprint", "use-auth-secret",
             f"static-auth-secret={self.relay_secret.read_text().strip()}", "realm=penstock", "no-tls", "no-dtls",
             "no-cli", "mobility", "no-multicast-peers", "log-file=stdout", "simple-log",

@@ -6,7 +6,10 @@
                                  relay, resolver, web)
 
 What a lab may have besides (`parts`): a second uplink of the client (`roaming`: cnat2), a second gateway in the site
-(`gateway2`: gw2), a second relay (`relay2`).
+(`gateway2`: gw2), a second relay (`relay2`), a second user behind the same NAT (`client2`). Or another access network of
+the client (access.py): `cgnat` (another NAT, cgn, behind the first one, 100.64.0.0/10 in between), `mobile` (the client
+itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router), `dslite` (IPv4
+to the router's B4, in IPv6 to the AFTR, and translated there).
 
 Everything lives inside namespaces named `<instance>-<host>`; the machine's own interfaces are never touched.
 Addresses are from the documentation ranges.
@@ -14,8 +17,11 @@ Addresses are from the documentation ranges.
 
 import subprocess
 
+from . import access
+
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
-PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": ()}  # part -> hosts it adds
+PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
+         "mobile": (), "ipv6only": (), "dslite": ("aftr",)}  # part -> hosts it adds
 ALL_HOSTS = HOSTS + tuple(host for hosts in PARTS.values() for host in hosts)
 
 PORTAL = "198.51.100.10"
@@ -28,6 +34,15 @@ CNAT_WAN = "198.51.100.30"
 GNAT_WAN = "198.51.100.40"
 CLIENT = "198.51.100.130"
 CNAT_LAN = "198.51.100.129"
+CLIENT2 = "198.51.100.131"       # a second user's machine, behind the same NAT
+SHARED_CLIENT = "100.64.0.2"     # where shared address space (RFC 6598) is used: it overlaps the tunnel's own range
+SHARED_ROUTER = "100.64.0.1"
+NAT64 = "2001:db8:64::/96"
+CLIENT6 = "2001:db8:c::2"
+CNAT_LAN6 = "2001:db8:c::1"
+CNAT_WAN6 = "2001:db8:0:1::30"
+AFTR6 = "2001:db8:0:1::60"
+RELAY6 = "2001:db8:0:1::20"
 CNAT2_WAN = "198.51.100.31"      # the client's second uplink
 CLIENT2_UPLINK = "198.51.100.146"
 CNAT2_LAN = "198.51.100.145"
@@ -119,7 +134,7 @@ class Network:
             self.sysctl(host, net__ipv6__conf__all__accept_dad=0, net__ipv6__conf__default__accept_dad=0,
                         net__ipv4__ping_group_range="0 2147483647")
         self._wan()
-        self._client_site()
+        access.client_site(self, parts)
         self.bridge("gnat", "site", ())
         self.address("gnat", "site", f"{GNAT_LAN}/26")
         self.sysctl("gnat", net__ipv4__ip_forward=1)
@@ -127,35 +142,16 @@ class Network:
         self._gateway_host("gw", "", GW_MGMT, LAN_MGMT4, driver)
         if "gateway2" in parts:
             self._gateway_host("gw2", "2", GW2_MGMT, LAN_MGMT2_4, driver)
-        if "roaming" in parts:
-            self._second_uplink()
         if "relay2" in parts:
             self.address("inet", "br0", f"{RELAY2}/25")
+        if "ipv6only" in parts:
+            access.ipv6_only(self)
 
     def _wan(self):
-        self.wire("inet", "to-cnat", "cnat", "wan")
         self.wire("inet", "to-gnat", "gnat", "wan")
-        self.bridge("inet", "br0", ("to-cnat", "to-gnat"))
+        self.bridge("inet", "br0", ("to-gnat",))
         self.address("inet", "br0", *(f"{a}/25" for a in (PORTAL, RELAY, RELAY_ALT, RESOLVER, PUBLIC_WEB)))
-        self.address("cnat", "wan", f"{CNAT_WAN}/25")
         self.address("gnat", "wan", f"{GNAT_WAN}/25")
-
-    def _client_site(self):
-        self.wire("client", "eth0", "cnat", "lan")
-        self.address("client", "eth0", f"{CLIENT}/28")
-        self.address("cnat", "lan", f"{CNAT_LAN}/28")
-        self.ip("client", "route", "add", "default", "via", CNAT_LAN)
-        self.sysctl("cnat", net__ipv4__ip_forward=1)
-
-    def _second_uplink(self):
-        """Another network that the client may roam to: its interface is there, without carrier or address."""
-        self.wire("inet", "to-cnat2", "cnat2", "wan")
-        self.ip("inet", "link", "set", "to-cnat2", "master", "br0")
-        self.address("cnat2", "wan", f"{CNAT2_WAN}/25")
-        self.wire("client", "eth1", "cnat2", "lan")
-        self.ip("client", "link", "set", "eth1", "down")
-        self.address("cnat2", "lan", f"{CNAT2_LAN}/28")
-        self.sysctl("cnat2", net__ipv4__ip_forward=1)
 
     def _gateway_host(self, host, number, mgmt_wan, mgmt_lan, driver):
         # The kernel must own nothing on what DPDK owns, or it answers with resets.

@@ -96,6 +96,29 @@ TEST(Relays, TheNearestAreChosen) {
   EXPECT_FALSE(bench.allocations.contains(endpoint("198.51.100.21:3478")));
 }
 
+// An IPv6-only network: the wildcard IPv4 socket is there, but leads nowhere.
+TEST(Relays, AreReachedOverTheFamilyThatWeHave) {
+  Bench bench;
+  const Endpoint sockets[] = {endpoint("0.0.0.0:41000"), endpoint("[::]:41000")};
+  const Endpoint four = endpoint("198.51.100.130:41000"), six = endpoint("[2001:db8:c::2]:41000");
+  const std::vector<RelayConfig> relays = {
+      {"relay", {endpoint("198.51.100.20:3478"), endpoint("[2001:db8::20]:3478")}, "user", "secret", ""}};
+  bench.connectivity.handle_local_addresses(sockets, {&six, 1}, bench.now());
+  bench.connectivity.handle_relays(relays, bench.now());
+  bench.run(500ms);
+  EXPECT_TRUE(bench.allocations.contains(endpoint("[2001:db8::20]:3478")));
+  EXPECT_FALSE(bench.allocations.contains(endpoint("198.51.100.20:3478")));
+  // Between two networks there is no address at all: nothing changes.
+  bench.allocations.clear();
+  bench.connectivity.handle_local_addresses(sockets, {}, bench.now());
+  bench.run(100ms);
+  EXPECT_FALSE(bench.allocations.contains(endpoint("198.51.100.20:3478")));
+  // The next one has IPv4.
+  bench.connectivity.handle_local_addresses(sockets, {&four, 1}, bench.now());
+  bench.run(500ms);
+  EXPECT_TRUE(bench.allocations.contains(endpoint("198.51.100.20:3478")));
+}
+
 TEST(Relays, WithoutAnswersTheFirstOfTheListAreUsed) {
   Bench bench;
   std::vector<RelayConfig> relays;

@@ -41,7 +41,7 @@ std::vector<std::uint8_t> stun_message(std::size_t attributes) {
 }
 
 TEST(TurnStreamFramer, RefusesWhatIsNeitherStunNorChannelData) {
-  for (const std::uint8_t first : {0x80, 0xc0, 0xff}) {
+  for (const std::uint8_t first : {std::uint8_t{0x80}, std::uint8_t{0xc0}, std::uint8_t{0xff}}) {
     TurnStreamFramer framer;
     framer.append(std::vector<std::uint8_t>{first, 0, 0, 4, 0, 0, 0, 0});
     EXPECT_FALSE(framer.next());
@@ -101,7 +101,11 @@ class Streams : public ::testing::Test {
     config.relay_v4 = *IpAddress::parse("198.51.100.20");
     config.relay_v6 = *IpAddress::parse("2001:db8:20::20");
     relay = std::make_unique<TurnServer>(config, random);
-    RelayConfig told{"r1", {kRelay}, "user", "secret", "", {{kRelay, false, ""}, {kRelayTls, true, "relay.example"}}};
+  }
+
+  // The client starts, in a network as the switches say.
+  void begin() {
+    const RelayConfig told{"r1", {kRelay}, "user", "secret", "", {{kRelay, false, ""}, {kRelayTls, true, "relay.example"}}};
     move_to("198.51.100.130:41000");
     connectivity.handle_relays({&told, 1}, now());
     connectivity.add_gateway(1, now());
@@ -217,6 +221,7 @@ class Streams : public ::testing::Test {
 };
 
 TEST_F(Streams, AreNotDialledWhileUdpAnswers) {
+  begin();
   run(10min);
   EXPECT_TRUE(relayed());
   EXPECT_EQ(dialled, 0);
@@ -226,6 +231,7 @@ TEST_F(Streams, CarryTheRelayWhereUdpIsBlocked) {
   udp = false;
   // A network that lets only TLS on 443 out.
   tcp = false;
+  begin();
   run(4s);
   EXPECT_TRUE(relayed());
   ASSERT_EQ(open.size(), 1U);
@@ -242,6 +248,7 @@ TEST_F(Streams, CarryTheRelayWhereUdpIsBlocked) {
 
 TEST_F(Streams, OneOfSeveralIsKept) {
   udp = false;
+  begin();
   run(5s);
   EXPECT_EQ(dialled, 2);
   EXPECT_EQ(open.size(), 1U);
@@ -252,6 +259,7 @@ TEST_F(Streams, OneOfSeveralIsKept) {
 
 TEST_F(Streams, AreClosedWhenUdpWorksAgain) {
   udp = false;
+  begin();
   run(5s);
   ASSERT_EQ(open.size(), 1U);
   udp = true;
@@ -262,6 +270,7 @@ TEST_F(Streams, AreClosedWhenUdpWorksAgain) {
 
 TEST_F(Streams, AreDialledAnewWithBackoffWhileNothingWorks) {
   udp = tcp = tls = false;
+  begin();
   run(10min);
   EXPECT_FALSE(relayed());
   EXPECT_GE(dialled, 2 * 20);          // for ever, at least every 30 s
@@ -274,6 +283,7 @@ TEST_F(Streams, AreDialledAnewWithBackoffWhileNothingWorks) {
 
 TEST_F(Streams, ALostConnectionIsReplacedAtOnce) {
   udp = false;
+  begin();
   run(5s);
   ASSERT_EQ(open.size(), 1U);
   const StreamId before = open.begin()->first;
@@ -286,26 +296,37 @@ TEST_F(Streams, ALostConnectionIsReplacedAtOnce) {
   EXPECT_NE(open.begin()->first, before);
 }
 
+// A NAT has forgotten the connection: no reset, no answer.
 TEST_F(Streams, ADeadConnectionIsFoundWithoutItsError) {
   udp = false;
+  begin();
   run(5s);
-  connectivity.handle_session_up(1, connectivity.handshake_paths(1).front(), now());
-  drain();
-  run(1s);
   ASSERT_EQ(open.size(), 1U);
   const StreamId before = open.begin()->first;
-  silent = true;  // a NAT has forgotten it: no reset, no answer. The session's probes find it out.
-  const int dialled_before = dialled;
-  const std::vector<std::uint8_t> sealed(64, 4);
-  connectivity.data_paths(1, sealed, now());
-  drain();
+  silent = true;
+  run(70s);  // the relay's keepalive after 25 s, and how long its answer is waited for (RFC 8489 §6.2.2)
+  EXPECT_FALSE(open.contains(before));
+  silent = false;
+  run(31s);
+  EXPECT_TRUE(relayed());
+}
+
+TEST_F(Streams, ADeadConnectionIsFoundSoonerAfterSuspend) {
+  udp = false;
+  begin();
   run(5s);
-  EXPECT_GT(dialled, dialled_before);
+  ASSERT_EQ(open.size(), 1U);
+  const StreamId before = open.begin()->first;
+  silent = true;
+  connectivity.handle_resume(now());
+  drain();
+  run(3s);
   EXPECT_FALSE(open.contains(before));
 }
 
 TEST_F(Streams, AreDroppedWhenTheClientRoams) {
   udp = false;
+  begin();
   run(5s);
   ASSERT_EQ(open.size(), 1U);
   const StreamId before = open.begin()->first;
@@ -316,8 +337,20 @@ TEST_F(Streams, AreDroppedWhenTheClientRoams) {
   EXPECT_TRUE(relayed());
 }
 
+// UDP that stops working later is noticed by the requests that keep the mapping, and answers are waited for 1.5 s.
+TEST_F(Streams, AreDialledWhenUdpStopsWorking) {
+  begin();
+  run(1min);
+  ASSERT_EQ(dialled, 0);
+  udp = false;
+  run(28s);
+  EXPECT_EQ(open.size(), 1U);
+  EXPECT_TRUE(relayed());
+}
+
 TEST_F(Streams, ARelayThatThePortalTakesBackIsLeft) {
   udp = false;
+  begin();
   run(5s);
   ASSERT_EQ(open.size(), 1U);
   connectivity.handle_relays({}, now());

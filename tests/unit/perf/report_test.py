@@ -59,7 +59,17 @@ class Rows(unittest.TestCase):
                 ("missed", True, dict(limit=10, goal_share=0.6)),
                 ("met", True, dict(limit=10, goal_share=0.5))):
             with self.subTest(more):
-                self.assertEqual(rows.verdict(row(**more), reference), expected)
+                self.assertEqual(rows.verdict(row(name="figure", **more), reference), expected)
+
+
+class Goals(unittest.TestCase):
+    def test_a_row_without_a_goal_gets_the_one_there_is(self):
+        self.assertEqual(row(name="up/64")["goal"], 7)
+        self.assertEqual(row(name="up/64", goal=1)["goal"], 1)
+        self.assertIsNone(row(name="up/64", unit="Gbit/s")["goal"])
+        self.assertEqual(rows.verdict(row(name="up/64/rest", unit="cycles", value=300), False), "missed")
+        self.assertEqual(rows.verdict(row(name="up/64", value=3, limit=10), False), "met")
+        self.assertEqual(rows.verdict(row(name="up/64", value=3, limit=10), True), "below floor")
 
 
 class Shown(unittest.TestCase):
@@ -79,6 +89,7 @@ class Shown(unittest.TestCase):
         data = [row(name=f"{way}/{size}", value=value, unit=unit, limit=value * 2, spread=[value * .9, value], stages={
             "decap": 100, "route": 20}) for way in ("up", "down") for unit in ("Mpps", "Gbit/s")
             for size, value in (("64", 4.0), ("imix", 3), ("1420", 1))]
+        data += [row(name=f"up/imix/stage/{stage}", value=50, unit="cycles") for stage in ("decap", "route")]
         data += [row("scale", f"{what}/{count}", 3 - count / 1e7) for what in ("peers", "flows") for count in (16, 1000000)]
         data += [row("latency", "up", 8, "us", better="less", distribution=[[5, 0.1], [8, 0.5], [40, 0.99], [900, 1]])]
         data += [row("compare", "up/64", 4, peer="wireguard-go <&>", peer_value=0.05)]

@@ -38,7 +38,7 @@ class Signaling : public testing::Test {
     ASSERT_NE(portal_, nullptr) << error;
   }
   io::SignalingConfig to_portal(const std::string& token) {
-    return {"127.0.0.1:" + std::to_string(portal_->port()), "portal.example", pki().ca_pem, token};
+    return {"127.0.0.1:" + std::to_string(portal_->port()), "portal.example", pki().ca_pem, token, ""};
   }
   template <typename Condition>
   bool wait_for(Condition condition, Duration limit = 10s) {

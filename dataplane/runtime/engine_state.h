@@ -5,11 +5,13 @@
 #include <memory>
 #include <vector>
 
+#include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator.h"
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/slow_path.h"
+#include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
@@ -23,6 +25,7 @@ namespace penstock::runtime {
 struct WorkerSet {
   SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
+  std::unique_ptr<SharedAead> shared_aead;
   std::unique_ptr<nat::Translator> translator;
   gateway::Worker worker;
   std::unique_ptr<WorkerLoop> loop;
@@ -48,6 +51,8 @@ struct Engine::State {
 
   rcu::Reclaimer reclaimer;
   std::unique_ptr<gateway::PolicyTable> policies;
+  std::unique_ptr<nat::PeerHomes> homes;
+  std::unique_ptr<AeadShare> aead_share;  // several busy workers
   std::unique_ptr<gateway::NeighbourTable> neighbours;
   std::unique_ptr<gateway::SlowPath> slow_path;
   std::unique_ptr<SlowThread> slow;

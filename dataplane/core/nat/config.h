@@ -10,6 +10,8 @@
 
 namespace penstock::nat {
 
+class PeerHomes;
+
 // Lifetimes of idle flows.
 struct Timers {
   Duration tcp_established = std::chrono::minutes{124};  // RFC 5382 REQ-5, RFC 6146 §4: TCP_EST
@@ -28,6 +30,8 @@ struct FragmentLimits {
 struct TranslatorConfig {
   std::uint16_t worker = 0;   // this one
   std::uint16_t workers = 1;  // of this many
+  // Shared by them all (peer_homes.h): a peer's flows live with one worker. nullptr: spread by a hash of the tuple.
+  PeerHomes* homes = nullptr;
 
   // Addresses of the gateway that clients appear under, per family; empty: no translation into that family.
   std::vector<IpAddress> source_v4;

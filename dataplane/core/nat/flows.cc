@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "dataplane/core/nat/fast_path.h"
+#include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 
@@ -183,7 +184,9 @@ void Translator::Implementation::end_flow(flow::Slot slot) {
                                  record.protocol};
   space(record.protocol, record.remote.is_v6(), record.source_address)
       .released(record.source_port, record.remote, record.remote_port);
+  const PeerIndex peer = record.peer;
   table_.erase(slot, table_.hash(outside));
+  if (config_.homes != nullptr && table_.peer_flows(peer) == 0) config_.homes->leave(peer, config_.worker);
   ++counters_.flows_ended;
 }
 

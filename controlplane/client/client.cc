@@ -53,6 +53,7 @@ void Client::drain() {
     if (unsent_.size() < kMaxUnsent) unsent_.push_back(std::move(*datagram));
   }
   send_datagrams();
+  handle_streams();
   while (auto packet = agent_->poll_packet()) {
     if (tun_->write(*packet) != io::Tun::Write::sent) ++tun_refused_;
     agent_->recycle(std::move(*packet));
@@ -80,10 +81,18 @@ void Client::send_datagrams() {
   std::array<io::DatagramToSend, io::UdpSocket::kBatch> batch;
   Socket* full = nullptr;
   while (!unsent_.empty() && full == nullptr) {
+    if (unsent_.front().stream != 0) {
+      const auto stream = streams_.find(unsent_.front().stream);
+      if (stream == streams_.end() || !stream->second->send(unsent_.front().bytes())) ++stream_refused_;
+      agent_->recycle(std::move(unsent_.front().storage));
+      unsent_.pop_front();
+      continue;
+    }
     const bool v6 = unsent_.front().remote.address.is_v6();
     Socket* socket = sockets_.size() > (v6 ? 1U : 0U) ? sockets_[v6 ? 1 : 0].get() : nullptr;
     std::size_t count = 0;
-    while (count < batch.size() && count < unsent_.size() && unsent_[count].remote.address.is_v6() == v6) {
+    while (count < batch.size() && count < unsent_.size() && unsent_[count].stream == 0 &&
+           unsent_[count].remote.address.is_v6() == v6) {
       batch[count] = {unsent_[count].bytes(), unsent_[count].remote};
       ++count;
     }
@@ -97,6 +106,57 @@ void Client::send_datagrams() {
   }
   for (const auto& socket : sockets_) socket->source.set_events(socket.get() == full ? EPOLLIN | EPOLLOUT : EPOLLIN);
   tun_source_.set_events(full != nullptr ? 0U : std::uint32_t{EPOLLIN});
+}
+
+void Client::handle_streams() {
+  while (const auto request = agent_->poll_stream()) {
+    if (request->open)
+      open_stream(*request);
+    else
+      streams_.erase(request->id);
+  }
+}
+
+void Client::open_stream(const paths::StreamRequest& request) {
+  if (!config_.proxy.empty() && !proxy_) {
+    // Without its address there is no way out; the next attempt may know it.
+    refresh_portal_addresses();
+    gate_->post([this, gate = gate_, id = request.id] {
+      if (gate->closed()) return;
+      agent_->handle_stream_down(id, io::Loop::now());
+      drain();
+    });
+    return;
+  }
+  io::RelayStreamOptions options;
+  options.server = request.server.server;
+  options.tls = request.server.tls;
+  options.name = request.server.name;
+  if (config_.portal) options.ca_pem = config_.portal->ca_pem;
+  options.proxy = proxy_;
+  options.mark = kMark;
+  const paths::StreamId id = request.id;
+  const std::string what =
+      std::string{"relay "} + options.server.to_string() + (options.tls ? " over TLS" : " over TCP");
+  io::RelayStream::Callbacks callbacks;
+  callbacks.up = [this, id, what] {
+    spdlog::info("connected to {}", what);
+    agent_->handle_stream_up(id, io::Loop::now());
+    drain();
+  };
+  callbacks.message = [this, id](MutableBytes message) {
+    const InDatagram datagram{message, {}, {}, id};
+    agent_->handle_datagrams({&datagram, 1}, io::Loop::now());
+    drain();
+  };
+  callbacks.down = [this, id, what](const std::string& why) {
+    spdlog::info("{}: {}", what, why);
+    const auto ended = std::move(streams_[id]);  // kept until this callback is over
+    streams_.erase(id);
+    agent_->handle_stream_down(id, io::Loop::now());
+    drain();
+  };
+  streams_[id] = io::RelayStream::open(loop_, std::move(options), std::move(callbacks));
 }
 
 void Client::handle_events() {

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -25,6 +26,7 @@
 #include "controlplane/io/loop.h"
 #include "controlplane/io/netlink.h"
 #include "controlplane/io/post_gate.h"
+#include "controlplane/io/relay_stream.h"
 #include "controlplane/io/resolv_conf.h"
 #include "controlplane/io/signaling_client.h"
 #include "controlplane/io/system_random.h"
@@ -33,6 +35,8 @@
 #include "controlplane/io/udp_socket.h"
 
 namespace penstock::client {
+
+inline constexpr std::uint32_t kMark = io::TunnelRoutesConfig{}.mark;  // on our own sockets: never into the tunnel
 
 class Client {
  public:
@@ -68,6 +72,8 @@ class Client {
   void read_socket(Socket& socket);
   void drain();
   void send_datagrams();
+  void handle_streams();
+  void open_stream(const paths::StreamRequest& request);
   void handle_events();
   void arm_timer();
 
@@ -94,6 +100,8 @@ class Client {
   std::unique_ptr<io::TunnelRoutes> routes_;
   std::optional<io::NetworkMonitor> monitor_;
   std::vector<std::unique_ptr<Socket>> sockets_;  // IPv4, then IPv6 where there is one
+  std::map<paths::StreamId, std::unique_ptr<io::RelayStream>> streams_;  // to relays, over TCP and TLS
+  std::optional<Endpoint> proxy_;                                        // as its name was last resolved
   std::unique_ptr<ClientAgent> agent_;
   io::Loop::Timer timer_;
 
@@ -120,6 +128,7 @@ class Client {
 
   std::deque<OutDatagram> unsent_;
   std::uint64_t tun_refused_ = 0;
+  std::uint64_t stream_refused_ = 0;
   std::vector<std::uint8_t> tun_buffer_;
 };
 

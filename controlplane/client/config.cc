@@ -192,6 +192,12 @@ Config read_config(const YamlValue& root, std::string& gateway_file) {
     gateway_file = file.text();
   }
 
+  if (const YamlValue proxy = map["proxy"]; !proxy.absent()) {
+    out.proxy = proxy.text();
+    if (!io::parse_host_port(out.proxy)) proxy.fail("must be host:port");
+    if (!out.portal) proxy.fail("is of use with a portal only");
+    out.portal->proxy = out.proxy;
+  }
   {
     YamlMap tun(map["tun"]);
     if (const YamlValue name = tun["name"]; !name.absent()) {
@@ -202,6 +208,11 @@ Config read_config(const YamlValue& root, std::string& gateway_file) {
     if (const YamlValue mtu = tun["mtu"]; !mtu.absent())
       out.mtu = static_cast<std::uint16_t>(mtu.integer(kMinMtu, kMaxMtu));
     tun.finish();
+  }
+  if (const YamlValue protocol = map["protocol"]; !protocol.absent()) {
+    const auto version = spoken_protocol(protocol.text());
+    if (!version) protocol.fail("must be 1.0 or 1.1");
+    out.protocol = *version;
   }
   if (const YamlValue port = map["listen_port"]; !port.absent())
     out.listen_port = static_cast<std::uint16_t>(port.integer(0, 65535));

@@ -14,7 +14,6 @@
 namespace penstock::client {
 namespace {
 
-constexpr std::uint32_t kMark = io::TunnelRoutesConfig{}.mark;
 constexpr Duration kResolvConfCheck = std::chrono::seconds{5};
 constexpr std::size_t kTunBuffer = 64 * 9216;
 
@@ -62,6 +61,7 @@ bool Client::set_up(std::string& error) {
   if (!load_state(agent_config, error) || !open_device(error) || !open_sockets(error)) return false;
   agent_config.hostname = host_name();
   agent_config.mtu = config_.mtu;
+  agent_config.protocol = config_.protocol;
   if (config_.gateway_file) {
     agent_config.names = config_.gateway_file->names;
     agent_config.resolver = config_.gateway_file->resolver;

@@ -104,16 +104,18 @@ void Client::refresh_local_addresses() {
 // The portal's stream cannot be marked; its addresses are kept out of the tunnel by routes.
 void Client::refresh_portal_addresses() {
   if (!config_.portal || looking_up_) return;
-  const auto host_port = io::parse_host_port(config_.portal->address);
+  const bool by_proxy = !config_.proxy.empty();
+  const auto host_port = io::parse_host_port(by_proxy ? config_.proxy : config_.portal->address);
   if (!host_port) return;
   looking_up_ = true;
-  std::thread([this, host_port = *host_port, gate = gate_] {
+  std::thread([this, by_proxy, host_port = *host_port, gate = gate_] {
     std::string error;
     auto found = io::resolve_blocking(host_port, error);
-    gate->post([this, gate, found = std::move(found)] {
+    gate->post([this, by_proxy, gate, found = std::move(found)] {
       if (gate->closed()) return;
       looking_up_ = false;
       if (found.empty()) return;  // what was known stays
+      if (by_proxy) proxy_ = found.front();
       std::set<IpAddress> addresses;
       for (const Endpoint& endpoint : found) addresses.insert(endpoint.address);
       if (addresses == portal_addresses_) return;

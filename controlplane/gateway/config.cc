@@ -76,6 +76,11 @@ Config parse(const YAML::Node& document) {
     prefix("proxy_v6", out.agent.proxy_v6);
     pools.finish();
   }
+  if (const YamlValue protocol = map["protocol"]; !protocol.absent()) {
+    const auto version = spoken_protocol(protocol.text());
+    if (!version) protocol.fail("must be 1.0 or 1.1");
+    out.agent.protocol = *version;
+  }
   if (const YamlValue goodbye = map["goodbye_on_exit"]; !goodbye.absent()) out.goodbye_on_exit = goodbye.boolean();
   if (const YamlValue state = map["state_directory"]; !state.absent()) static_cast<void>(state.text());
   map.finish();

@@ -16,7 +16,9 @@ int main(int argc, char** argv) {
   CLI::App app{"Penstock gateway: control process of the data plane"};
   std::string file;
   bool check = false;
+  std::string protocol;
   app.add_option("--config", file, "configuration file (YAML)")->required();
+  app.add_option("--protocol", protocol, "protocol version to speak: 1.0 or 1.1 (default: the file's, else 1.1)");
   app.add_flag("--check", check, "only check the configuration");
   app.set_version_flag("--version", PENSTOCK_VERSION);
   CLI11_PARSE(app, argc, argv);
@@ -26,6 +28,14 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s%s%s\n", file.c_str(), error->key.c_str(), error->key.empty() ? "" : ": ",
                  error->reason.c_str());
     return 2;
+  }
+  if (!protocol.empty()) {
+    const auto version = spoken_protocol(protocol);
+    if (!version) {
+      std::fprintf(stderr, "--protocol: must be 1.0 or 1.1\n");
+      return 2;
+    }
+    std::get<gateway::Config>(loaded).agent.protocol = *version;
   }
   if (check) return 0;
   spdlog::set_default_logger(spdlog::stderr_color_mt("gateway"));

@@ -27,8 +27,12 @@ constexpr Duration kSuspectInterval = 1s;
 constexpr std::size_t kMaxQueued = 4096;
 constexpr std::size_t kMaxAddresses = 8;
 
-std::shared_ptr<grpc::Channel> open_channel(const Endpoint& to, const std::string& server_name,
-                                            const std::string& ca_pem) {
+std::string target_of(const Endpoint& to) {
+  return (to.address.is_v4() ? "ipv4:" : "ipv6:") + to.to_string();
+}
+
+std::shared_ptr<grpc::Channel> open_channel(const std::string& target, const std::string& server_name,
+                                            const SignalingConfig& config) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
@@ -37,12 +41,13 @@ std::shared_ptr<grpc::Channel> open_channel(const Endpoint& to, const std::strin
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a second dial is a second TCP connection
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   arguments.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  // Never from the environment: what a daemon does shall stand in its configuration.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, config.proxy.empty() ? 0 : 1);
+  if (!config.proxy.empty()) arguments.SetString(GRPC_ARG_HTTP_PROXY, "http://" + config.proxy);
   arguments.SetInt(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, 64 << 20);  // a gateway's Welcome names every authorisation
   arguments.SetSslTargetNameOverride(server_name);
   grpc::SslCredentialsOptions tls;
-  tls.pem_root_certs = ca_pem;
-  const std::string target = (to.address.is_v4() ? "ipv4:" : "ipv6:") + to.to_string();
+  tls.pem_root_certs = config.ca_pem;
   return grpc::CreateCustomChannel(target, grpc::SslCredentials(tls), arguments);
 }
 
@@ -208,7 +213,9 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     round_timer.set(Loop::now().monotonic + kRoundTimeout);
     const auto host_port = parse_host_port(config.address);
     if (!host_port) return end_round("the portal's address is malformed: " + config.address);
-    if (const auto address = IpAddress::parse(host_port->host)) return resolved({Endpoint{*address, host_port->port}});
+    // The proxy resolves the portal's name: here nobody may be able to.
+    if (!config.proxy.empty()) return resolved({"dns:///" + config.address});
+    if (const auto address = IpAddress::parse(host_port->host)) return resolved({target_of({*address, host_port->port})});
     std::thread([weak = this->weak_from_this(), gate_copy = gate, number, host_port] {
       std::string error;
       auto endpoints = resolve_blocking(*host_port, error);
@@ -216,31 +223,33 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
         const auto self = weak.lock();
         if (!self || self->round != number || !self->in_round) return;
         if (endpoints.empty()) return self->end_round(error);
-        self->resolved(endpoints);
+        std::vector<std::string> targets;
+        for (const Endpoint& endpoint : endpoints) targets.push_back(target_of(endpoint));
+        self->resolved(targets);
       });
     }).detach();
   }
 
-  void resolved(std::vector<Endpoint> endpoints) {
-    if (endpoints.size() > kMaxAddresses) endpoints.resize(kMaxAddresses);
-    waiting.assign(endpoints.begin(), endpoints.end());
+  void resolved(std::vector<std::string> targets) {
+    if (targets.size() > kMaxAddresses) targets.resize(kMaxAddresses);
+    waiting.assign(targets.begin(), targets.end());
     dial_next();
   }
 
   void dial_next() {
     if (!in_round || waiting.empty()) return;
-    const Endpoint to = waiting.front();
+    const std::string to = waiting.front();
     waiting.pop_front();
     const auto host_port = parse_host_port(config.address);
     const std::string name = config.server_name.empty() ? host_port->host : config.server_name;
     const std::uint64_t id = ++next_dial;
-    auto stream = std::make_shared<Stream>(gate, live, open_channel(to, name, config.ca_pem), config.token);
+    auto stream = std::make_shared<Stream>(gate, live, open_channel(to, name, config), config.token);
     dials[id] = stream;
     // The hooks run only while the object lives: the destructor abandons every stream first.
     stream->start({[this, id] { accepted(id); },
                    {},
                    [this, id, to](const grpc::Status& status) {
-                     dial_failed(id, to.to_string() + ": " + describe(status), status);
+                     dial_failed(id, to + ": " + describe(status), status);
                    }});
     stagger_timer.set(waiting.empty() ? kNever : Loop::now().monotonic + kStagger);
   }
@@ -313,7 +322,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
   std::uint64_t next_dial = 0;
   std::string last_error;
   Instant last_suspicion{};
-  std::deque<Endpoint> waiting;
+  std::deque<std::string> waiting;  // targets to dial
   std::map<std::uint64_t, std::shared_ptr<Stream>> dials;
   std::shared_ptr<Stream> current;
 };

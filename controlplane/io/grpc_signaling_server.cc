@@ -273,8 +273,9 @@ std::unique_ptr<SignalingServer> SignalingServer::listen(Loop& loop, const Signa
   tls.pem_key_cert_pairs.push_back({config.key_pem, config.certificate_pem});
   grpc::ServerBuilder builder;
   builder.AddListeningPort(config.listen, grpc::SslServerCredentials(tls), &impl->port);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10'000);
+  const auto keepalive = static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(config.keepalive).count());
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1'000);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);

@@ -29,6 +29,7 @@ struct SignalingConfig {
   std::string server_name;  // in the portal's certificate; empty: the host of `address`
   std::string ca_pem;       // roots to trust; empty: the system's
   std::string token;        // never logged
+  std::string proxy;        // "host:port" of an HTTP proxy to go through (CONNECT); empty: none
 };
 
 template <typename Outgoing, typename Incoming>

@@ -27,6 +27,7 @@ struct SignalingServerConfig {
   std::string listen;  // "address:port"; port 0: any
   std::string certificate_pem;
   std::string key_pem;
+  Duration keepalive = std::chrono::seconds{10};  // of pings, and how long one may stay unanswered
 };
 
 enum class StreamEnd : std::uint8_t { unauthenticated, replaced, bad_message, exhausted, ending };

@@ -152,11 +152,26 @@ v1::Resource resource(YamlMap& map, const std::string& id) {
   return out;
 }
 
+broker::RelayStreamServer relay_stream(const YamlValue& value, bool tls) {
+  YamlMap map{value};
+  broker::RelayStreamServer out;
+  out.endpoint = map.require("endpoint").endpoint();
+  out.tls = tls;
+  if (const YamlValue name = map["name"]; !name.absent()) {
+    if (!tls) name.fail("only TLS has a name");
+    out.name = name.text();
+  }
+  map.finish();
+  return out;
+}
+
 broker::RelayConfig relay(const YamlValue& value) {
   YamlMap map{value};
   broker::RelayConfig out;
   out.id = id_of(map);
   for (const YamlValue& endpoint : map.require("udp").list()) out.udp.push_back(endpoint.endpoint());
+  for (const YamlValue& server : map["tcp"].list()) out.streams.push_back(relay_stream(server, false));
+  for (const YamlValue& server : map["tls"].list()) out.streams.push_back(relay_stream(server, true));
   out.realm = map.require("realm").text();
   const YamlValue secret = map.require("shared_secret_file");
   out.shared_secret = trimmed(read_file(secret));

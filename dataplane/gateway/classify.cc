@@ -139,6 +139,7 @@ class Sorter {
     }
     if (ours_ != nullptr) return ours(packet, ours_->uses);
     const IpAddress to = destination.address();
+    if (configuration_.is_routed_client(to)) return out_.lan.add(packet);
     const bool group = is_multicast(to) || (to.is_v4() && to.v4_value() == 0xffffffff);
     to_kernel(worker_, packet, group ? DropReason::multicast_not_forwarded : DropReason::not_for_us);
   }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/nat/config.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/gateway/address_set.h"
@@ -52,6 +53,10 @@ struct NatConfiguration {
   std::uint16_t last_port = 65535;
   std::uint32_t max_flows = 262144;  // of all workers together
   std::uint32_t max_flows_per_peer = 65536;
+  // `source_nat: off`: ranges of clients that the LAN routes to us. Packets to them are for the translator.
+  std::vector<Prefix> routed;
+  nat::Mapping mapping = nat::Mapping::address_and_port_dependent;
+  nat::Filtering filtering = nat::Filtering::address_and_port_dependent;
 };
 
 // The kernel behind a TAP device. IP packets that are ours but not for the tunnel or a binding go there; what it sends
@@ -92,6 +97,14 @@ struct Configuration {
 
   RouteTable routes;  // connected, static and link-local
   AddressSet ours;    // every address we answer for: ports, link-local, tunnel, source NAT
+
+  // Whether packets to `address` that come from the LAN belong to flows: addresses of ours, and of clients that appear
+  // there as they are.
+  [[nodiscard]] bool is_routed_client(const IpAddress& address) const {
+    for (const Prefix& range : nat.routed)
+      if (range.contains(address)) return true;
+    return false;
+  }
 
   // Checks everything and fills `out`. nullopt: done; otherwise what is wrong, and `out` is unspecified.
   [[nodiscard]] static std::optional<ConfigurationError> build(const ConfigurationDescription& description,

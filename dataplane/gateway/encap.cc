@@ -1,7 +1,10 @@
+#include <bit>
+
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/grouping.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
@@ -31,6 +34,7 @@ struct Sealing {
   unsigned groups = 0;
   PeerIndex peers[kBurst];    // of the groups
   std::uint8_t ends[kBurst];  // first packet behind the group
+  std::uint64_t keep = 0;  // bit per packet: a copy goes into the ring (resend.h)
 };
 
 // What needs a session waits for it with the slow thread; a keepalive without one is of no use.
@@ -134,6 +138,7 @@ void prepare_group(Worker& worker, const PacketBurst& packets, const std::uint8_
   }
   const bool endpoint = worker.tunnels->endpoint(peer).has_value();
   const std::uint16_t mtu = worker.configuration->inner_mtu;
+  const std::uint64_t keep = worker.resend != nullptr && worker.tunnels->keeps(peer) ? 1 : 0;
   std::uint64_t bytes = 0;
   std::uint32_t count = 0;
   bool data = false;
@@ -157,6 +162,7 @@ void prepare_group(Worker& worker, const PacketBurst& packets, const std::uint8_
     sealing.ecn[at] = ecn_of(*packet);  // RFC 6040 §4.1, normal mode; the DSCP stays inside
     wireguard::prepare_seal(*session, counter + i, packet->data, packet->length, padded, sealing.jobs[at]);
     data = data || packet->length != 0;
+    if (packet->length != 0 && !has_flag(*packet, packet_flag::on_path)) sealing.keep |= keep << at;
     packet->append(behind);
     packet->push(wireguard::kDataHeaderSize);
     bytes += packet->length;
@@ -195,6 +201,27 @@ void wrap_group(Worker& worker, PeerIndex peer, Packet** packets, const std::uin
   }
 }
 
+// Sealed messages that may have to be sent again. Only peers that have a ring come here.
+void keep_copies(Worker& worker, Packet* const* packets, std::uint64_t which) {
+  for (; which != 0; which &= which - 1) {
+    const Packet& packet = *packets[std::countr_zero(which)];
+    switch (worker.resend->keep(packet.peer, packet.bytes(), worker.now.monotonic)) {
+      case ResendStore::Kept::yes:
+        break;
+      case ResendStore::Kept::after_a_pause:
+        if (Packet* note = worker.packets->allocate(); note != nullptr) {
+          note->peer = packet.peer;
+          to_slow(worker, note, ToSlow::spoke_first, DropReason::slow_ring_full);
+        }
+        break;
+      case ResendStore::Kept::too_fast:
+        worker.tunnels->set_keeps(packet.peer, false);
+        continue;
+    }
+    ++worker.counters.kept_packets;
+  }
+}
+
 }  // namespace
 
 DropReason push_outer(const Configuration& configuration, Packet& packet, std::uint8_t ecn) {
@@ -217,6 +244,7 @@ void encap(Worker& worker, PacketBurst& packets) {
   packets.clear();
   if (sealing.count == 0) return;
   worker.aead->seal({sealing.jobs, sealing.count});
+  if (sealing.keep != 0) keep_copies(worker, sealing.packets, sealing.keep);
   unsigned begin = 0;
   for (unsigned g = 0; g < sealing.groups; ++g) {
     wrap_group(worker, sealing.peers[g], sealing.packets + begin, sealing.ecn + begin, sealing.ends[g] - begin,

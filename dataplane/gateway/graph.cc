@@ -2,6 +2,7 @@
 
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
@@ -9,7 +10,7 @@ namespace penstock::gateway {
 namespace {
 
 bool is_ours(const Worker& worker, const IpAddress& address) {
-  return worker.configuration->ours.find(address) != nullptr;
+  return worker.configuration->ours.find(address) != nullptr || worker.configuration->is_routed_client(address);
 }
 
 // The packets of one call of the graph between the stages. Bursts that fill up are sent on at once, the rest by
@@ -165,6 +166,15 @@ void process_handover(Worker& worker, PacketBurst& packets) {
   packets.clear();
 }
 
+static void take_resend_order(Worker& worker, Packet* packet) {
+  ResendOrder order;
+  if (worker.resend != nullptr && packet->length == sizeof order) {
+    std::memcpy(&order, packet->data, sizeof order);
+    worker.resend->order(order, worker.now.monotonic);
+  }
+  worker.drop(packet, DropReason::local_consumed);
+}
+
 void process_injected(Worker& worker, PacketBurst& packets) {
   Call call(worker);
   PacketBurst from_peers, from_lan, frames;
@@ -201,6 +211,9 @@ void process_injected(Worker& worker, PacketBurst& packets) {
       case ToWorker::kernel:
         frames.add(packet);
         break;
+      case ToWorker::resend:
+        take_resend_order(worker, packet);
+        break;
     }
   }
   packets.clear();
@@ -223,11 +236,37 @@ static void end_orphaned_flows(Worker& worker) {
   worker.orphans_left = !worker.translator->end_orphans(worker.policies->view(), restart, kSlotsPerLoop);
 }
 
+// A burst per loop at most, so that what is sent again does not hold up what is new.
+static void send_again(Worker& worker) {
+  Call call(worker);
+  ResendStore::Copy copy;
+  for (std::size_t sent = 0; sent < kBurst && worker.resend->poll(worker.now.monotonic, copy); ++sent) {
+    Packet* packet = worker.packets->allocate();
+    if (packet == nullptr) break;
+    if (!packet->append(static_cast<std::uint16_t>(copy.bytes.size()))) {
+      worker.drop(packet, DropReason::no_buffer);
+      continue;
+    }
+    std::memcpy(packet->data, copy.bytes.data(), copy.bytes.size());
+    packet->peer = copy.peer;
+    packet->outer = copy.to;
+    if (const DropReason reason = push_outer(*worker.configuration, *packet, 0); reason != DropReason::none) {
+      worker.drop(packet, reason);
+      continue;
+    }
+    ++worker.counters.resent_packets;
+    worker.counters.resent_bytes += copy.bytes.size();
+    call.outside(packet);
+  }
+  call.finish();
+}
+
 void end_of_loop(Worker& worker) {
   end_orphaned_flows(worker);
+  if (worker.resend != nullptr && worker.resend->due(worker.now.monotonic)) send_again(worker);
   if (worker.now.monotonic < worker.translator->poll_timeout()) return;
   Call call(worker);
-  worker.translator->handle_timeout(worker.now, worker.outcomes);
+  worker.translator->handle_timeout(worker.policies->view(), worker.now, worker.outcomes);
   call.take_outcomes();
   call.finish();
 }

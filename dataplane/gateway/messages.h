@@ -19,6 +19,7 @@ enum class ToSlow : std::uint8_t {
   neighbour_wait,  // IP packet whose next hop is not resolved: data at the IP header
   session_wait,    // inner packet for `peer`, which has no session: data at the inner IP header
   name_wait,       // inner packet of `peer` whose name is being resolved: data at the inner IP header
+  spoke_first,     // no bytes: data went to `peer` after a pause; does it hear us?
   name_unknown,    // inner packet of `peer` refused because no name has its proxy address: the control process may know
 };
 
@@ -31,6 +32,7 @@ enum class ToWorker : std::uint8_t {
   forward,          // IP packet to be routed (its neighbour is known now)
   from_lan,         // IP packet to be treated like one received from the LAN (ICMP errors that must find their flow)
   from_peer,        // inner packet of `peer` to be judged again (its name is resolved now)
+  resend,           // a ResendOrder (resend.h)
   kernel,           // frame that the host's kernel sent through the exception device
 };
 

@@ -1,8 +1,11 @@
 #include "dataplane/gateway/peer_watch.h"
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
 #include "dataplane/core/wireguard/data_path.h"
+#include "dataplane/gateway/resend.h"
 
 namespace penstock::gateway {
 namespace {
@@ -17,10 +20,22 @@ constexpr Duration kBusyProbes = milliseconds{500};  // probes closer than this 
 // A peer that probes is silent after this many intervals; busy ones (200 ms) after half a second.
 constexpr int kSilentIntervals = 2;
 constexpr Duration kSilentSlack = milliseconds{100};
-constexpr Duration kSilentAtLeast = milliseconds{350};
+constexpr Duration kSilentAtLeast = milliseconds{250};
 constexpr Duration kNotWatched = milliseconds{2500};  // probes rarer than this are an idle peer's
-constexpr std::uint8_t kSilentTries = 6;              // then it has left
+// Then again after each of these: its relay may just be moving. The peer may as well have closed its lid.
+constexpr std::array<Duration, 9> kSilentAgain = {milliseconds{100}, milliseconds{150}, milliseconds{250},
+                                                  milliseconds{500}, seconds{1},        seconds{2},
+                                                  seconds{4},        seconds{8},        seconds{16}};
+// Data still comes: late probes are a busy client's. So often it is believed.
+constexpr std::uint8_t kExcuses = 3;
+constexpr Duration kExcusedFor = milliseconds{100};
+constexpr Duration kActiveProbes = seconds{1};
+constexpr std::uint64_t kKeepalives = 2;  // packets that are neither data nor counted as overhead
 constexpr Duration kSuspectEvery = milliseconds{500};
+// What may be under way: a round trip, generously.
+constexpr Duration kUnderWay = milliseconds{400};
+constexpr Duration kSendAgainFor = seconds{2};
+constexpr Duration kHeardOfLate = seconds{150};  // addresses that copies are sent to
 // Pacing of keepalives to everybody: 64 peers a millisecond.
 constexpr std::size_t kHealBatch = 64;
 constexpr Duration kHealInterval = milliseconds{1};
@@ -83,6 +98,12 @@ void PeerWatch::forget(PeerIndex index) {
   if (index >= peers_.size()) return;
   arm_silence(index, kNever);
   for (const Address& address : peers_[index].addresses) unlist(index, address.path.remote);
+  if (peers_[index].known) {
+    ResendOrder order;
+    order.peer = index;
+    order.forget = true;
+    give_order(order);
+  }
   peers_[index] = Peer{};
 }
 
@@ -96,20 +117,35 @@ void PeerWatch::mark_data(Peer& peer, Instant now) {
   active_until_ = std::max(active_until_, now + kActiveFor);
 }
 
-void PeerWatch::probed(PeerIndex index, const Path& path, Instant now) {
+void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Instant now) {
   Peer& peer = at(index);
   if (!peer.known) return;
   learn(index, path, false, now);
+  // Standby paths are probed too, at another pace; whether the primary works is what counts.
+  const auto endpoint = tunnels_.endpoint(index);
+  if (!moved && (!endpoint || endpoint->remote != path.remote)) return;
+  tunnels_.set_keeps(index, true);
+  Duration gap{};
   if (peer.last_probe != Instant::min()) {
-    // Standby paths are probed as well: what comes in between is smoothed, what is long is a change of pace.
-    const Duration gap = std::min<Duration>(now - peer.last_probe, seconds{30});
-    const bool slower = gap > peer.probe_interval * 4;
-    peer.probe_interval = peer.probe_interval == Duration{} || slower ? gap : (peer.probe_interval * 7 + gap) / 8;
+    gap = std::min<Duration>(now - peer.last_probe, seconds{30});
+    // What is much longer or shorter than usual is a change of pace.
+    const bool other_pace = gap > peer.probe_interval * 4 || gap < peer.probe_interval / 4;
+    const Duration usual = peer.probe_interval;
+    peer.probe_interval = usual == Duration{} || other_pace ? gap : (usual * 7 + gap) / 8;
     if (gap <= kBusyProbes)
       mark_data(peer, now);
     else if (gap <= kNotWatched)
       active_until_ = std::max(active_until_, now + kBusyFor);
+    // One that is missing may be lost for any reason; more of them are a path that did not work.
+    constexpr int kMissed = 5;
+    const bool missed = usual != Duration{} && gap * 2 > usual * kMissed;
+    if (moved || peer.suspect || (missed && usual <= kNotWatched))
+      send_again(index, path, now);
   }
+  peer.suspect = false;
+  peer.spoken_to = Instant::min();
+  peer.excuses = 0;
+  note_traffic(peer, index, now);
   peer.last_probe = now;
   peer.silent_times = 0;
   const bool watched = peer.probe_interval != Duration{} && peer.probe_interval <= kNotWatched;
@@ -148,11 +184,100 @@ void PeerWatch::hear_from_us(PeerIndex index) {
   }
 }
 
+// True: there was traffic from the peer since the last look.
+bool PeerWatch::note_traffic(Peer& peer, PeerIndex index, Instant now) {
+  const wireguard::PeerTraffic traffic = tunnels_.traffic(index);
+  const std::uint64_t data = traffic.received_packets + traffic.sent_packets - peer.overhead;
+  if (data > peer.data + kKeepalives) {
+    peer.data = data;
+    peer.data_at = now;
+  }
+  return std::exchange(peer.received, traffic.received_packets) < traffic.received_packets;
+}
+
+// Whether there is a better reason for a peer's silence than a dead path: it is busy and its probes are late, or it has
+// had no data for so long that it probes at another pace. Then its deadline has moved.
+bool PeerWatch::excused(PeerIndex index, Instant now) {
+  Peer& peer = peers_[index];
+  const bool heard = note_traffic(peer, index, now);
+  if (peer.spoken_to != Instant::min() || peer.suspect || peer.data_at == Instant::min()) return false;
+  if (heard && peer.excuses < kExcuses) {
+    ++peer.excuses;
+    arm_silence(index, now + kExcusedFor);
+    return true;
+  }
+  const Duration quiet = now - peer.data_at;
+  if (quiet + kSilentSlack >= kActiveFor) {
+    arm_silence(index, kNever);
+    return true;
+  }
+  if (quiet + kSilentSlack < kBusyFor || peer.probe_interval > kBusyProbes) return false;
+  peer.probe_interval = kActiveProbes;
+  arm_silence(index, peer.last_probe + kActiveProbes * kSilentIntervals + kSilentSlack);
+  return true;
+}
+
+// A peer of the kind that probes, which slept: it should probe now. Once per pause of ours, and never while it is watched
+// anyway.
+void PeerWatch::spoke_first(PeerIndex index, Instant now) {
+  Peer& peer = at(index);
+  if (!peer.known || peer.silence != kNever || peer.spoken_to != Instant::min()) return;
+  peer.spoken_to = now;
+  peer.silent_times = 0;
+  arm_silence(index, now + kSilentAtLeast + kSilentSlack);
+}
+
+void PeerWatch::give_order(const ResendOrder& order) {
+  for (std::uint16_t worker = 0; worker < context_.limits.workers; ++worker) {
+    Packet* packet = context_.allocate();
+    if (packet == nullptr) return;
+    if (!packet->append(sizeof order)) return context_.drop(packet, DropReason::no_buffer);
+    std::memcpy(packet->data, &order, sizeof order);
+    context_.emit(packet, ToWorker::resend, worker);
+  }
+}
+
+// What may not have arrived over the endpoint goes over the other addresses, and so does what is newer, until the
+// primary answers.
+void PeerWatch::begin_suspicion(PeerIndex index, Instant now) {
+  Peer& peer = peers_[index];
+  hear_from_us(index);
+  if (peer.suspect || !tunnels_.keeps(index) || peer.last_probe == Instant::min()) return;
+  peer.suspect = true;
+  const auto endpoint = tunnels_.endpoint(index);
+  std::vector<const Address*> others;
+  for (const Address& address : peer.addresses) {
+    const bool late = address.heard != Instant::min() && now - address.heard <= kHeardOfLate;
+    if (late && (!endpoint || address.path.remote != endpoint->remote)) others.push_back(&address);
+  }
+  std::sort(others.begin(), others.end(), [](const Address* a, const Address* b) { return a->heard > b->heard; });
+  ResendOrder order;
+  order.peer = index;
+  order.since = peer.last_probe - kUnderWay;
+  order.up_to = order.until = now + kSendAgainFor;
+  for (const Address* address : others)
+    if (order.paths < ResendOrder::kMaxPaths) order.to[order.paths++] = address->path;
+  if (order.paths != 0) give_order(order);
+}
+
+// Over `path`, which works since now.
+void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
+  if (!tunnels_.keeps(index)) return;
+  ResendOrder order;
+  order.peer = index;
+  order.since = peers_[index].last_probe - kUnderWay;
+  order.up_to = now;
+  order.until = now + kSendAgainFor;
+  order.paths = 1;
+  order.to[0] = path;
+  give_order(order);
+}
+
 void PeerWatch::suspect(PeerIndex index, Instant now) {
   Peer& peer = at(index);
   if (!peer.known || (peer.suspected != Instant::min() && now - peer.suspected < kSuspectEvery)) return;
   peer.suspected = now;
-  hear_from_us(index);
+  begin_suspicion(index, now);
 }
 
 void PeerWatch::address_changed(Instant now) {
@@ -175,7 +300,7 @@ void PeerWatch::send_some(Instant now) {
   for (std::size_t i = 0; i < kHealBatch && !to_heal_.empty(); ++i) {
     const PeerIndex index = to_heal_.front();
     to_heal_.pop_front();
-    if (peers_[index].known) hear_from_us(index);
+    if (peers_[index].known) begin_suspicion(index, now);
   }
   heal_at_ = to_heal_.empty() ? kNever : now + kHealInterval;
 }
@@ -196,7 +321,6 @@ void PeerWatch::look_at_traffic(Instant now) {
     const std::uint64_t news = packets - peer.packets;
     const std::uint64_t overhead = peer.overhead - peer.overhead_seen;
     // A peer that does not probe sends nothing else than data and an occasional keepalive.
-    constexpr std::uint64_t kKeepalives = 2;
     if (news > overhead + kKeepalives) mark_data(peer, now);
     peer.packets = packets;
     peer.overhead_seen = peer.overhead;
@@ -214,10 +338,10 @@ void PeerWatch::handle_timeout(Instant now) {
   while (!silences_.empty() && silences_.begin()->first <= now) {
     const PeerIndex index = silences_.begin()->second;
     Peer& peer = peers_[index];
+    if (peer.silent_times == 0 && excused(index, now)) continue;
     ++peer.silent_times;
-    // Doubling: the peer may simply have closed its lid.
-    arm_silence(index, peer.silent_times < kSilentTries ? now + kSilentAtLeast * (1 << peer.silent_times) : kNever);
-    hear_from_us(index);
+    arm_silence(index, peer.silent_times <= kSilentAgain.size() ? now + kSilentAgain[peer.silent_times - 1U] : kNever);
+    begin_suspicion(index, now);
   }
   if (heal_at_ <= now) send_some(now);
   if (look_at_ <= now) look_at_traffic(now);

@@ -7,6 +7,13 @@
 // authentication, where we are now. After a change of our address all peers get one: busy ones first, then active, then
 // idle, paced so that neither our uplink nor a relay is flooded.
 //
+// What was on its way meanwhile is sent again (resend.h): while a peer is *suspect*, over its other addresses, together
+// with what is newer, for at most two seconds; and once more, over the address that its primary probe comes from, when
+// that moves or comes after a gap. In doubt is everything since the last primary probe before the trouble, less a round
+// trip.
+//
+// A peer that was quiet and is sent data by the LAN should wake and probe; when it does not it is as good as silent.
+//
 // How busy a peer is follows from its probes (a Penstock client probes at most every 200 ms while busy, every second
 // while active) and, for peers that send none, from the data path's counters, looked at in turns.
 // Sans-IO; slow thread. Memory: about 200 bytes per known peer.
@@ -30,6 +37,9 @@
 namespace penstock::wireguard {
 class DataPath;
 }
+namespace penstock::gateway {
+struct ResendOrder;
+}
 
 namespace penstock::gateway {
 
@@ -37,15 +47,17 @@ class PeerWatch {
  public:
   static constexpr std::size_t kMaxAddresses = 8;
 
-  PeerWatch(SlowContext& context, const wireguard::DataPath& tunnels) : context_(context), tunnels_(tunnels) {}
+  PeerWatch(SlowContext& context, wireguard::DataPath& tunnels) : context_(context), tunnels_(tunnels) {}
 
   // The control process knows these addresses. Replaces what it said before; what was learned stays.
   void set_endpoints(PeerIndex peer, std::span<const Endpoint> endpoints, Instant now);
   void forget(PeerIndex peer);
   // Something authenticated came from there.
   void heard_from(PeerIndex peer, const Path& path, Instant now);
-  // A probe came: the peer is alive, and how often it probes says how busy it is.
-  void probed(PeerIndex peer, const Path& path, Instant now);
+  // A probe came: the peer is alive, and how often it probes says how busy it is. `moved`: it made `path` its endpoint.
+  void probed(PeerIndex peer, const Path& path, bool moved, Instant now);
+  // Data was sent to a peer after a pause.
+  void spoke_first(PeerIndex peer, Instant now);
   // One packet of ours to or from the peer that is no data.
   void count_overhead(PeerIndex peer);
 
@@ -74,8 +86,13 @@ class PeerWatch {
   struct Peer {
     bool known = false;
     std::vector<Address> addresses;
-    Instant last_probe = Instant::min();
-    Duration probe_interval{};  // smoothed; 0: sends none
+    Instant last_probe = Instant::min();  // at its endpoint
+    Duration probe_interval{};            // smoothed; 0: sends none
+    Instant spoken_to = Instant::min();   // we spoke first, and armed `silence`
+    bool suspect = false;
+    std::uint8_t excuses = 0;             // of late probes, since the last one
+    std::uint64_t received = 0, data = 0; // packets from it, and packets of data, when last looked at
+    Instant data_at = Instant::min();
     Instant last_data = Instant::min();
     Instant suspected = Instant::min();
     Instant silence = kNever;  // deadline in silences_
@@ -89,6 +106,11 @@ class PeerWatch {
   void unlist(PeerIndex index, const Endpoint& remote);
   void arm_silence(PeerIndex peer, Instant deadline);
   void hear_from_us(PeerIndex peer);
+  bool note_traffic(Peer& peer, PeerIndex index, Instant now);
+  [[nodiscard]] bool excused(PeerIndex peer, Instant now);
+  void begin_suspicion(PeerIndex peer, Instant now);
+  void send_again(PeerIndex peer, const Path& path, Instant now);
+  void give_order(const ResendOrder& order);
   void look_at_traffic(Instant now);
   void mark_data(Peer& peer, Instant now);
   [[nodiscard]] bool is_busy(const Peer& peer, Instant now) const;
@@ -96,7 +118,7 @@ class PeerWatch {
   void send_some(Instant now);
 
   SlowContext& context_;
-  const wireguard::DataPath& tunnels_;
+  wireguard::DataPath& tunnels_;
   std::vector<Peer> peers_;
   std::unordered_map<Endpoint, PeerIndex> by_address_;  // peers behind one address and port: the latest
   std::set<std::pair<Instant, PeerIndex>> silences_;

@@ -91,6 +91,9 @@ struct SlowPath::Implementation {
         return wait_for_session(packet, now);
       case ToSlow::name_wait:
         return wait_for_name(packet, now);
+      case ToSlow::spoke_first:
+        watch.spoke_first(packet->peer, now.monotonic);
+        return context.drop(packet, DropReason::local_consumed);
       case ToSlow::name_unknown:
         wanted(packet->peer, ip_destination(*packet), now);
         return context.drop(packet, DropReason::name_unknown);
@@ -143,12 +146,15 @@ struct SlowPath::Implementation {
     if (!probe) return context.drop(packet, DropReason::control_malformed);
     PeerState& peer = peers[packet->peer];
     watch.count_overhead(packet->peer);
-    watch.probed(packet->peer, packet->outer, now.monotonic);
     const bool restarted = peer.session_is_new && probe->switch_sequence < peer.switch_sequence;
+    bool moved = false;
     if (probe->switch_sequence > peer.switch_sequence || restarted) {
+      const auto before = device.data_path().endpoint(packet->peer);
+      moved = !before || before->remote != packet->outer.remote;
       peer.switch_sequence = probe->switch_sequence;
       device.set_endpoint(packet->peer, packet->outer, now);
     }
+    watch.probed(packet->peer, packet->outer, moved, now.monotonic);
     peer.session_is_new = false;
     const auto reply =
         wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);
@@ -285,7 +291,10 @@ std::optional<PeerIndex> SlowPath::upsert_peer(const wireguard::PeerConfig& conf
     peer.key = config.public_key.bytes;
     peer.control_limit = TokenBucket{me.context.limits.control_per_second, me.context.limits.control_burst};
   }
-  me.watch.set_endpoints(*index, config.endpoints, now.monotonic);
+  if (config.pinned_endpoint)
+    me.watch.forget(*index);  // a 1.0 client: none of the repairs
+  else
+    me.watch.set_endpoints(*index, config.endpoints, now.monotonic);
   me.settle(now);
   return index;
 }

@@ -95,6 +95,7 @@ struct SlowPathLimits {
   std::size_t name_wait_total = 8192;
   std::uint32_t control_per_second = 64;  // in-tunnel control messages per peer, probes not counted
   std::uint32_t control_burst = 128;
+  std::uint16_t workers = 1;  // that there are
 };
 
 class SlowPath {

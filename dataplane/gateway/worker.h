@@ -31,6 +31,7 @@ namespace penstock::gateway {
 struct Configuration;
 class NeighbourTable;
 class PolicyTable;
+class ResendStore;
 
 inline constexpr std::size_t kMaxPorts = 16;
 inline constexpr std::size_t kMaxWorkers = 64;
@@ -103,6 +104,8 @@ struct WorkerCounters {
   std::uint64_t decrypted_packets = 0, decrypted_bytes = 0;
   std::uint64_t encrypted_packets = 0, encrypted_bytes = 0;
   std::uint64_t translated_up = 0, translated_down = 0;
+  std::uint64_t kept_packets = 0;  // copied, to be sent again if need be
+  std::uint64_t resent_packets = 0, resent_bytes = 0;
   std::uint64_t flows_created = 0, flows_ended = 0;
   std::uint64_t icmp_errors_sent = 0;
   std::uint64_t loops = 0, busy_loops = 0;
@@ -137,6 +140,7 @@ struct Worker {
   const PolicyTable* policies = nullptr;       // shared
   const NeighbourTable* neighbours = nullptr;  // shared
   PacketSource* packets = nullptr;             // own
+  ResendStore* resend = nullptr;               // own; nullptr: nothing is kept
 
   WorkerCounters counters;
   StageClock stage_clock;

@@ -76,6 +76,9 @@ void fill_status(Backend& backend, v1::StatusReply& reply) {
   for (const auto& port : ports) line("port", fmt::format("{} {}", port.name, port.stats.link_up ? "up" : "down"));
   if (!ports.empty()) line("buffers", fmt::format("{} of {} free", ports[0].pool.free, ports[0].pool.size));
   line("decrypted", fmt::format("{} packets, {} bytes", counters.decrypted_packets, counters.decrypted_bytes));
+  line("sent again",
+       fmt::format("{} packets, {} bytes, of {} kept", counters.resent_packets, counters.resent_bytes,
+                   counters.kept_packets));
   line("encrypted", fmt::format("{} packets, {} bytes", counters.encrypted_packets, counters.encrypted_bytes));
 }
 

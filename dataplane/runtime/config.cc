@@ -172,6 +172,29 @@ void read_nat(YamlMap root, Config& config) {
     nat.max_flows = static_cast<std::uint32_t>(value.integer(config.workers, 1U << 28));
   if (auto value = root["max_flows_per_peer"]; !value.absent())
     nat.max_flows_per_peer = static_cast<std::uint32_t>(value.integer(1, 1U << 28));
+  const auto one_of = [](const YamlValue& value, std::initializer_list<const char*> words) {
+    const std::string text = value.text();
+    std::size_t at = 0;
+    std::string all;
+    for (const char* word : words) {
+      if (text == word) return at;
+      all += (at++ == 0 ? "" : ", ") + std::string(word);
+    }
+    value.fail("must be one of " + all);
+  };
+  if (auto value = root["source_nat"]; !value.absent()) config.source_nat = one_of(value, {"off", "on"}) == 1;
+  if (auto value = root["mapping"]; !value.absent())
+    nat.mapping =
+        static_cast<nat::Mapping>(one_of(value, {"address_and_port_dependent", "endpoint_independent"}));
+  if (auto value = root["filtering"]; !value.absent()) {
+    nat.filtering = static_cast<nat::Filtering>(
+        one_of(value, {"address_and_port_dependent", "address_dependent", "endpoint_independent"}));
+    if (nat.filtering != nat::Filtering::address_and_port_dependent &&
+        nat.mapping != nat::Mapping::endpoint_independent)
+      value.fail("needs mapping: endpoint_independent");
+  }
+  if (auto value = root["log"]; !value.absent())
+    config.nat_log = static_cast<NatLog>(one_of(value, {"off", "bindings", "sessions"}));
   root.finish();
 }
 
@@ -224,6 +247,7 @@ void read_root(const YAML::Node& document, Config& config) {
   for (const auto& server : stun["servers"].list()) config.stun_servers.push_back(server.endpoint());
   stun.finish();
   read_pools(YamlMap(root["pools"]), config);
+  if (!config.source_nat) config.path.nat.routed = {config.pools.tunnel_v4, config.pools.tunnel_v6};
   const YamlValue statics = root["static"];
   root.finish();
 

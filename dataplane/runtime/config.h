@@ -21,6 +21,7 @@ namespace penstock::runtime {
 
 enum class Hugepages : std::uint8_t { automatic, yes, no };
 enum class PollMode : std::uint8_t { busy, adaptive };
+enum class NatLog : std::uint8_t { off, bindings, sessions };
 
 // What the packet path does not know of a port.
 struct PortDevice {
@@ -50,6 +51,8 @@ struct Config {
   std::string aead = "auto";
 
   std::string exception_tap;  // empty: none
+  bool source_nat = true;  // off: clients appear on the LAN as they are
+  NatLog nat_log = NatLog::off;
   std::vector<Endpoint> stun_servers;
   PoolsSpec pools;
   std::vector<Operation> static_operations;  // peers first, then their authorisations and translations

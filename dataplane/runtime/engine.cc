@@ -33,6 +33,9 @@ nat::TranslatorConfig translator_config(const Config& config, const gateway::Con
   out.max_flows = std::max(1U, path.nat.max_flows / config.workers);
   out.max_flows_per_peer = std::min(path.nat.max_flows_per_peer, out.max_flows);
   out.max_peers = config.max_peers;
+  out.keep_source = !config.source_nat;
+  out.mapping = path.nat.mapping;
+  out.filtering = path.nat.filtering;
   out.mtu_inside = path.inner_mtu;
   std::uint16_t outside = 0;
   for (std::size_t i = 0; i < path.ports.size(); ++i)
@@ -111,8 +114,11 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   };
   // Handshakes of one boot to the next: a clock set back may not lock peers out, but this process persists nothing of
   // its own; its timestamps come from the wall clock.
+  gateway::SlowPathLimits limits;
+  limits.workers = config.workers;
   state->slow_path = std::make_unique<gateway::SlowPath>(state->path, device, *state->policies, *state->neighbours,
-                                                         *state->parts.pool, state->random, now);
+                                                         *state->parts.pool, state->random, now, limits);
+  state->resend_gates = std::make_unique<gateway::ResendGates>(config.max_peers);
   wireguard::wipe(key.bytes);
   wireguard::wipe(device.private_key.bytes);
   state->slow_path->set_stun_servers(config.stun_servers, now);
@@ -127,8 +133,12 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     set->aead = wireguard::make_aead_context(config.aead);
     if (set->aead == nullptr)
       return ConfigError{config.file, "aead", fmt::format("{} is not available on this machine", config.aead)};
-    set->translator =
-        std::make_unique<nat::Translator>(translator_config(config, state->path, i, state->homes.get()), set->random, *state->parts.pool);
+    nat::TranslatorConfig translation = translator_config(config, state->path, i, state->homes.get());
+    if (config.nat_log != NatLog::off) {
+      set->binding_log = std::make_unique<RingBindingLog>(config.nat_log == NatLog::sessions);
+      translation.log = set->binding_log.get();
+    }
+    set->translator = std::make_unique<nat::Translator>(translation, set->random, *state->parts.pool);
     gateway::Worker& worker = set->worker;
     worker.id = i;
     worker.workers = config.workers;
@@ -144,6 +154,8 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     worker.policies = state->policies.get();
     worker.neighbours = state->neighbours.get();
     worker.packets = state->parts.pool.get();
+    set->resend = std::make_unique<gateway::ResendStore>(*state->resend_gates, config.max_peers);
+    worker.resend = set->resend.get();
     WorkerLoop::Setup setup;
     setup.worker = &worker;
     setup.ports = ports;
@@ -237,6 +249,8 @@ void Engine::publish(std::span<PolicyPublication> publications, bool wait) {
   if (wait) {
     rcu::synchronize();
     state_->reclaimer.collect();
+  for (auto& set : state_->workers)
+    if (set->binding_log != nullptr) set->binding_log->drain();
   }
   state_->slow->post([peers = std::move(peers)](gateway::SlowPath& slow, Now now) {
     for (const PeerIndex peer : peers) slow.policy_published(peer, now);

@@ -10,8 +10,10 @@
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
 #include "dataplane/runtime/aead_share.h"
+#include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
@@ -26,7 +28,9 @@ struct WorkerSet {
   SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
   std::unique_ptr<SharedAead> shared_aead;
+  std::unique_ptr<RingBindingLog> binding_log;  // null: off
   std::unique_ptr<nat::Translator> translator;
+  std::unique_ptr<gateway::ResendStore> resend;
   gateway::Worker worker;
   std::unique_ptr<WorkerLoop> loop;
 };
@@ -54,6 +58,7 @@ struct Engine::State {
   std::unique_ptr<nat::PeerHomes> homes;
   std::unique_ptr<AeadShare> aead_share;  // several busy workers
   std::unique_ptr<gateway::NeighbourTable> neighbours;
+  std::unique_ptr<gateway::ResendGates> resend_gates;
   std::unique_ptr<gateway::SlowPath> slow_path;
   std::unique_ptr<SlowThread> slow;
   std::vector<std::unique_ptr<WorkerSet>> workers;

@@ -6,7 +6,10 @@
 #include <spdlog/spdlog.h>
 #include <sys/prctl.h>
 
+#include <algorithm>
+
 #include "dataplane/gateway/graph.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/rcu.h"
 
@@ -200,10 +203,13 @@ void WorkerLoop::rest() {
                            : idle < kRecently ? kShortNap
                            : idle < kLongAgo  ? kNap
                                               : kLongNap;
+  // Copies that wait for their turn: no timer fires for them.
+  const gateway::ResendStore* resend = setup_.worker->resend;
+  const Duration until_copies = resend == nullptr ? at_most : resend->next() - setup_.worker->now.monotonic;
   link_.wakeup.prepare();
   if (!link_.has_input() && !stop_.load(std::memory_order_relaxed)) {
     const rcu::Offline offline;
-    link_.wakeup.wait(descriptors_, at_most);
+    link_.wakeup.wait(descriptors_, std::clamp<Duration>(until_copies, kShortNap, at_most));
   }
   link_.wakeup.finish();
 }

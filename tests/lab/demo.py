@@ -180,7 +180,7 @@ table inet penstock_demo {
 def main():
     options = argparse.ArgumentParser(prog="scripts/demo")
     options.add_argument("--driver", choices=DRIVERS, default="af_packet")
-    options.add_argument("--nat", choices=nat.KINDS, default="preserving")
+    options.add_argument("--nat", metavar="KIND", default="preserving")
     options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
     options.add_argument("--build")
     options.add_argument("--name", default="demo")

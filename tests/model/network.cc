@@ -10,12 +10,15 @@ namespace {
 
 constexpr std::size_t kUdpOverV4 = 28;
 constexpr std::size_t kUdpOverV6 = 48;
+constexpr std::size_t kSegment = 400;                                   // of a byte stream
+constexpr Duration kErrorDelay = std::chrono::milliseconds{5};          // of an ICMP error
+constexpr std::uint64_t kLiveLock = 10'000;
 
 }  // namespace
 
-Now Network::now() const {
-  const Duration wall = wall_offset_ + now_.time_since_epoch();
-  return {now_,
+Now Network::at(Instant instant) const {
+  const Duration wall = wall_offset_ + instant.time_since_epoch();
+  return {instant,
           {static_cast<std::uint64_t>(wall / std::chrono::seconds{1}),
            static_cast<std::uint32_t>(wall % std::chrono::seconds{1} / std::chrono::nanoseconds{1})}};
 }
@@ -26,17 +29,42 @@ NatBox& Network::add_nat(const NatBehaviour& behaviour, std::vector<IpAddress> e
 }
 
 void Network::attach(Node& node, const IpAddress& address, NatBox* nat, Link link) {
-  if (std::find(nodes_.begin(), nodes_.end(), &node) == nodes_.end()) nodes_.push_back(&node);
-  attachments_.push_back({&node, address, nat, link});
+  if (const auto known = registered_.find(&node); known == registered_.end()) {
+    nodes_.emplace(next_node_, &node);
+    registered_[&node] = {next_node_++, kNever};
+  }
+  attachments_.push_back({&node, address, nat, link, {}, {}});
+  by_address_[address].push_back(&attachments_.back());
+  touch(node);
 }
 
 void Network::detach(Node& node) {
-  attachments_.remove_if([&](const Attachment& a) { return a.node == &node; });
+  for (auto at = attachments_.begin(); at != attachments_.end();) {
+    const auto attachment = at++;
+    if (attachment->node != &node) continue;
+    std::erase(by_address_[attachment->address], &*attachment);
+    attachments_.erase(attachment);
+  }
 }
 
 Link& Network::link(Node& node) {
   return std::find_if(attachments_.begin(), attachments_.end(), [&](const Attachment& a) { return a.node == &node; })
       ->link;
+}
+
+void Network::for_each_link(Node& node, const std::function<void(Link&)>& change) {
+  for (Attachment& a : attachments_)
+    if (a.node == &node) change(a.link);
+}
+
+bool Network::attached(const Node& node, const IpAddress& address) const {
+  return std::any_of(attachments_.begin(), attachments_.end(),
+                     [&](const Attachment& a) { return a.node == &node && a.address == address; });
+}
+
+IpAddress Network::address_of(const Node& node, bool v4) {
+  const Attachment* attachment = find(node, v4);
+  return attachment == nullptr ? IpAddress{} : attachment->address;
 }
 
 Network::Attachment* Network::find(const Node& node, bool v4) {
@@ -46,13 +74,42 @@ Network::Attachment* Network::find(const Node& node, bool v4) {
 }
 
 Network::Attachment* Network::find(const NatBox* nat, const IpAddress& address) {
-  for (Attachment& a : attachments_)
-    if (a.nat == nat && a.address == address) return &a;
+  const auto found = by_address_.find(address);
+  if (found == by_address_.end()) return nullptr;
+  for (Attachment* a : found->second)
+    if (a->nat == nat) return a;
   return nullptr;
 }
 
-void Network::schedule(Instant at, std::function<void()> action) {
-  actions_.emplace(at, std::move(action));
+Network::Attachment* Network::source_of(Node& node, const IpAddress& from, bool v4) {
+  if (!from.is_unspecified()) {
+    const auto found = by_address_.find(from);
+    if (found != by_address_.end())
+      for (Attachment* a : found->second)
+        if (a->node == &node) return a;
+  }
+  return find(node, v4);
+}
+
+void Network::schedule(Instant at, std::function<void()> action, Node* only) {
+  actions_.emplace(at, Action{std::move(action), only});
+}
+
+void Network::touch(Node& node) {
+  const auto found = registered_.find(&node);
+  if (found == registered_.end()) return;
+  Registered& entry = found->second;
+  const Instant deadline = node.deadline();
+  if (deadline != entry.deadline) {
+    if (entry.deadline != kNever) deadlines_.erase({entry.deadline, entry.order});
+    if (deadline != kNever) deadlines_.insert({deadline, entry.order});
+    entry.deadline = deadline;
+  }
+  if (!node.outbox.empty()) flush(node);
+}
+
+void Network::touch_all() {
+  for (const auto& [order, node] : nodes_) touch(*node);
 }
 
 void Network::flush(Node& node) {
@@ -60,62 +117,48 @@ void Network::flush(Node& node) {
     Datagram datagram = std::move(node.outbox.front());
     node.outbox.pop_front();
     ++statistics_.sent;
-    const bool v4 = datagram.to.address.is_v4();
-    Attachment* attachment = nullptr;
-    if (!datagram.from.address.is_unspecified())
-      for (Attachment& a : attachments_)
-        if (a.node == &node && a.address == datagram.from.address) attachment = &a;
-    if (attachment == nullptr) attachment = find(node, v4);
+    Attachment* attachment = source_of(node, datagram.from.address, datagram.to.address.is_v4());
     if (attachment == nullptr) {
       ++statistics_.unroutable;
       continue;
     }
-    if (datagram.from.address.is_unspecified() || datagram.from.address != attachment->address)
-      datagram.from.address = attachment->address;
+    datagram.from.address = attachment->address;
     put_on_link(*attachment, false, std::move(datagram), &node);
   }
 }
 
-void Network::put_on_link(const Attachment& attachment, bool inbound, Datagram datagram, Node* origin) {
-  const Link& link = attachment.link;
+void Network::put_on_link(Attachment& attachment, bool inbound, Datagram datagram, Node* origin) {
+  LinkModel& model = inbound ? attachment.inward : attachment.outward;
+  model.link = attachment.link;
   const std::size_t headers = datagram.to.address.is_v4() ? kUdpOverV4 : kUdpOverV6;
-  if (datagram.bytes.size() + headers > link.mtu) {
-    ++statistics_.too_big;  // a black hole: DF is set and nobody tells
-    return;
-  }
-  const auto copies = random.chance(link.duplicate_permille) ? 2 : 1;
-  for (int copy = 0; copy < copies; ++copy) {
-    if (!link.up || random.chance(link.loss_permille)) {
-      ++statistics_.lost;
-      continue;
-    }
-    const auto jitter = std::chrono::microseconds{
-        random.below(static_cast<std::uint32_t>(link.jitter / std::chrono::microseconds{1}) + 1)};
-    flying_.emplace(now_ + link.latency + jitter,
-                    Flight{inbound, attachment.node, attachment.address, datagram, origin});
-  }
+  const auto passage = model.enter(datagram.bytes.size() + headers, now_, random);
+  // DF is set and nobody tells: what is too big falls into a black hole.
+  if (passage.fate == LinkModel::Fate::too_big) ++statistics_.too_big;
+  if (passage.fate == LinkModel::Fate::lost) ++statistics_.lost;
+  for (unsigned copy = 0; copy < passage.copies; ++copy)
+    flying_.emplace(passage.at[copy], Flight{inbound, attachment.node, attachment.address,
+                                             copy + 1 < passage.copies ? datagram : std::move(datagram), origin});
 }
 
 void Network::unreachable(Node* origin, const Endpoint& remote) {
   if (origin == nullptr) return;
-  schedule(now_ + std::chrono::milliseconds{5}, [this, origin, remote] {
-    origin->unreachable(remote, now());
-    flush(*origin);
-  });
+  schedule(now_ + kErrorDelay, [this, origin, remote] { origin->unreachable(remote, now()); }, origin);
 }
 
 void Network::leave_link(Flight flight) {
-  const auto attached = std::find_if(attachments_.begin(), attachments_.end(), [&](const Attachment& a) {
-    return a.node == flight.node && a.address == flight.address;
-  });
-  if (attached == attachments_.end()) {
+  const auto candidates = by_address_.find(flight.address);
+  Attachment* attached = nullptr;
+  if (candidates != by_address_.end())
+    for (Attachment* a : candidates->second)
+      if (a->node == flight.node) attached = a;
+  if (attached == nullptr) {
     ++statistics_.unroutable;  // the node went elsewhere meanwhile
     return;
   }
   if (flight.inbound) {
     ++statistics_.delivered;
     flight.node->receive(std::move(flight.datagram), now());
-    flush(*flight.node);
+    touch(*flight.node);
     return;
   }
   NatBox* nat = attached->nat;
@@ -134,6 +177,10 @@ void Network::leave_link(Flight flight) {
 }
 
 void Network::route(Datagram datagram, const NatBox* from, Node* origin) {
+  if (is_cut(datagram.from.address, datagram.to.address)) {
+    ++statistics_.lost;
+    return;
+  }
   for (auto& nat : nats_) {
     if (!nat->owns(datagram.to.address)) continue;
     const Endpoint target = datagram.to;
@@ -155,22 +202,71 @@ void Network::route(Datagram datagram, const NatBox* from, Node* origin) {
   ++statistics_.unroutable;
 }
 
+std::optional<Duration> Network::cross(Attachment& attachment, bool inbound) {
+  LinkModel& model = inbound ? attachment.inward : attachment.outward;
+  model.link = attachment.link;
+  const auto passage = model.enter(kSegment, now_, random);
+  if (passage.fate != LinkModel::Fate::passes) return std::nullopt;
+  return passage.at[0] - now_;
+}
+
+std::optional<Network::Carried> Network::carry(Node& node, const Endpoint& local, const Endpoint& remote,
+                                               bool* refused) {
+  Attachment* from = source_of(node, local.address, remote.address.is_v4());
+  if (from == nullptr) return std::nullopt;
+  const auto first = cross(*from, false);
+  if (!first) return std::nullopt;
+  Carried out{nullptr, {from->address, local.port}, remote, *first};
+  Attachment* to = find(from->nat, remote.address);
+  if (to == nullptr || from->nat == nullptr) {
+    if (from->nat != nullptr) {
+      const auto shown = from->nat->outbound(out.source, remote, now_, Transport::tcp);
+      if (!shown) return std::nullopt;
+      out.source = *shown;
+    }
+    if (is_cut(out.source.address, remote.address)) return std::nullopt;
+    to = nullptr;
+    const auto owner = std::find_if(nats_.begin(), nats_.end(), [&](const auto& n) { return n->owns(remote.address); });
+    if (owner == nats_.end()) {
+      to = find(static_cast<const NatBox*>(nullptr), remote.address);
+    } else {
+      const auto internal = (*owner)->inbound(remote, out.source, now_, Transport::tcp);
+      if (!internal) {
+        if (refused != nullptr) *refused = (*owner)->behaviour().rejects;
+        return std::nullopt;
+      }
+      out.destination = *internal;
+      to = find(owner->get(), internal->address);
+    }
+  }
+  if (to == nullptr) return std::nullopt;
+  const auto last = cross(*to, true);
+  if (!last) return std::nullopt;
+  out.receiver = to->node;
+  out.delay += *last;
+  return out;
+}
+
 void Network::run_until(Instant until) {
-  for (Node* node : nodes_) flush(*node);
+  touch_all();
   Instant stuck_at{};
-  unsigned fires = 0;
+  std::uint64_t fires = 0;
   for (;;) {
     Instant next = until;
     if (!flying_.empty()) next = std::min(next, flying_.begin()->first);
     if (!actions_.empty()) next = std::min(next, actions_.begin()->first);
-    for (const Node* node : nodes_) next = std::min(next, node->deadline());
+    if (!deadlines_.empty()) next = std::min(next, deadlines_.begin()->first);
     now_ = std::max(now_, next);
+    ++statistics_.events;
 
     if (!actions_.empty() && actions_.begin()->first <= now_) {
-      const auto action = std::move(actions_.begin()->second);
+      const Action action = std::move(actions_.begin()->second);
       actions_.erase(actions_.begin());
-      action();
-      for (Node* node : nodes_) flush(*node);
+      action.run();
+      if (action.only != nullptr)
+        touch(*action.only);
+      else
+        touch_all();
       continue;
     }
     if (!flying_.empty() && flying_.begin()->first <= now_) {
@@ -179,18 +275,17 @@ void Network::run_until(Instant until) {
       leave_link(std::move(flight));
       continue;
     }
-    bool fired = false;
-    for (Node* node : nodes_) {
-      if (node->deadline() > now_) continue;
-      fired = true;
+    if (!deadlines_.empty() && deadlines_.begin()->first <= now_) {
+      Node* node = nodes_.at(deadlines_.begin()->second);
       // A timer that fires for ever at one instant is a live-lock (trap paths-21).
       fires = stuck_at == now_ ? fires + 1 : 0;
       stuck_at = now_;
-      if (fires > 10'000) throw std::logic_error("live-lock: " + node->deadline_reason());
+      if (fires > kLiveLock) throw std::logic_error("live-lock: " + node->deadline_reason());
       node->timeout(now());
-      flush(*node);
+      touch(*node);
+      continue;
     }
-    if (!fired && now_ >= until) return;
+    if (now_ >= until) return;
   }
 }
 

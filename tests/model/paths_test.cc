@@ -13,7 +13,7 @@ NatBehaviour nat(Dependence mapping, Dependence filtering, bool preserves = fals
   NatBehaviour out;
   out.mapping = mapping;
   out.filtering = filtering;
-  out.preserves_ports = preserves;
+  if (preserves) out.ports = PortChoice::preserving;
   return out;
 }
 

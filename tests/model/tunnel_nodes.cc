@@ -426,6 +426,7 @@ void TunnelClient::drain(Now now) {
           must_request_ = true;
           break;
         case Kind::relay_refused:
+        case Kind::suspect:
           break;
       }
     }

@@ -1,6 +1,9 @@
 #include "tests/model/turn_server.h"
 
 #include <algorithm>
+#include <charconv>
+
+#include "controlplane/core/broker/credentials.h"
 
 namespace penstock::model {
 
@@ -13,6 +16,18 @@ using stun::Method;
 void TurnServer::new_nonce(Instant now) {
   nonce_ = std::to_string(random_.next_u64());
   nonce_expires_ = now + config_.nonce_lifetime;
+}
+
+std::optional<std::string> TurnServer::password_of(const std::string& username) const {
+  if (config_.shared_secret.empty()) {
+    const auto found = config_.passwords.find(username);
+    return found == config_.passwords.end() ? std::nullopt : std::optional{found->second};
+  }
+  const auto colon = username.find(':');
+  std::uint64_t expires = 0;
+  const auto parsed = std::from_chars(username.data(), username.data() + std::min(colon, username.size()), expires);
+  if (colon == std::string::npos || parsed.ec != std::errc{} || expires <= wall_.seconds) return std::nullopt;
+  return broker::relay_credential(config_.shared_secret, username.substr(colon + 1), {expires, 0}).password;
 }
 
 void TurnServer::restart(Instant now) {
@@ -132,10 +147,10 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
   };
   const auto username = request.text(Attribute::username);
   if (!username || !request.has(Attribute::message_integrity)) return challenge(401);
-  const auto password = config_.passwords.find(std::string{*username});
+  const auto password = password_of(std::string{*username});
   if (request.text(Attribute::nonce) != nonce_) return challenge(438);
-  if (password == config_.passwords.end()) return challenge(401);
-  const auto key = stun::long_term_key(*username, config_.realm, password->second);
+  if (!password) return challenge(401);
+  const auto key = stun::long_term_key(*username, config_.realm, *password);
   if (request.text(Attribute::realm) != config_.realm || !request.check_integrity(key)) return challenge(401);
 
   const auto refuse = [&](unsigned code) {

@@ -31,6 +31,7 @@ class TurnServer {
     IpAddress relay_v6;  // unspecified: 440
     std::string realm = "penstock.test";
     std::map<std::string, std::string> passwords = {{"user", "secret"}};
+    std::string shared_secret;  // coturn's use-auth-secret: user "expiry:name", password HMAC-SHA1 of it
     bool mobility = true;  // else 405 to a ticket
     Duration nonce_lifetime = std::chrono::seconds{600};
     std::uint32_t max_lifetime_s = 600;
@@ -51,6 +52,8 @@ class TurnServer {
     return address == config_.listen.address || address == config_.relay_v4 || address == config_.relay_v6;
   }
   void restart(Instant now);
+  // What time-limited credentials are compared with.
+  void set_wall(WallTime wall) { wall_ = wall; }
 
   Config& config() { return config_; }
   [[nodiscard]] const Statistics& statistics() const { return statistics_; }
@@ -80,6 +83,8 @@ class TurnServer {
 
   Config config_;
   Random& random_;
+  [[nodiscard]] std::optional<std::string> password_of(const std::string& username) const;
+  WallTime wall_{};
   std::string nonce_;
   Instant nonce_expires_{};
   std::uint16_t next_port_ = 49152;

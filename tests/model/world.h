@@ -46,7 +46,7 @@ class World {
       servers.push_back(relay.listen);
       std::string id{"relay"};
       id += std::to_string(i);
-      relay_configs.push_back({id, {relay.listen}, "user", "secret", ""});
+      relay_configs.push_back({id, {relay.listen}, "user", "secret", "", {}});
     }
     const IpAddress gateway_inside = config.gateway_nat ? address("10.9.0.7") : address("203.0.113.7");
     if (config.gateway_nat) gateway_nat = &network.add_nat(*config.gateway_nat, {address("203.0.113.7")});

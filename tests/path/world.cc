@@ -81,9 +81,10 @@ std::vector<World::Result> World::down(const Octets& bytes) {
 
 std::vector<World::Result> World::after(Duration duration) {
   elapsed_ += duration;
+  publish();
   nat::Outcomes outcomes;
   do {
-    translator().handle_timeout(now(), outcomes);
+    translator().handle_timeout(view(), now(), outcomes);
   } while (translator().poll_timeout() <= now().monotonic);
   return collect(outcomes);
 }

@@ -234,6 +234,12 @@ std::vector<v1::Relay> Broker::relays_for(const Session& session, WallTime wall)
     v1::Relay message;
     message.set_id(relay.id);
     for (const Endpoint& endpoint : relay.udp) *message.add_udp() = penstock::to_proto(endpoint);
+    for (const RelayStreamServer& server : relay.streams) {
+      v1::StreamServer& stream = *message.add_streams();
+      *stream.mutable_endpoint() = penstock::to_proto(server.endpoint);
+      stream.set_tls(server.tls);
+      stream.set_name(server.name);
+    }
     message.set_realm(relay.realm);
     if (session.role == Role::client && !relay.shared_secret.empty()) {
       const WallTime expires{wall.seconds + static_cast<std::uint64_t>(config_.relay_credential_lifetime.count()), 0};

@@ -46,6 +46,15 @@ void merge_names(google::protobuf::RepeatedPtrField<v1::NameBinding>& into, cons
   if (extra > 0) into.DeleteSubrange(0, extra);
 }
 
+// Words for whoever can do something about it: which end is too old.
+std::string mismatch_text(const std::string& gateway, const std::string& site, ProtocolVersion theirs,
+                          ProtocolVersion ours) {
+  const std::string both = "gateway " + gateway + " of site " + site + " speaks protocol " + theirs.to_string() +
+                           ", this client " + ours.to_string();
+  if (theirs < ours) return both + ": upgrade gateway " + gateway;
+  return both + ": upgrade the client";
+}
+
 bool contains(const google::protobuf::RepeatedPtrField<std::string>& list, const std::string& value) {
   return std::find(list.begin(), list.end(), value) != list.end();
 }
@@ -114,8 +123,7 @@ std::string Broker::choose_gateway(const Session& client, const Pending& pending
     const Session* session = session_of(Role::gateway, id);
     if (session == nullptr) continue;
     if (!may_be_joined(client.version, session->version)) {
-      mismatched += (mismatched.empty() ? "" : "; ") + std::string{"gateway "} + id + " speaks " +
-                    session->version.to_string() + ", this client " + client.version.to_string();
+      mismatched += (mismatched.empty() ? "" : "; ") + mismatch_text(id, site, session->version, client.version);
       continue;
     }
     seen = true;
@@ -256,6 +264,11 @@ void Broker::grant(const GrantKey& key, Pending pending, Session& gateway, const
     revoke_at(gateway.actor, key);
     return refuse(connection, pending.request, v1::REFUSAL_REASON_OFFLINE, "the resource has moved to another site");
   }
+  // Until the gateway reports its load again, whom it has just been given counts: or a thousand clients that come at once
+  // would all be sent to the one that was least loaded a moment ago.
+  const auto& held = grants_of_gateway_[gateway.actor];
+  if (std::none_of(held.begin(), held.end(), [&](const GrantKey& other) { return other.first == key.first; }))
+    ++gateway.peers;
   Grant fresh;
   std::string former;
   if (const auto standing = grants_.find(key); standing != grants_.end()) {

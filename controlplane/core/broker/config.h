@@ -37,11 +37,19 @@ struct TunnelAddresses {
   bool operator==(const TunnelAddresses&) const = default;
 };
 
+struct RelayStreamServer {
+  Endpoint endpoint;
+  bool tls = false;
+  std::string name;  // TLS: in the relay's certificate; empty: the address
+  bool operator==(const RelayStreamServer&) const = default;
+};
+
 struct RelayConfig {
   std::string id;
   std::vector<Endpoint> udp;
   std::string realm;
   std::string shared_secret;  // coturn's static-auth-secret; never logged
+  std::vector<RelayStreamServer> streams;  // TURN over TCP and TLS
   bool operator==(const RelayConfig&) const = default;
 };
 

@@ -14,4 +14,9 @@ std::optional<ProtocolVersion> parse_protocol_version(std::string_view text) {
   return out;
 }
 
+std::optional<ProtocolVersion> spoken_protocol(std::string_view text) {
+  const auto version = parse_protocol_version(text);
+  return version && version->major == kProtocolVersion.major && *version <= kProtocolVersion ? version : std::nullopt;
+}
+
 }  // namespace penstock

@@ -26,6 +26,9 @@ inline constexpr ProtocolVersion kProtocolVersion{1, 1};
 // "major.minor"; nullopt when malformed.
 [[nodiscard]] std::optional<ProtocolVersion> parse_protocol_version(std::string_view text);
 
+// A version of `text` that this tree can speak: 1.0 or 1.1.
+[[nodiscard]] std::optional<ProtocolVersion> spoken_protocol(std::string_view text);
+
 // Majors equal and 0 <= gateway.minor - client.minor <= 1, without ever computing a negative number.
 [[nodiscard]] constexpr bool may_be_joined(ProtocolVersion client, ProtocolVersion gateway) {
   return client.major == gateway.major && gateway.minor >= client.minor && gateway.minor - client.minor <= 1;

@@ -5,6 +5,7 @@
 //   packets_in.cc       socket → Device → TUN, probe replies, control messages
 //   resource_states.cc  what waits for a Resource
 //   portal_messages.cc  Welcome, changes, grants, refusals, requests
+//   eager.cc            protocol 1.0
 //   links.cc            tunnels to gateways: sessions, names, paths
 //   show.cc             what `penstockctl` sees
 #pragma once
@@ -66,9 +67,14 @@ struct ResourceState {
   Link* link = nullptr;  // of the grant
   std::map<std::string, std::unique_ptr<Target>> targets;
   std::set<Target*> waiting;  // those whose queue is not empty
+  std::set<Target*> asked;    // protocol 1.0: those that a DNS query waits for
+  std::string refusal;        // the portal's words
+  // While the granted gateway is silent: when to ask for another, once more.
+  Instant ask_again{};
+  Backoff asking{std::chrono::seconds{4}, std::chrono::seconds{60}};
   std::vector<dns::GatewayQuery> queries;
 
-  [[nodiscard]] bool anything_waits() const { return !waiting.empty() || !queries.empty(); }
+  [[nodiscard]] bool anything_waits() const { return !waiting.empty() || !queries.empty() || !asked.empty(); }
 };
 
 // A gateway with which a tunnel stands or is being set up.
@@ -76,7 +82,8 @@ struct Link {
   Link(std::string gateway_id, Random& random) : gateway(std::move(gateway_id)), control(random) {}
 
   std::string gateway;
-  bool managed = true;  // speaks in-tunnel control, has its path chosen; false: static
+  bool managed = true;  // speaks in-tunnel control; false: static
+  bool heals = true;    // has its path chosen and repaired; false: static, or protocol 1.0
   PeerIndex peer = kNoPeer;
   wireguard::PeerConfig config;
   ControlChannel control;
@@ -86,6 +93,8 @@ struct Link {
   Instant retry_at = kNever;  // waiting for a session: when to ask the portal again
   unsigned retries = 0;
   Backoff retry{std::chrono::seconds{4}, std::chrono::seconds{60}};
+  Instant heard_at{};  // protocol 1.0: the last answer, and when to ask for another
+  Instant check_at{};
   std::set<ResourceState*> resources;
 
   [[nodiscard]] bool ready() const { return session && !silent; }
@@ -149,6 +158,24 @@ struct ClientAgent::Impl {
 
   TokenBucket icmp_limit{200, 100};
 
+  // ---- protocol 1.0 ----
+  struct HeldQuery {
+    dns::Client client;
+    std::vector<std::uint8_t> message;
+    std::string name;
+    Instant deadline{};
+  };
+  std::deque<HeldQuery> held;
+  [[nodiscard]] bool eager() const { return config.protocol < ProtocolVersion{1, 1}; }
+  bool hold_query(Bytes message, const dns::Client& client, Now now);
+  void serve_asked(ResourceState& state, Now now);
+  void fail_asked(ResourceState& state, Now now);
+  void settle_asked(Target& target, Now now);
+  void answer_held(const std::string& name, Now now);
+  void answer_query(const HeldQuery& query, bool from_map, Now now);
+  void handle_eager_timeout(Now now);
+  [[nodiscard]] Instant eager_deadline() const;
+
   // ---- outputs ----
   std::deque<OutDatagram> datagrams;
   std::deque<std::vector<std::uint8_t>> packets;
@@ -196,7 +223,9 @@ struct ClientAgent::Impl {
   [[nodiscard]] Classified classify(const InnerPacket& info, Now now);
   [[nodiscard]] Target* target_of(const InnerPacket& info, Bytes packet, Now now);  // nullptr: answered, dropped
   [[nodiscard]] bool can_send(const Target& target, Now now) const;
-  void reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now);
+  void reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now,
+              std::uint16_t mtu = 0);  // of too_big; 0: the device's
+  [[nodiscard]] std::uint16_t path_mtu(const Link& link) const;
   void reject(Bytes packet, Undeliverable why, DropReason reason, Now now);
   void enqueue(Target& target, const InnerPacket& info, Bytes packet, Now now);
   void add_to_batch(Link& link, Target* target, Bytes packet, Now now);
@@ -252,6 +281,9 @@ struct ClientAgent::Impl {
   void session_down(Link& link, Now now);
   void link_alive(Link& link, Now now);
   void link_lost(Link& link, Now now);
+  void leave_link(Link& link, Now now);
+  void ask_for_another(ResourceState& state, Now now);
+  [[nodiscard]] bool in_use(const ResourceState& state, Now now) const;
   void handle_link_timeout(Link& link, Now now);
   void announce(Link& link, Target& target, Now now);
   void ask_gateway(Link& link, const dns::GatewayQuery& query, Now now);

@@ -21,6 +21,13 @@ wireguard::DeviceConfig device_config(const ClientAgentConfig& config) {
   return out;
 }
 
+// Without mobility a relayed address dies with the mapping it was made from: 1.0 repairs nothing.
+paths::ConnectivityConfig paths_config(const ClientAgentConfig& config) {
+  paths::ConnectivityConfig out = config.paths;
+  if (config.protocol < ProtocolVersion{1, 1}) out.mobility = false;
+  return out;
+}
+
 IpAddress sentinel(const dns::StubResolverConfig& config, bool v6) {
   for (const IpAddress& address : config.sentinels)
     if (address.is_v6() == v6) return address;
@@ -35,7 +42,7 @@ ClientAgent::Impl::Impl(ClientAgentConfig agent_config, Random& source)
       names(std::make_unique<dns::NameMap>(config.names, source)),
       resolver(std::make_unique<dns::StubResolver>(config.resolver, *names, source)),
       device(device_config(config), source),
-      connectivity(config.paths, source) {
+      connectivity(paths_config(config), source) {
   interface.mtu = config.mtu;
   interface.resolver_v4 = sentinel(config.resolver, false);
   interface.resolver_v6 = sentinel(config.resolver, true);
@@ -57,7 +64,7 @@ void ClientAgent::use_static_gateway(const StaticGateway& gateway, Now now) {
   const auto added = d.device.add_peer(peer, now);
   if (added.error != wireguard::PeerError::none) return d.log_warning("gateway: " + std::string(text_of(added.error)));
   auto link = std::make_unique<Link>(std::string(kStaticGateway), d.random);
-  link->managed = false;
+  link->managed = link->heals = false;
   link->peer = added.peer;
   link->config = peer;
   d.link_of_peer.resize(added.peer + 1);
@@ -86,6 +93,10 @@ void ClientAgent::handle_packets(std::span<const Bytes> packets, Now now) {
 
 Bytes ClientAgent::handle_query(Bytes message, const dns::Client& client, Now now) {
   Impl& d = *impl_;
+  if (d.eager() && d.hold_query(message, client, now)) {
+    d.settle(now);
+    return {};
+  }
   const Bytes answer = d.resolver->handle_query(message, client, now);
   if (!answer.empty()) return answer;  // nothing else has happened
   d.settle(now);
@@ -149,7 +160,8 @@ void ClientAgent::Impl::settle_device(Now now) {
         session_up(*link, what->path, now);
         break;
       case wireguard::EventType::session_renewed:
-        if (link->managed) connectivity.note_received(link->peer, what->path, false, now);
+        if (link->heals) connectivity.note_received(link->peer, what->path, false, now);
+        link->heard_at = now.monotonic;
         if (link->silent) link_alive(*link, now);
         break;
       case wireguard::EventType::session_down:
@@ -175,7 +187,7 @@ void ClientAgent::Impl::settle_device(Now now) {
         continue;
       }
       const std::size_t size = wrapped->bytes.size();
-      datagrams.push_back({std::move(wrapped->bytes), 0, size, wrapped->local, wrapped->remote});
+      datagrams.push_back({std::move(wrapped->bytes), 0, size, wrapped->local, wrapped->remote, wrapped->stream});
       continue;
     }
     const std::size_t size = datagram->bytes.size();
@@ -186,7 +198,7 @@ void ClientAgent::Impl::settle_device(Now now) {
 void ClientAgent::Impl::drain_transmits() {
   while (auto transmit = connectivity.poll_transmit()) {
     const std::size_t size = transmit->bytes.size();
-    datagrams.push_back({std::move(transmit->bytes), 0, size, transmit->local, transmit->remote});
+    datagrams.push_back({std::move(transmit->bytes), 0, size, transmit->local, transmit->remote, transmit->stream});
   }
 }
 
@@ -215,7 +227,8 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         send_inner(*link, what->probe, &what->path, now);
         break;
       case Kind::path_changed:
-        log_info("gateway " + link->gateway + ": path is now " + what->path.to_string());
+        log_info("gateway " + link->gateway + ": path is now " + what->path.to_string() + " (" + std::string(what->why) +
+                 ")");
         device.set_endpoint(link->peer, what->path, now);
         if (link->silent) link_alive(*link, now);
         break;
@@ -223,8 +236,14 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         device.set_handshake_paths(link->peer, connectivity.handshake_paths(link->peer));
         if (!link->session && link->retry_at != kNever) device.want_session(link->peer, now);
         break;
+      case Kind::suspect:
+        event(AgentEvent::portal_suspect);
+        break;
       case Kind::stalled:
         device.want_session(link->peer, now);
+        // Asking again makes the gateway punch, and brings its candidates of today.
+        for (ResourceState* state : link->resources)
+          if (in_use(*state, now)) state->access.unreachable(now);
         event(AgentEvent::portal_suspect);
         break;
       case Kind::unreachable:
@@ -288,6 +307,7 @@ paths::Deadline ClientAgent::Impl::next_deadline(Now now) const {
     out.merge(link->retry_at, "gateway silent");
     out.merge(link->control.next_deadline(), "in-tunnel request");
   }
+  if (eager()) out.merge(eager_deadline(), "eager tunnel");
   if (!states.empty()) out.merge(next_sweep, "sweep");
   return out;
 }
@@ -311,6 +331,7 @@ void ClientAgent::handle_timeout(Now now) {
         d.reject_waiting(*target, Undeliverable::unreachable, DropReason::gateway_unreachable, now);
     d.serve(*state, now);
   }
+  if (d.eager()) d.handle_eager_timeout(now);
   if (now.monotonic >= d.next_sweep) d.sweep(now);
   d.settle(now);
 }
@@ -321,7 +342,7 @@ void ClientAgent::Impl::sweep(Now now) {
   for (const auto& [id, state] : states) {
     std::erase_if(state->targets, [&](const auto& entry) {
       const Target& target = *entry.second;
-      const bool idle = target.queue.empty() && target.used_at + kTargetIdle < now.monotonic;
+      const bool idle = target.queue.empty() && !state->asked.contains(entry.second.get()) && target.used_at + kTargetIdle < now.monotonic;
       if (idle) changed();
       return idle;
     });

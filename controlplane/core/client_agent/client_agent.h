@@ -26,6 +26,7 @@
 #include <variant>
 #include <vector>
 
+#include "controlplane/core/broker/version.h"
 #include "controlplane/core/client_agent/resource_set.h"
 #include "controlplane/core/dns/name_map.h"
 #include "controlplane/core/dns/stub_resolver.h"
@@ -46,6 +47,7 @@ struct ClientAgentConfig {
   std::uint16_t mtu = 1280;               // inner
   wireguard::Timestamp last_timestamp{};  // of the latest initiation of earlier runs; ours are later
   std::string aead = "auto";
+  ProtocolVersion protocol = kProtocolVersion;  // 1.0: eager, nothing is repaired (docs/protocol.md, Versions)
   dns::NameMapConfig names;
   dns::StubResolverConfig resolver;
   paths::ConnectivityConfig paths;
@@ -80,6 +82,7 @@ struct OutDatagram {
   std::size_t length = 0;
   Endpoint local;  // which of the shell's sockets
   Endpoint remote;
+  paths::StreamId stream = 0;  // not 0: a message for this connection instead
 
   [[nodiscard]] Bytes bytes() const { return Bytes{storage}.subspan(offset, length); }
 };
@@ -88,6 +91,7 @@ struct InDatagram {
   MutableBytes bytes;
   Endpoint local;
   Endpoint remote;
+  paths::StreamId stream = 0;  // not 0: a message from this connection
 };
 
 using DnsOutput = std::variant<dns::Answer, dns::UpstreamSend, dns::UpstreamClose>;
@@ -122,6 +126,9 @@ class ClientAgent {
   void handle_packets(std::span<const Bytes> packets, Now now);
   // A burst from the tunnel's sockets, in order; decrypted in place.
   void handle_datagrams(std::span<const InDatagram> datagrams, Now now);
+  // What became of a connection that poll_stream asked for.
+  void handle_stream_up(paths::StreamId stream, Now now);
+  void handle_stream_down(paths::StreamId stream, Now now);
 
   // ---- portal ----
   void handle_portal_connected(Now now);  // send what poll_portal gives: Hello first
@@ -138,6 +145,7 @@ class ClientAgent {
 
   // ---- outputs: drain after every handle_* ----
   std::optional<OutDatagram> poll_datagram();
+  std::optional<paths::StreamRequest> poll_stream();  // after poll_datagram: the last words go before the close
   std::optional<std::vector<std::uint8_t>> poll_packet();  // for the TUN device
   std::optional<v1::ClientToPortal> poll_portal();
   std::optional<DnsOutput> poll_dns();

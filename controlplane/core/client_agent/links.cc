@@ -26,7 +26,8 @@ Link* ClientAgent::Impl::link_for_grant(const v1::ConnectionGranted& message, No
   if (!key || key->is_zero() || message.gateway().empty()) return nullptr;
   wireguard::PeerConfig peer;
   peer.public_key = *key;
-  peer.path_switch = true;
+  peer.path_switch = !eager();
+  peer.pinned_endpoint = eager();
   if (!message.preshared_key().empty()) {
     const auto psk = wireguard::PresharedKey::from_bytes(
         Bytes{reinterpret_cast<const std::uint8_t*>(message.preshared_key().data()), message.preshared_key().size()});
@@ -55,6 +56,7 @@ Link* ClientAgent::Impl::link_for_grant(const v1::ConnectionGranted& message, No
     }
     slot = std::make_unique<Link>(message.gateway(), random);
     slot->peer = added.peer;
+    slot->heals = !eager();
     if (link_of_peer.size() <= added.peer) link_of_peer.resize(added.peer + 1);
     link_of_peer[added.peer] = slot.get();
     connectivity.add_gateway(added.peer, now);
@@ -74,6 +76,8 @@ void ClientAgent::Impl::attach(ResourceState& state, Link& link, Now now) {
   if (state.link == &link) return;
   detach(state, now);
   state.link = &link;
+  state.ask_again = {};
+  state.asking.reset();
   link.resources.insert(&state);
 }
 
@@ -114,7 +118,8 @@ void ClientAgent::Impl::want_session(Link& link, Now now) {
 
 void ClientAgent::Impl::session_up(Link& link, const Path& path, Now now) {
   link.session = true;
-  if (link.managed) connectivity.handle_session_up(link.peer, path, now);
+  if (link.heals) connectivity.handle_session_up(link.peer, path, now);
+  link.heard_at = link.check_at = now.monotonic;
   link.control.session_up(now.monotonic);
   link_alive(link, now);
 }
@@ -126,21 +131,49 @@ void ClientAgent::Impl::link_alive(Link& link, Now now) {
   link.retry.reset();
   send_control(link, now);
   const std::vector<ResourceState*> users(link.resources.begin(), link.resources.end());
-  for (ResourceState* state : users) serve(*state, now);
+  for (ResourceState* state : users) {
+    state->ask_again = {};
+    state->asking.reset();
+    serve(*state, now);
+  }
 }
 
 void ClientAgent::Impl::session_down(Link& link, Now now) {
   if (!link.session) return;
   link.session = false;
   link.control.session_down();
-  if (link.managed) connectivity.handle_session_down(link.peer, now);
+  if (link.heals) connectivity.handle_session_down(link.peer, now);
 }
 
 // The gateway does not answer (any more): what waits for it is asked of the portal again.
 void ClientAgent::Impl::link_lost(Link& link, Now now) {
   link.unreachable = true;
   for (ResourceState* state : link.resources)
-    if (state->anything_waits()) state->access.unreachable(now);
+    if (state->anything_waits()) ask_for_another(*state, now);
+}
+
+bool ClientAgent::Impl::in_use(const ResourceState& state, Now now) const {
+  return state.anything_waits() || std::any_of(state.targets.begin(), state.targets.end(), [&](const auto& entry) {
+           return entry.second->used_at + Access::kInUse >= now.monotonic;
+         });
+}
+
+// The portal is told which gateway does not answer and may choose another; at once, then with back-off.
+void ClientAgent::Impl::ask_for_another(ResourceState& state, Now now) {
+  if (now.monotonic < state.ask_again) return;
+  state.ask_again = now.monotonic + state.asking.next(random);
+  state.access.unreachable(now);
+}
+
+// The gateway is going away: what is in use moves before it does, the rest asks when it is wanted.
+void ClientAgent::Impl::leave_link(Link& link, Now now) {
+  link.unreachable = true;
+  const std::vector<ResourceState*> users(link.resources.begin(), link.resources.end());
+  for (ResourceState* state : users)
+    if (in_use(*state, now)) ask_for_another(*state, now);
+  // The link may end with its last user.
+  for (ResourceState* state : users)
+    if (!in_use(*state, now)) revoke(*state, now);
 }
 
 void ClientAgent::Impl::handle_link_timeout(Link& link, Now now) {
@@ -226,8 +259,10 @@ void ClientAgent::Impl::handle_given_up(Link& link, const std::string& key, Now 
   if (!key.starts_with(kNameKey)) return;
   for (ResourceState* state : link.resources)
     for (const auto& [name, target] : state->targets)
-      if (name_key(*target) == key)
+      if (name_key(*target) == key) {
+        settle_asked(*target, now);
         reject_waiting(*target, Undeliverable::unreachable, DropReason::name_wait_timeout, now);
+      }
 }
 
 }  // namespace penstock::client

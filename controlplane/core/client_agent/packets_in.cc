@@ -21,14 +21,18 @@ void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now no
       Link* link = d.link_by_peer(in.peer);
       if (in.reason != DropReason::none) d.drop(in.reason);
       if (link == nullptr) continue;
-      if (in.reason == DropReason::wg_keepalive && link->managed)
+      if (in.reason == DropReason::wg_keepalive && link->heals)
         d.connectivity.note_received(link->peer, in.from, false, now);
+      if (in.reason == DropReason::none || in.reason == DropReason::wg_keepalive) link->heard_at = now.monotonic;
       if (in.reason == DropReason::none) d.handle_inner(*link, in.inner, in.from, now);
     }
     burst.clear();
   };
   for (const InDatagram& datagram : datagrams) {
-    const auto incoming = d.connectivity.handle_datagram(datagram.bytes, datagram.local, datagram.remote, now);
+    const auto incoming =
+        datagram.stream != 0
+            ? d.connectivity.handle_stream_message(datagram.bytes, datagram.stream, now)
+            : d.connectivity.handle_datagram(datagram.bytes, datagram.local, datagram.remote, now);
     if (incoming.reason != DropReason::none) {
       d.drop(incoming.reason);
       continue;
@@ -50,9 +54,23 @@ void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now no
   d.settle(now);
 }
 
+void ClientAgent::handle_stream_up(paths::StreamId stream, Now now) {
+  impl_->connectivity.handle_stream_up(stream, now);
+  impl_->settle(now);
+}
+
+void ClientAgent::handle_stream_down(paths::StreamId stream, Now now) {
+  impl_->connectivity.handle_stream_down(stream, now);
+  impl_->settle(now);
+}
+
+std::optional<paths::StreamRequest> ClientAgent::poll_stream() {
+  return impl_->connectivity.poll_stream();
+}
+
 void ClientAgent::Impl::handle_inner(Link& link, MutableBytes inner, const Path& from, Now now) {
   if (wireguard::is_control_packet(inner)) return handle_control(link, inner, from, now);
-  if (link.managed) connectivity.note_received(link.peer, from, true, now);
+  if (link.heals) connectivity.note_received(link.peer, from, true, now);
   const auto info = parse_inner(inner);
   if (!info) return drop(DropReason::inner_malformed);
   const Bytes packet = Bytes{inner}.first(info->length);
@@ -96,12 +114,13 @@ bool ClientAgent::Impl::source_allowed(const Link& link, const InnerPacket& info
 
 void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from, Now now) {
   if (!link.managed) return drop(DropReason::control_not_allowed);
-  connectivity.note_received(link.peer, from, false, now);
+  if (link.heals) connectivity.note_received(link.peer, from, false, now);
   const auto packet = wireguard::parse_control(inner);
   if (!packet || packet->direction != wireguard::ControlDirection::to_client)
     return drop(DropReason::control_malformed);
   switch (packet->type) {
     case wireguard::ControlType::probe_reply: {
+      if (!link.heals) return;  // it was heard
       const DropReason reason = connectivity.handle_probe_reply(link.peer, packet->payload, from, now);
       if (reason != DropReason::none) drop(reason);
       return;
@@ -122,13 +141,15 @@ void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from
       handle_name_status(link, request.name_status(), now);
       break;
     case v1::Control::kCandidates:
-      connectivity.handle_remote_candidates(link.peer, read_candidates(request.candidates().candidates()), now);
+      if (link.heals)
+        connectivity.handle_remote_candidates(link.peer, read_candidates(request.candidates().candidates()), now);
       break;
     case v1::Control::kGoodbye:
-      // The tunnel may go on; what waits asks for another gateway.
+      // The tunnel may go on for a while; what is in use moves to another gateway meanwhile.
       log_info("gateway " + link.gateway + " says goodbye: " + request.goodbye().reason());
-      link_lost(link, now);
-      break;
+      link.control.reply(request.id(), std::move(answer));
+      send_control(link, now);
+      return leave_link(link, now);
     default:
       return drop(DropReason::local_consumed);  // not known to this version: ignored
   }
@@ -150,21 +171,34 @@ void ClientAgent::Impl::handle_name_status(Link& link, const v1::NameStatus& sta
     case v1::NameStatus::STATE_RESOLVING:  // the gateway holds packets until it knows
       target.status = Target::Name::active;
       target.status_until = kNever;
-      if (status.state() == v1::NameStatus::STATE_ACTIVE) resolver->set_name_found(target.name);
+      if (status.state() == v1::NameStatus::STATE_ACTIVE) {
+        resolver->set_name_found(target.name);
+        if (eager()) {
+          // Dummy addresses stand for real ones of the same family only.
+          bool v4 = false;
+          bool v6 = false;
+          for (const std::string& bytes : status.addresses()) (bytes.size() == 4 ? v4 : v6) = true;
+          resolver->set_name_families(target.name, v4, v6);
+          settle_asked(target, now);
+        }
+      }
       flush(target, now);
       return;
     case v1::NameStatus::STATE_NO_SUCH_NAME:
       target.status = Target::Name::missing;
       target.status_until = now.monotonic + ttl;
       resolver->set_name_missing(target.name, static_cast<std::uint32_t>(ttl.count()), now);
+      settle_asked(target, now);
       return reject_waiting(target, Undeliverable::unreachable, DropReason::name_no_address, now);
     case v1::NameStatus::STATE_FORBIDDEN:
       target.status = Target::Name::forbidden;
       target.status_until = now.monotonic + ttl;
+      settle_asked(target, now);
       return reject_waiting(target, Undeliverable::prohibited, DropReason::policy_forbidden_destination, now);
     default:
       target.status = Target::Name::failed;
       target.status_until = now.monotonic + kNameFailedRetry;
+      settle_asked(target, now);
       return reject_waiting(target, Undeliverable::unreachable, DropReason::name_wait_timeout, now);
   }
 }

@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t kFront = 48 + wireguard::kDataHeaderSize;
 constexpr std::size_t kBack = wireguard::kPaddingMultiple - 1 + wireguard::kTagSize + 4;  // + TURN's padding
 
+// An inner packet of this size fits whatever the path adds.
+constexpr std::size_t kFitsEveryPath = 1280;
+
 std::uint32_t flow_key(const InnerPacket& info) {
   const std::uint32_t kind = info.icmp_error ? 2 : info.icmp_echo ? 1 : 0;
   return std::uint32_t{info.protocol} << 24 | kind << 16 | info.destination_port;
@@ -36,6 +39,10 @@ void ClientAgent::Impl::handle_packet(Bytes packet, Now now) {
 
   Target* target = target_of(*info, packet, now);
   if (target == nullptr) return;
+  if (packet.size() > kFitsEveryPath && target->state->link != nullptr) {
+    const std::uint16_t mtu = path_mtu(*target->state->link);
+    if (packet.size() > mtu) return reject(*info, packet, Undeliverable::too_big, DropReason::too_big, now, mtu);
+  }
   target->used_at = now.monotonic;
   if (!can_send(*target, now) || !target->queue.empty()) return enqueue(*target, *info, packet, now);
   add_to_batch(*target->state->link, target, packet, now);
@@ -106,9 +113,31 @@ bool ClientAgent::Impl::can_send(const Target& target, Now now) const {
          target.status != Target::Name::forbidden && target.status != Target::Name::failed;
 }
 
-void ClientAgent::Impl::reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now) {
+// What fits over every path in use, with TURN's envelope (paths.md: "The inner MTU is the minimum"), in an outer packet
+// of 1500 bytes (more where the device's own MTU says that the network takes jumbo frames). A multiple of the padding, so
+// that padding never goes beyond it.
+std::uint16_t ClientAgent::Impl::path_mtu(const Link& link) const {
+  constexpr std::size_t kOuterMtu = 1500, kIpv4 = 20, kIpv6 = 40, kUdp = 8, kLargestIn1500 = 1440;
+  const std::size_t outer = config.mtu > kLargestIn1500 ? config.mtu + kIpv6 + kUdp + 32 : kOuterMtu;
+  std::size_t headers = kIpv4;
+  std::size_t envelope = 0;
+  if (link.heals) {
+    envelope = connectivity.overhead(link.peer);
+    for (const paths::PathInfo& path : connectivity.show(link.peer))
+      if (path.role != paths::PathInfo::Role::none && path.path.local.address.is_v6()) headers = kIpv6;
+  } else if (const auto peer = device.peer_info(link.peer); peer && peer->endpoint) {
+    if (peer->endpoint->remote.address.is_v6()) headers = kIpv6;
+  }
+  const std::size_t room =
+      outer - headers - kUdp - wireguard::kDataHeaderSize - wireguard::kTagSize - (envelope + 3) / 4 * 4;
+  const std::size_t fits = room / wireguard::kPaddingMultiple * wireguard::kPaddingMultiple;
+  return static_cast<std::uint16_t>(std::min<std::size_t>(config.mtu, fits));
+}
+
+void ClientAgent::Impl::reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now,
+                               std::uint16_t mtu) {
   drop(reason);
-  auto error = build_icmp_error(why, info, packet, config.mtu);
+  auto error = build_icmp_error(why, info, packet, mtu != 0 ? mtu : config.mtu);
   if (error.empty()) return;
   if (!icmp_limit.take(now.monotonic)) return drop(DropReason::icmp_error_rate_limited);
   packets.push_back(std::move(error));
@@ -134,6 +163,9 @@ void ClientAgent::Impl::enqueue(Target& target, const InnerPacket& info, Bytes p
     if (target.status == Target::Name::failed)
       return reject(info, packet, Undeliverable::unreachable, DropReason::name_wait_timeout, now);
   }
+  // Only a DNS query sets a tunnel up.
+  if (eager() && !target.name.empty() && !state.asked.contains(&target))
+    return reject(info, packet, Undeliverable::unreachable, DropReason::gateway_unreachable, now);
   const DropReason reason = target.queue.push(packet, retransmission_digest(info, packet), now.monotonic);
   if (reason != DropReason::none) return drop(reason);
   state.waiting.insert(&target);
@@ -187,7 +219,7 @@ void ClientAgent::Impl::flush_batch(Now now) {
 void ClientAgent::Impl::emit_data(Link& link, std::vector<std::uint8_t> buffer, MutableBytes datagram,
                                   const Path& endpoint, Now now) {
   const auto offset = static_cast<std::size_t>(datagram.data() - buffer.data());
-  if (!link.managed) return emit_over(endpoint, std::move(buffer), offset, datagram.size());
+  if (!link.heals) return emit_over(endpoint, std::move(buffer), offset, datagram.size());
   const auto chosen = connectivity.data_paths(link.peer, datagram, now);
   const std::vector<Path> ways(chosen.begin(), chosen.end());
   for (std::size_t i = 1; i < ways.size(); ++i) {
@@ -214,6 +246,7 @@ void ClientAgent::Impl::emit_over(const Path& path, std::vector<std::uint8_t> bu
     length += prefix.size() + envelope->padding;
     out.local = envelope->local;
     out.remote = envelope->remote;
+    out.stream = envelope->stream;
   }
   out.storage = std::move(buffer);
   out.offset = offset;

@@ -9,9 +9,6 @@
 namespace penstock::client {
 namespace {
 
-constexpr std::uint32_t kProtocolMajor = 1;
-constexpr std::uint32_t kProtocolMinor = 1;
-
 std::optional<Refusal> read_refusal(v1::RefusalReason reason) {
   switch (reason) {
     case v1::REFUSAL_REASON_NOT_FOUND:
@@ -80,8 +77,7 @@ void ClientAgent::handle_portal_message(const v1::PortalToClient& message, Now n
 void ClientAgent::Impl::send_hello() {
   v1::ClientToPortal message;
   v1::Hello& hello = *message.mutable_hello();
-  hello.mutable_protocol_version()->set_major(kProtocolMajor);
-  hello.mutable_protocol_version()->set_minor(kProtocolMinor);
+  *hello.mutable_protocol_version() = to_proto(config.protocol);
   hello.set_software_version(PENSTOCK_VERSION);
   const Bytes key = device.public_key().view();
   hello.set_public_key(std::string(key.begin(), key.end()));
@@ -223,6 +219,12 @@ void ClientAgent::Impl::handle_relays(const google::protobuf::RepeatedPtrField<v
       config_of.udp.push_back(*endpoint);
       relay_addresses.push_back(endpoint->address);
     }
+    for (const v1::StreamServer& message : relay.streams()) {
+      const auto endpoint = from_proto(message.endpoint());
+      if (!endpoint) continue;
+      config_of.streams.push_back({*endpoint, message.tls(), message.name()});
+      relay_addresses.push_back(endpoint->address);
+    }
     list.push_back(std::move(config_of));
   }
   connectivity.handle_relays(list, now);
@@ -263,7 +265,8 @@ void ClientAgent::Impl::handle_granted(const v1::ConnectionGranted& message, Now
     if (target->name.empty()) continue;
     // Names that travelled with the request are known to the gateway. Others it may have forgotten, unless the tunnel
     // stands and they were told through it.
-    if (!message.request_id().empty() && target->requested_in == message.request_id()) {
+    // In 1.0 they are asked for in the tunnel all the same: the answer says which families there are.
+    if (!eager() && !message.request_id().empty() && target->requested_in == message.request_id()) {
       target->announced = link;
       target->status = Target::Name::active;
       target->status_until = kNever;
@@ -281,7 +284,10 @@ void ClientAgent::Impl::handle_refused(const v1::ConnectionRefused& message, Now
   ResourceState& state = *found->second;
   const auto reason = *read_refusal(message.reason());
   if (!state.access.refused(message.request_id(), reason, now)) return;
-  if (reason != Refusal::rate_limited)
+  state.refusal = message.detail();
+  if (reason == Refusal::version_mismatch)
+    log_warning("no gateway for " + message.resource() + " can be used: " + message.detail());
+  else if (reason != Refusal::rate_limited)
     log_warning("the portal refuses " + message.resource() + ": " + v1::RefusalReason_Name(message.reason()) +
                 (message.detail().empty() ? "" : " (" + message.detail() + ")"));
   if (state.access.gateway().empty() && state.link != nullptr) detach(state, now);
@@ -313,6 +319,7 @@ void ClientAgent::Impl::send_requests(Now now) {
       target.requested_in = request_id;
     };
     for (Target* target : state->waiting) add_name(*target);
+    for (Target* target : state->asked) add_name(*target);
     // Names in use too: if another gateway is chosen, their flows go on there without a pause.
     for (const auto& [name, target] : state->targets)
       if (target->announced != nullptr && target->used_at + Access::kInUse >= now.monotonic) add_name(*target);

@@ -35,6 +35,7 @@ void ClientAgent::Impl::serve(ResourceState& state, Now now) {
   if (!state.access.usable(now.wall)) {
     if (state.access.refusal_stands(now.monotonic)) {
       fail_queries(state, now);
+      fail_asked(state, now);
       return reject_waiting(
           state, state.access.refusal() == Refusal::forbidden ? Undeliverable::prohibited : Undeliverable::unreachable,
           DropReason::policy_refused, now);
@@ -42,6 +43,7 @@ void ClientAgent::Impl::serve(ResourceState& state, Now now) {
     if (portal_down_since == Instant::min()) portal_down_since = now.monotonic;  // never up yet
     if (!portal_up && now.monotonic >= portal_down_since + kPortalGrace) {
       fail_queries(state, now);
+      fail_asked(state, now);
       reject_waiting(state, Undeliverable::unreachable, DropReason::portal_away, now);
       return state.access.unwant();
     }
@@ -49,8 +51,12 @@ void ClientAgent::Impl::serve(ResourceState& state, Now now) {
   }
   if (state.link == nullptr) return;
   Link& link = *state.link;
-  if (!link.ready()) return want_session(link, now);
+  if (!link.ready()) {
+    if (link.silent) ask_for_another(state, now);
+    return want_session(link, now);
+  }
   for (const dns::GatewayQuery& query : std::exchange(state.queries, {})) ask_gateway(link, query, now);
+  if (!state.asked.empty()) serve_asked(state, now);
   const std::vector<Target*> waiting(state.waiting.begin(), state.waiting.end());
   for (Target* target : waiting) flush(*target, now);
 }
@@ -102,6 +108,7 @@ void ClientAgent::Impl::forget_state(const std::string& resource, DropReason rea
   changed();
   ResourceState& state = *found->second;
   fail_queries(state, now);
+  fail_asked(state, now);
   reject_waiting(state, Undeliverable::prohibited, reason, now);
   detach(state, now);
   states.erase(found);

@@ -33,6 +33,22 @@ std::string_view word(const Target& target, const Link* link) {
   return "asking";
 }
 
+// "direct 198.51.100.40:51820: primary, alive, 12.3 ms, 0.1 % lost"
+std::string words(const paths::PathInfo& path) {
+  static constexpr std::string_view kRoles[] = {"", "primary, ", "standby, "};
+  static constexpr std::string_view kStates[] = {"not proved", "alive", "suspect", "down"};
+  std::string out(path.path.relay != 0 ? "relayed " : "direct ");
+  out += path.path.remote.to_string() + ": ";
+  out += kRoles[static_cast<std::size_t>(path.role)];
+  out += kStates[static_cast<std::size_t>(path.state)];
+  if (path.rtt <= Duration{}) return out;
+  const auto tenths = [](double value) {
+    const auto whole = static_cast<std::int64_t>(value * 10 + 0.5);
+    return std::to_string(whole / 10) + "." + std::to_string(whole % 10);
+  };
+  return out + ", " + tenths(seconds(path.rtt) * 1000) + " ms, " + tenths(path.loss_permille / 10.0) + " % lost";
+}
+
 }  // namespace
 
 void ClientAgent::show_status(v1::StatusReply& out, Now now) const {
@@ -48,10 +64,23 @@ void ClientAgent::show_status(v1::StatusReply& out, Now now) const {
   if (!d.interface.tunnel_v4.is_unspecified()) line("tunnel IPv4", d.interface.tunnel_v4.to_string());
   if (!d.interface.tunnel_v6.is_unspecified()) line("tunnel IPv6", d.interface.tunnel_v6.to_string());
   line("resources", std::to_string(d.resources.all().size()));
-  for (const auto& [id, state] : d.states) line("resource " + id, std::string(word(state->access, now)));
+  line("protocol", d.config.protocol.to_string() + (d.eager() ? " (nothing is repaired)" : ""));
+  for (const auto& [id, state] : d.states) {
+    std::string words(word(state->access, now));
+    if (state->access.refusal_stands(now.monotonic) && !state->refusal.empty()) words += ": " + state->refusal;
+    line("resource " + id, std::move(words));
+  }
   std::size_t up = 0;
   for (const auto& [gateway, link] : d.links) up += link->ready() ? 1U : 0U;
   line("tunnels", std::to_string(up) + " of " + std::to_string(d.links.size()));
+  for (const auto& [gateway, link] : d.links) {
+    for (const paths::PathInfo& path : d.connectivity.show(link->peer))
+      line("path of " + gateway, words(path));
+    if (const auto last = d.connectivity.last_switch(link->peer))
+      line("switch of " + gateway, "to " + last->to.to_string() + ", " +
+                                       std::to_string(static_cast<int>(seconds(now.monotonic - last->at))) +
+                                       " s ago: " + std::string(last->why));
+  }
   line("names", std::to_string(d.names->size()));
   line("packets waiting", std::to_string(d.budget.packets));
   for (const paths::Candidate& candidate : d.connectivity.local_candidates())

@@ -50,6 +50,10 @@ std::optional<StubResolver::Impl::Families> StubResolver::Impl::families_of(std:
     families.v4 = families.v4 || stack != IpStack::ipv6;
     families.v6 = families.v6 || stack != IpStack::ipv4;
   }
+  if (const auto only = narrowed.find(name); only != narrowed.end()) {
+    families.v4 = families.v4 && only->second.v4;
+    families.v6 = families.v6 && only->second.v6;
+  }
   if (known.size() >= kMaxKnown) known.clear();
   known.emplace(name, families);
   return families;
@@ -258,6 +262,13 @@ void StubResolver::set_name_missing(std::string_view name, std::uint32_t ttl_s, 
 
 void StubResolver::set_name_found(std::string_view name) {
   if (const auto known = impl_->missing.find(name); known != impl_->missing.end()) impl_->missing.erase(known);
+}
+
+void StubResolver::set_name_families(std::string_view name, bool v4, bool v6) {
+  if (!is_normalised(name)) return;
+  if (impl_->narrowed.size() >= kMaxKnown) impl_->narrowed.clear();
+  impl_->narrowed[std::string{name}] = {v4, v6};
+  impl_->known.clear();
 }
 
 std::vector<std::string> StubResolver::resources_of(std::string_view name) const {

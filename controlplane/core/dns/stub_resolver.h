@@ -134,6 +134,8 @@ class StubResolver {
   // From NameStatus: no_such_name gives NXDOMAIN for min(ttl, missing_ttl_s); anything else ends that.
   void set_name_missing(std::string_view name, std::uint32_t ttl_s, Now now);
   void set_name_found(std::string_view name);
+  // Only these families are told of the name from now on, within its resources' (protocol 1.0).
+  void set_name_families(std::string_view name, bool v4, bool v6);
 
   // Ids of the DNS Resources a name (normalised) falls under, most specific first. For the packet path: address -> name
   // (NameMap::find) -> resources.

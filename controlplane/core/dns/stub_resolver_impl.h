@@ -97,6 +97,7 @@ struct StubResolver::Impl {
   policy::PatternSet<std::string> patterns;
   TextMap<IpStack> stacks;   // resource id -> its setting
   TextMap<Families> known;   // names looked up since the resources changed
+  TextMap<Families> narrowed;
   TextMap<Instant> missing;  // until
   std::vector<std::pair<IpAddress, std::string>> own_names;
 

@@ -58,6 +58,16 @@ v1::Operation GatewayAgent::translation_operation(const std::string& id, const T
   if (!it.proxy_v6.is_unspecified()) message.set_proxy_v6(to_wire(it.proxy_v6));
   const NameView view = resolver_.view(it.name, now.monotonic).value_or(NameView{});
   message.set_state(to_state(view.state));
+  // Within a family only (protocol.md, Versions): a 1.0 client has no use for a dummy address of the other one.
+  const auto peer = peers_.find(it.peer);
+  if (view.state == NameState::active && peer != peers_.end() && peer->second.pinned) {
+    const auto has = [&](bool v4) {
+      return std::any_of(view.addresses.begin(), view.addresses.end(),
+                         [v4](const IpAddress& address) { return address.is_v4() == v4; });
+    };
+    if (!has(true) && has(false)) message.clear_proxy_v4();
+    if (!has(false) && has(true)) message.clear_proxy_v6();
+  }
   if (view.state == NameState::active)
     for (const IpAddress& address : view.addresses) message.add_addresses(to_wire(address));
   return out;

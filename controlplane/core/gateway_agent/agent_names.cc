@@ -240,6 +240,7 @@ v1::Control GatewayAgent::status_message(const Translation& translation, Now now
       break;
     case NameState::active:
       status.set_state(v1::NameStatus::STATE_ACTIVE);
+      for (const IpAddress& address : view.addresses) status.add_addresses(to_wire(address));
       break;
     case NameState::no_such_name:
       status.set_state(v1::NameStatus::STATE_NO_SUCH_NAME);

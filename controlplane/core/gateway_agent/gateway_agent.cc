@@ -66,7 +66,7 @@ void GatewayAgent::handle_portal_connected(Now now) {
   if (!info_) return;
   v1::GatewayToPortal message;
   v1::Hello& hello = *message.mutable_hello();
-  *hello.mutable_protocol_version() = to_proto(kProtocolVersion);
+  *hello.mutable_protocol_version() = to_proto(config_.protocol);
   hello.set_software_version(PENSTOCK_VERSION);
   hello.set_public_key(info_->public_key());
   hello.set_hostname(config_.hostname);

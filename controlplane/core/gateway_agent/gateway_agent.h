@@ -26,6 +26,7 @@
 #include <variant>
 #include <vector>
 
+#include "controlplane/core/broker/version.h"
 #include "controlplane/core/convert.h"
 #include "controlplane/core/deadline.h"
 #include "controlplane/core/gateway_agent/control_outbox.h"
@@ -50,6 +51,7 @@ struct AgentConfig {
   Prefix proxy_v4 = *Prefix::parse("100.96.0.0/11");
   Prefix proxy_v6 = *Prefix::parse("fd00:2021:1111:8000::/107");
   std::string hostname;
+  ProtocolVersion protocol = kProtocolVersion;  // 1.0: what an old gateway says
 };
 
 struct ToPortal {

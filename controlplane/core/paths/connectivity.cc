@@ -55,7 +55,7 @@ void Connectivity::Impl::tick(Now time) {
 
 void Connectivity::Impl::resume(Now time) {
   gatherer.verify(time.monotonic);
-  for (auto& relay : relays) relay->turn.suspect(time.monotonic);
+  for (auto& relay : relays) doubt(*relay);
   for (auto& [gateway, agent] : agents) agent->handle_resume(time);
 }
 
@@ -69,6 +69,7 @@ Deadline Connectivity::Impl::poll_timeout() const {
   Deadline out = gatherer.poll_timeout();
   for (const auto& relay : relays) out.merge(relay->turn.poll_timeout());
   for (const auto& [gateway, agent] : agents) out.merge(agent->poll_timeout());
+  merge_stream_deadlines(out);
   return out;
 }
 
@@ -96,15 +97,24 @@ void Connectivity::handle_timeout(Now now) {
 
 void Connectivity::handle_local_addresses(std::span<const Endpoint> sockets, std::span<const Endpoint> hosts, Now now) {
   impl_->tick(now);
-  std::vector<Endpoint> new_sockets{sockets.begin(), sockets.end()};
   std::vector<Endpoint> new_hosts{hosts.begin(), hosts.end()};
+  // A socket leads nowhere while we have no address of its family (IPv6-only networks): relays are then reached over the
+  // other one. Without any address - between two networks - nothing is given up.
+  const auto has_family = [&](bool v4) {
+    return std::any_of(hosts.begin(), hosts.end(), [v4](const Endpoint& host) { return host.address.is_v4() == v4; });
+  };
+  std::vector<Endpoint> new_sockets;
+  for (const Endpoint& socket : sockets)
+    if (hosts.empty() || has_family(socket.address.is_v4())) new_sockets.push_back(socket);
   if (new_sockets == impl_->sockets && new_hosts == impl_->hosts) return;
   const bool roamed = !impl_->sockets.empty();
   impl_->sockets = std::move(new_sockets);
   impl_->hosts = std::move(new_hosts);
   impl_->refresh_targets();
   if (roamed) impl_->gatherer.restart(impl_->now.monotonic);
+  if (roamed) impl_->drop_streams();  // connections do not move; what UDP does in the new network is seen anew
   for (auto& relay : impl_->relays) {
+    if (relay->stream != 0) continue;
     const auto socket = impl_->socket_for(relay->turn.config().server);
     if (!socket) continue;
     relay->local = *socket;
@@ -134,6 +144,7 @@ Connectivity::Incoming Connectivity::handle_datagram(MutableBytes datagram, cons
                                                      const Endpoint& remote, Now now) {
   impl_->tick(now);
   const Incoming out = impl_->classify(datagram, local, remote, impl_->now);
+  if (out.reason == DropReason::none || out.reason == DropReason::local_consumed) impl_->note_udp_heard();
   if (out.reason != DropReason::none) impl_->pump();
   return out;
 }
@@ -141,7 +152,7 @@ Connectivity::Incoming Connectivity::handle_datagram(MutableBytes datagram, cons
 Connectivity::Incoming Connectivity::Impl::classify(MutableBytes datagram, const Endpoint& local,
                                                     const Endpoint& remote, Now time) {
   const auto at = std::find_if(relays.begin(), relays.end(), [&](const auto& relay) {
-    return relay->turn.config().server == remote && relay->local == local;
+    return relay->stream == 0 && relay->turn.config().server == remote && relay->local == local;
   });
   // What a relay sends is STUN or ChannelData, whatever it looks like (trap paths-18).
   const bool is_relay = std::any_of(configured.begin(), configured.end(), [&](const RelayConfig& relay) {
@@ -193,6 +204,7 @@ void Connectivity::handle_unreachable_hint(const Endpoint& remote, Now now) {
 
 void Connectivity::close(Now now) {
   impl_->tick(now);
+  impl_->drop_streams();
   for (auto& relay : impl_->relays) impl_->close_relay(*relay);
   impl_->relays.clear();
   impl_->configured.clear();
@@ -295,6 +307,7 @@ std::optional<Envelope> Connectivity::route(const Path& path, std::size_t size) 
   if (!wrapping) return std::nullopt;
   out.local = relay->local;
   out.remote = relay->turn.config().server;
+  out.stream = relay->stream;
   out.prefix = wrapping->prefix;
   out.prefix_size = wrapping->prefix_size;
   out.padding = wrapping->padding;
@@ -304,7 +317,7 @@ std::optional<Envelope> Connectivity::route(const Path& path, std::size_t size) 
 std::optional<Transmit> Connectivity::wrap(const Path& path, Bytes datagram) {
   const auto envelope = route(path, datagram.size());
   if (!envelope) return std::nullopt;
-  Transmit out{{}, envelope->local, envelope->remote};
+  Transmit out{{}, envelope->local, envelope->remote, envelope->stream};
   out.bytes.reserve(envelope->prefix_size + datagram.size() + envelope->padding);
   const Bytes prefix = envelope->prefix_bytes();
   out.bytes.assign(prefix.begin(), prefix.end());
@@ -327,6 +340,11 @@ std::size_t Connectivity::overhead(GatewayHandle gateway) const {
 std::vector<PathInfo> Connectivity::show(GatewayHandle gateway) const {
   const auto at = impl_->agents.find(gateway);
   return at == impl_->agents.end() ? std::vector<PathInfo>{} : at->second->show();
+}
+
+std::optional<PathSwitch> Connectivity::last_switch(GatewayHandle gateway) const {
+  const auto at = impl_->agents.find(gateway);
+  return at == impl_->agents.end() ? std::nullopt : at->second->last_switch();
 }
 
 std::vector<Candidate> Connectivity::local_candidates() const {

@@ -18,6 +18,8 @@
 //   handshake_paths     the list of handshake_paths() changed: device.set_handshake_paths(); while there is no session,
 //                       try again at once (the Device keeps 25 ms between tries)
 //   candidates_changed  local candidates changed: send local_candidates() to the portal and in-tunnel
+//   suspect             the path in use does not answer: dial a second stream to the portal now, rather than wait for
+//                       the first one's keepalive
 //   stalled             no path answers: start a fresh handshake now over handshake_paths() (the gateway may have
 //                       lost its session); ask the portal again as well (RequestConnection, over a second stream when
 //                       the first is in doubt), so that the gateway punches - its NAT may have forgotten us
@@ -48,6 +50,14 @@ struct ConnectivityConfig {
   std::vector<Prefix> forbidden;  // never a candidate: the tunnel's own ranges when nobody uses them outside
 };
 
+// Where a relay listens for TURN over TCP, or over TLS as `name`.
+struct StreamServer {
+  Endpoint server;
+  bool tls = false;
+  std::string name;  // TLS: in the relay's certificate
+  bool operator==(const StreamServer&) const = default;
+};
+
 // A relay of the portal's list: TURN and STUN server.
 struct RelayConfig {
   std::string id;
@@ -55,7 +65,15 @@ struct RelayConfig {
   std::string username;       // empty: STUN only
   std::string password;
   std::string realm;  // what the server says wins
+  std::vector<StreamServer> streams;  // for networks that let no UDP out
   bool operator==(const RelayConfig&) const = default;
+};
+
+// What the shell is to do with connections to relays. An opened stream answers with handle_stream_up() or _down().
+struct StreamRequest {
+  bool open = false;  // false: close, no answer
+  StreamId id = 0;
+  StreamServer server;  // open
 };
 
 struct Event {
@@ -64,13 +82,15 @@ struct Event {
     path_changed,
     handshake_paths,
     candidates_changed,
+    suspect,
     stalled,
     unreachable,
     relay_refused,
   };
   Kind kind{};
   GatewayHandle gateway = 0;        // all but candidates_changed and relay_refused
-  Path path;                        // send_probe, path_changed
+  Path path;                        // send_probe, path_changed, suspect
+  std::string_view why;             // path_changed: words for a log
   std::vector<std::uint8_t> probe;  // send_probe: a whole inner IPv6 packet
 };
 
@@ -81,6 +101,13 @@ struct PathInfo {
   enum class State : std::uint8_t { unproved, alive, suspect, down } state = State::unproved;
   Duration rtt{};
   unsigned loss_permille = 0;
+};
+
+// Which path was taken last, when and why.
+struct PathSwitch {
+  Path to;
+  std::string_view why;
+  Instant at{};
 };
 
 class PathAgent;
@@ -112,6 +139,13 @@ class Connectivity {
   // Every datagram from the tunnel's sockets. STUN and TURN are consumed (reason local_consumed).
   Incoming handle_datagram(MutableBytes datagram, const Endpoint& local, const Endpoint& remote, Now now);
 
+  // TURN over TCP and TLS (connectivity_streams.cc): used when UDP leads nowhere. Messages come one by one, as
+  // TurnStreamFramer cuts them. A stream that is down is forgotten: its id never comes again.
+  void handle_stream_up(StreamId stream, Now now);
+  void handle_stream_down(StreamId stream, Now now);
+  Incoming handle_stream_message(MutableBytes message, StreamId stream, Now now);
+  std::optional<StreamRequest> poll_stream();
+
   // --- from the client agent, per gateway ---
   void add_gateway(GatewayHandle gateway, Now now);  // idempotent
   void remove_gateway(GatewayHandle gateway, Now now);
@@ -140,6 +174,7 @@ class Connectivity {
 
   [[nodiscard]] std::vector<Candidate> local_candidates() const;  // at most 8, best first
   [[nodiscard]] std::vector<PathInfo> show(GatewayHandle gateway) const;
+  [[nodiscard]] std::optional<PathSwitch> last_switch(GatewayHandle gateway) const;
 
   // The gateways' relays, sockets and everything were suspended (or may have been): verify all now. handle_timeout()
   // notices by itself when it is called late or wall time has jumped.

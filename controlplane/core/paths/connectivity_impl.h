@@ -20,6 +20,10 @@ struct Connectivity::Impl {
     std::string id;
     Endpoint local;
     TurnClient turn;
+    StreamId stream = 0;  // over TCP or TLS; then `local` is unspecified
+    bool up = false;      // the stream
+    Instant opened{};
+    Instant doubted = kNever;  // asked for a sign of life since
   };
 
   Impl(const ConnectivityConfig& config_in, Random& random_in)
@@ -37,12 +41,27 @@ struct Connectivity::Impl {
   [[nodiscard]] std::optional<Endpoint> socket_for(const Endpoint& server) const;
   void refresh_targets();
   void refresh_relays();
+  [[nodiscard]] bool in_use(std::uint32_t number) const;
+  void choose_near_relays();
   void refresh_permissions();
   void update_bases(bool roamed);
   void close_relay(Relay& relay);
+  void doubt(Relay& relay);  // asks for a sign of life
   Relay* find_relay(std::uint32_t number);
   [[nodiscard]] const Relay* find_relay(std::uint32_t number) const;
   [[nodiscard]] std::vector<Candidate> local_candidates() const;
+
+  // connectivity_streams.cc: relays over TCP and TLS, where UDP leads nowhere.
+  void note_udp_asked();
+  void note_udp_heard();
+  void run_streams();
+  void open_streams(const RelayConfig& relay);
+  void drop_stream(StreamId stream, bool tell_shell);
+  void drop_streams();
+  void keep_streams();  // those that the portal's list still names
+  [[nodiscard]] bool streams_configured() const;
+  [[nodiscard]] bool udp_silent() const;
+  void merge_stream_deadlines(Deadline& out) const;
 
   // connectivity_pump.cc: moves what the parts want to say outwards, until nobody has anything more.
   void pump();
@@ -66,8 +85,18 @@ struct Connectivity::Impl {
   std::vector<std::unique_ptr<Relay>> relays;
   std::map<std::string, Instant> failing;  // relay id: not before others until then
   std::set<IpAddress> permitted;
+  std::size_t relays_measured = 0;  // how many of the configured ones have a round-trip time
   StunGatherer gatherer;
   std::map<GatewayHandle, std::unique_ptr<PathAgent>> agents;
+
+  StreamId stream_numbers = 0;
+  std::deque<StreamRequest> stream_requests;
+  Instant udp_waiting = kNever;      // since when UDP requests are out and nothing has come back
+  Instant udp_well = kNever;         // since when something has, while streams are open
+  Instant stream_retry = Instant{};  // no new streams before
+  int stream_failures = 0;
+  std::size_t stream_turn = 0;  // which relay is next
+  bool relays_wanted_v6 = false;  // the gateways have no IPv4
 
   std::vector<Candidate> told;  // what the last candidates_changed was about
   std::deque<Transmit> output;

@@ -7,8 +7,10 @@
 namespace penstock::paths {
 
 void Connectivity::Impl::send_from(Relay& relay) {
-  while (auto bytes = relay.turn.poll_output())
-    output.push_back({std::move(*bytes), relay.local, relay.turn.config().server});
+  while (auto bytes = relay.turn.poll_output()) {
+    if (relay.stream == 0) note_udp_asked();
+    output.push_back({std::move(*bytes), relay.local, relay.turn.config().server, relay.stream});
+  }
 }
 
 void Connectivity::Impl::pump() {
@@ -27,6 +29,8 @@ void Connectivity::Impl::pump() {
   }
   gatherer.set_pace(pace, now.monotonic);
   pump_gatherer();
+  choose_near_relays();
+  run_streams();
   for (auto& relay : relays) send_from(*relay);
   expected = poll_timeout().at;
 
@@ -43,7 +47,10 @@ void Connectivity::Impl::pump() {
 
 bool Connectivity::Impl::pump_gatherer() {
   bool any = false;
-  while (auto transmit = gatherer.poll_transmit()) output.push_back(std::move(*transmit));
+  while (auto transmit = gatherer.poll_transmit()) {
+    note_udp_asked();
+    output.push_back(std::move(*transmit));
+  }
   while (const auto socket = gatherer.poll_moved()) {
     any = true;
     // The mapping towards the relays and gateways has probably moved as well.
@@ -70,6 +77,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
   Event out;
   out.gateway = gateway;
   out.path = event.path;
+  out.why = event.why;
   switch (event.kind) {
     case AgentEvent::Kind::send_probe:
       out.kind = Event::Kind::send_probe;
@@ -84,7 +92,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
           event.bytes.insert(event.bytes.begin(), wrapping->prefix.begin(),
                              wrapping->prefix.begin() + wrapping->prefix_size);
           event.bytes.resize(event.bytes.size() + wrapping->padding);
-          output.push_back({std::move(event.bytes), relay->local, relay->turn.config().server});
+          output.push_back({std::move(event.bytes), relay->local, relay->turn.config().server, relay->stream});
         }
       }
       return;
@@ -106,8 +114,9 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
       return;
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
-      for (auto& relay : relays) relay->turn.suspect(now.monotonic);
-      return;
+      for (auto& relay : relays) doubt(*relay);
+      out.kind = Event::Kind::suspect;
+      break;
     case AgentEvent::Kind::stalled:
       out.kind = Event::Kind::stalled;
       break;

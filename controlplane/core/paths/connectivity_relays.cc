@@ -1,5 +1,6 @@
 // Connectivity: which relays are used, what may leave from where, and what we tell others about it.
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "controlplane/core/paths/connectivity_impl.h"
@@ -10,6 +11,8 @@ namespace {
 
 constexpr std::size_t kMaxReflexive = 3;
 constexpr Duration kFailingFor = std::chrono::seconds{60};
+constexpr Duration kUnknownRtt = std::chrono::seconds{1};
+constexpr Duration kSameRtt = std::chrono::milliseconds{10};  // of relays that are equally near
 
 }  // namespace
 
@@ -28,6 +31,27 @@ const Connectivity::Impl::Relay* Connectivity::Impl::find_relay(std::uint32_t nu
   for (const auto& relay : relays)
     if (relay->turn.number() == number) return relay.get();
   return nullptr;
+}
+
+bool Connectivity::Impl::in_use(std::uint32_t number) const {
+  return number != 0 && std::any_of(agents.begin(), agents.end(), [&](const auto& entry) {
+           const auto primary = entry.second->primary();
+           const auto standby = entry.second->standby();
+           return (primary && primary->relay == number) || (standby && standby->relay == number);
+         });
+}
+
+// With more relays than we use, which ones are near is known only after they have answered.
+void Connectivity::Impl::choose_near_relays() {
+  std::size_t known = 0;
+  std::size_t usable = 0;
+  for (const RelayConfig& relay : configured) {
+    if (relay.username.empty()) continue;
+    ++usable;
+    known += std::any_of(relay.udp.begin(), relay.udp.end(), [&](const Endpoint& e) { return gatherer.rtt(e).has_value(); });
+  }
+  if (std::exchange(relays_measured, known) == known || usable <= config.max_relays || known < usable) return;
+  refresh_relays();
 }
 
 void Connectivity::Impl::refresh_targets() {
@@ -56,10 +80,24 @@ void Connectivity::Impl::refresh_relays() {
   for (const RelayConfig& relay : configured)
     if (!relay.username.empty()) order.push_back(&relay);
   std::erase_if(failing, [&](const auto& entry) { return now.monotonic >= entry.second; });
-  std::stable_partition(order.begin(), order.end(), [&](const RelayConfig* r) { return !failing.contains(r->id); });
+  // Those that do not answer last; the ones in use stay (a move costs more than it gains); the nearest of the rest.
+  const auto rank = [&](const RelayConfig* r) {
+    const bool used = std::any_of(relays.begin(), relays.end(), [&](const auto& relay) {
+      return relay->id == r->id && in_use(relay->turn.number());
+    });
+    Duration nearest = kUnknownRtt;
+    for (const Endpoint& server : r->udp) nearest = std::min(nearest, gatherer.rtt(server).value_or(kUnknownRtt));
+    return std::tuple{failing.contains(r->id), !used, nearest / kSameRtt};
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](const RelayConfig* a, const RelayConfig* b) { return rank(a) < rank(b); });
   if (order.size() > config.max_relays) order.resize(config.max_relays);
 
   std::vector<std::unique_ptr<Relay>> kept;
+  keep_streams();
+  for (auto& relay : relays)
+    if (relay->stream != 0) kept.push_back(std::move(relay));
+  std::erase(relays, nullptr);
   for (const RelayConfig* wanted : order) {
     bool have_v4 = !want_v4;
     bool have_v6 = !want_v6;
@@ -83,7 +121,7 @@ void Connectivity::Impl::refresh_relays() {
         kept.push_back(std::move(*known));
         continue;
       }
-      TurnConfig turn{*server, credentials, family, config.mobility, false};
+      const TurnConfig turn{*server, credentials, family, config.mobility, false};
       kept.push_back(std::make_unique<Relay>(Relay{wanted->id, *socket, TurnClient{turn, random, numbers}}));
       for (const IpAddress& address : permitted) kept.back()->turn.permit(address, now.monotonic);
       kept.back()->turn.start(now.monotonic);
@@ -96,6 +134,7 @@ void Connectivity::Impl::refresh_relays() {
     close_relay(*relay);
   }
   relays = std::move(kept);
+  relays_wanted_v6 = want_v6 && !want_v4;
   if (removed) update_bases(false);
   refresh_permissions();
 }
@@ -172,7 +211,7 @@ bool Connectivity::Impl::pump_relays() {
           break;
       }
     }
-    if (relay->turn.state() == TurnClient::State::waiting && !failing.contains(relay->id)) {
+    if (relay->stream == 0 && relay->turn.state() == TurnClient::State::waiting && !failing.contains(relay->id)) {
       failing[relay->id] = now.monotonic + kFailingFor;
       const auto usable =
           std::count_if(configured.begin(), configured.end(), [](const auto& r) { return !r.username.empty(); });

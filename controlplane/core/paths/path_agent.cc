@@ -17,6 +17,7 @@ constexpr Duration kPenalty = 5s;
 constexpr Duration kMaxPenalty = 60s;
 constexpr Duration kForgivenAfter = 60s;
 constexpr Duration kHintPause = 2s;
+constexpr Duration kMinRecheck = 25ms;
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
 }  // namespace
@@ -25,7 +26,12 @@ PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> fo
     : random_(random), allow_loopback_(allow_loopback), forbidden_(std::move(forbidden)) {}
 
 void PathAgent::emit(AgentEvent::Kind kind, const Path& path, std::vector<std::uint8_t> bytes) {
-  events_.push_back({kind, path, std::move(bytes)});
+  events_.push_back({kind, path, std::move(bytes), {}});
+}
+
+void PathAgent::emit_changed(const Path& path, std::string_view why) {
+  last_switch_ = PathSwitch{path, why, now_};
+  events_.push_back({AgentEvent::Kind::path_changed, path, {}, why});
 }
 
 // ---- what happens to us ----
@@ -77,7 +83,7 @@ void PathAgent::handle_session_up(const Path& path, Now time) {
     emit(AgentEvent::Kind::path_alive, path);
   }
   if (via->number != primary_)
-    make_primary(*via, time);
+    make_primary(*via, fresh ? "the handshake was answered over it" : "a new handshake was answered over it", time);
   else
     end_suspicion(now);
   choose_standby();
@@ -102,8 +108,22 @@ void PathAgent::handle_session_down(Now time) {
 void PathAgent::note_received(const Path& path, bool is_data, Now time) {
   const Instant now = advance(time);
   if (is_data) last_data_ = now;
+  const bool fresh = session_ && find(path) == nullptr;
   PathState* known = session_ ? learn(path, now) : find(path);
-  if (known != nullptr) known->last_received = now;
+  if (known == nullptr) return;
+  // The same address of the gateway by another port, the same way: its NAT has forgotten the mapping that we use.
+  if (const PathState* used = find(primary_); fresh && used != nullptr && used->alive() && !suspected_at_ &&
+                                              used->path.relay == path.relay && used->path.local == path.local &&
+                                              used->path.remote.address == path.remote.address) {
+    known->last_received = now;
+    return begin_suspicion(time);
+  }
+  known->last_received = now;
+  // One direction works again: see at once whether the other does.
+  if (session_ && !known->alive() && (known->last_probe == kLongAgo || now - known->last_probe >= kMinRecheck)) {
+    known->tries = 0;
+    known->not_before = now;
+  }
 }
 
 void PathAgent::handle_resume(Now time) {
@@ -285,7 +305,7 @@ void PathAgent::choose_standby() {
   standby_ = best == nullptr ? std::uint16_t{0} : best->number;
 }
 
-void PathAgent::make_primary(PathState& path, Now time) {
+void PathAgent::make_primary(PathState& path, std::string_view why, Now time) {
   if (PathState* old = find(primary_); old != nullptr && !old->alive()) {
     old->give_up_outstanding();
     old->state = State::down;
@@ -296,7 +316,7 @@ void PathAgent::make_primary(PathState& path, Now time) {
   }
   primary_ = path.number;
   if (standby_ == path.number) standby_ = 0;
-  emit(AgentEvent::Kind::path_changed, path.path);
+  emit_changed(path.path, why);
   if (path.alive() && suspected_at_) {
     resend_over(path, path.proven, now_);
     end_suspicion(now_);
@@ -312,7 +332,7 @@ void PathAgent::choose(Now time) {
     // The primary's socket or allocation is gone.
     PathState* next = best_alive(0);
     if (next == nullptr && !paths_.empty()) next = &paths_.front();
-    if (next != nullptr) make_primary(*next, time);
+    if (next != nullptr) make_primary(*next, "the former's socket or allocation is gone", time);
     if (next != nullptr || !suspected_at_) begin_suspicion(time);
     return;
   }
@@ -327,12 +347,13 @@ void PathAgent::choose(Now time) {
       if (!path.alive() || path.number == primary_ || path.last_reply <= *suspected_at_) continue;
       if (next == nullptr || path.srtt < next->srtt) next = &path;
     }
-    if (next != nullptr) make_primary(*next, time);
+    if (next != nullptr) make_primary(*next, "the former did not answer", time);
   } else {
     PathState* next = used;
     for (PathState& path : paths_)
       if (better(path, *next, now)) next = &path;
-    if (next != used) make_primary(*next, time);
+    if (next != used)
+      make_primary(*next, next->direct() && !used->direct() ? "it is direct" : "it is better than the former", time);
   }
   choose_standby();
 }

@@ -53,6 +53,7 @@ struct AgentEvent {
   Kind kind{};
   Path path;
   std::vector<std::uint8_t> bytes;
+  std::string_view why{};  // path_changed: words for a log
 };
 
 class PathAgent {
@@ -63,7 +64,7 @@ class PathAgent {
   static constexpr Duration kActiveFor = std::chrono::minutes{2};
   static constexpr Duration kDuplicateFor = std::chrono::seconds{2};
   static constexpr Duration kStalled = std::chrono::milliseconds{600};
-  static constexpr Duration kUnreachable = std::chrono::seconds{3};
+  static constexpr Duration kUnreachable = std::chrono::seconds{2};  // with kMinSuspicion: a lost gateway is left in 3 s
   static constexpr Duration kOldestResend = std::chrono::seconds{3};
 
   enum class Mode : std::uint8_t { busy, active, idle };
@@ -93,6 +94,7 @@ class PathAgent {
   [[nodiscard]] Mode mode(Instant now) const;
   [[nodiscard]] bool suspect() const { return suspected_at_.has_value(); }
   [[nodiscard]] std::vector<PathInfo> show() const;
+  [[nodiscard]] const std::optional<PathSwitch>& last_switch() const { return last_switch_; }
   // Public addresses of the remotes, for TURN permissions.
   [[nodiscard]] std::vector<IpAddress> remote_addresses() const;
   [[nodiscard]] bool wants_family(bool v4) const;
@@ -130,7 +132,7 @@ class PathAgent {
   void begin_suspicion(Now now);
   void end_suspicion(Instant now);
   [[nodiscard]] Instant fail_over_at() const;
-  void make_primary(PathState& path, Now now);
+  void make_primary(PathState& path, std::string_view why, Now now);
   void choose(Now now);
   [[nodiscard]] bool better(const PathState& candidate, const PathState& primary, Instant now) const;
   void choose_standby();
@@ -138,6 +140,7 @@ class PathAgent {
   void resend_over(const PathState& path, Instant since, Instant now);
   void run_resends(Instant now);
   void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
+  void emit_changed(const Path& path, std::string_view why);
   Instant advance(Now now) { return now_ = std::max(now_, now.monotonic); }
 
   Random& random_;
@@ -162,6 +165,7 @@ class PathAgent {
   Instant last_hint_ = kLongAgo;
   Instant grace_until_ = kLongAgo;  // we were late ourselves: nothing is judged before
 
+  std::optional<PathSwitch> last_switch_;
   ResendRing ring_;
   DuplicationBudget budget_;
   std::uint16_t resend_to_ = 0;

@@ -139,7 +139,7 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
       resend_over(*path, *sent_at, now);
       const bool back = said_unreachable_;
       end_suspicion(now);
-      if (back) emit(AgentEvent::Kind::path_changed, path->path);
+      if (back) emit_changed(path->path, "the gateway answers again");
     } else {
       // A gap too short to be noticed: what was sent within it is as much in doubt.
       if (path->skipped >= 2) resend_over(*path, *sent_at, now);

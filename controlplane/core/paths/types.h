@@ -38,18 +38,24 @@ struct Deadline {
   void merge(const Deadline& other) { merge(other.at, other.why); }
 };
 
-// A finished UDP datagram: send `bytes` from the tunnel's socket `local` to `remote`.
+// A connection to a relay over TCP or TLS, held by the shell. 0: none, so UDP.
+using StreamId = std::uint32_t;
+
+// A finished UDP datagram: send `bytes` from the tunnel's socket `local` to `remote`. With a `stream`, a whole TURN
+// message for that connection instead.
 struct Transmit {
   std::vector<std::uint8_t> bytes;
   Endpoint local;
   Endpoint remote;
+  StreamId stream = 0;
 };
 
 // How a WireGuard datagram of the caller's is to be put on the wire: `prefix`, the datagram, `padding` zero bytes, in
-// one UDP datagram from `local` to `remote`. Direct paths have neither prefix nor padding.
+// one UDP datagram from `local` to `remote`, or as one message on `stream`. Direct paths have neither prefix nor padding.
 struct Envelope {
   Endpoint local;
   Endpoint remote;
+  StreamId stream = 0;
   std::array<std::uint8_t, 48> prefix{};
   std::uint8_t prefix_size = 0;
   std::uint8_t padding = 0;

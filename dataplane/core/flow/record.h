@@ -24,6 +24,9 @@ inline constexpr unsigned kTickShift = 26;
 using Slot = std::uint32_t;
 inline constexpr Slot kNoSlot = 0xffffffff;
 
+// FlowRecord::source_address of a flow that keeps its client's address (inside_source).
+inline constexpr std::uint16_t kOwnSource = 0xffff;
+
 enum class Translation : std::uint8_t { nat44 = 0, nat66 = 1, nat64 = 2, nat46 = 3 };  // 1: inside IPv6, or both
 
 [[nodiscard]] constexpr bool inside_is_v6(Translation translation) {

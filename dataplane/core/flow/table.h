@@ -41,12 +41,13 @@ class FlowTable {
       return ports && same_address(r.inside_destination, key.destination) && same_address(r.inside_source, key.source);
     });
   }
-  // `source_address`: index of key.local among the gateway's addresses of its family.
+  // `source_address`: index of key.local among the gateway's addresses of its family, or kOwnSource.
   [[nodiscard]] Slot find(const OutsideKey& key, std::uint16_t source_address, std::uint64_t hash) const {
     return outside_.find(hash, [&](Slot slot) {
       const FlowRecord& r = records_[slot];
       return r.source_port == key.local_port && r.remote_port == key.remote_port && r.protocol == key.protocol &&
-             r.source_address == source_address && same_address(r.remote, key.remote);
+             r.source_address == source_address && same_address(r.remote, key.remote) &&
+             (source_address != kOwnSource || same_address(r.inside_source, key.local));
     });
   }
 

@@ -4,12 +4,6 @@
 
 namespace penstock::nat {
 
-bool may_be_cut(const IpView& view) {
-  // Routers do not fragment IPv6; a packet that its sender has begun to fragment comes to IPv4 without DF (RFC 7915
-  // §5.1.1) and may be cut there, but we let its sender know instead.
-  return !view.v6() && !view.dont_fragment;
-}
-
 bool fill_udp_checksum(std::span<Packet* const> pieces, std::uint16_t payload_length) {
   Packet& first = *pieces.front();
   auto* udp = view_as<UdpHeader>(first.bytes().subspan(first.l4_offset));
@@ -58,6 +52,9 @@ Classified Translator::Implementation::classify_collected(const Datagram& datagr
     case ip_protocol::icmpv6: {
       const bool v6 = parsed.view.v6();
       if (transport.size() < sizeof(IcmpHeader) || (parsed.view.protocol == ip_protocol::icmpv6) != v6) return out;
+      out.kind = PacketKind::error;
+      out.reason = DropReason::none;
+      if (is_icmp_error(transport[0], v6)) return out;
       out.kind = PacketKind::other;
       out.reason = DropReason::icmp_type_unsupported;
       const std::uint8_t wanted =
@@ -67,12 +64,31 @@ Classified Translator::Implementation::classify_collected(const Datagram& datagr
       break;
     }
     default:
+      if (carried_without_ports(parsed.view.protocol)) break;
       out.kind = PacketKind::other;
       out.reason = DropReason::nat_protocol_unsupported;
       return out;
   }
   out.kind = PacketKind::query;
   out.reason = DropReason::none;
+  return out;
+}
+
+Packet* Translator::Implementation::join(const Call& call, const Datagram& datagram) {
+  Packet* joined = join_fragments(datagram.pieces, *packets_);
+  drop(call, datagram, joined != nullptr ? DropReason::local_consumed : DropReason::nat_fragment_limit);
+  return joined;
+}
+
+Fitting Translator::Implementation::fit_datagram(const Datagram& datagram, const IpView& view, bool to6,
+                                                 std::uint16_t mtu) {
+  if (datagram.pieces.size() == 1) return fit_packet(view, to6, mtu);
+  Fitting out;
+  for (Packet* piece : datagram.pieces) {
+    const Fitting one = fit_packet(parse_ip(*piece).view, to6, mtu);
+    if (one.fit == Fit::too_big) return one;
+    if (one.fit == Fit::cut) out = one;
+  }
   return out;
 }
 
@@ -154,7 +170,7 @@ void Translator::Implementation::forward(const Call& call, const Datagram& datag
         translate_packet(*piece, datagram.pieces.size() == 1 ? view : parse_ip(*piece).view, rewrite, options);
     piece->peer = peer;
     piece->flow = slot + 1;
-    if (reason == DropReason::none && piece->length > limit) {
+    if (reason == DropReason::none && limit != 0 && piece->length > limit) {
       cut_.clear();
       // RFC 7915 §4.1: the fragment header's identification is the IPv4 header's.
       const std::uint32_t identification = options.set_identification ? options.identification : view.identification;

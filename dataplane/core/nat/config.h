@@ -11,11 +11,13 @@
 namespace penstock::nat {
 
 class PeerHomes;
+class BindingLog;
 
 // Lifetimes of idle flows.
 struct Timers {
   Duration tcp_established = std::chrono::minutes{124};  // RFC 5382 REQ-5, RFC 6146 §4: TCP_EST
   Duration tcp_transitory = std::chrono::minutes{4};     // RFC 6146 §4: TCP_TRANS
+  Duration tcp_incoming = std::chrono::seconds{6};       // RFC 6146 §4: TCP_INCOMING_SYN
   Duration udp = std::chrono::minutes{5};                // RFC 4787 REQ-5 (>= 2 min)
   Duration icmp_query = std::chrono::seconds{60};        // RFC 5508 REQ-2
   Duration fragments = std::chrono::seconds{2};          // RFC 6146 §4: FRAGMENT_MIN
@@ -26,6 +28,10 @@ struct FragmentLimits {
   std::uint16_t packets = 2048;   // held in all of them together
   std::uint16_t per_source = 32;  // datagrams of one peer (or all of the LAN's) at one time
 };
+
+// How much of a flow a port of ours stands for, and who may then send to it (RFC 4787 §4.1, §5).
+enum class Mapping : std::uint8_t { address_and_port_dependent, endpoint_independent };
+enum class Filtering : std::uint8_t { address_and_port_dependent, address_dependent, endpoint_independent };
 
 struct TranslatorConfig {
   std::uint16_t worker = 0;   // this one
@@ -45,6 +51,12 @@ struct TranslatorConfig {
   std::uint32_t max_flows = 262144;  // this worker's; memory is taken at construction
   std::uint32_t max_flows_per_peer = 65536;
   std::uint32_t max_peers = 65536;  // peer indices at or above are refused
+
+  // SYNs that are kept until one of a name's addresses has answered, at one time; each holds a buffer.
+  std::uint16_t max_openings = 256;
+
+  // Where records of bindings go; nullptr: nowhere. Must outlive the translator.
+  BindingLog* log = nullptr;
 
   Timers timers;
   FragmentLimits fragments;
@@ -75,6 +87,13 @@ struct TranslatorConfig {
   // `per_second`.
   std::uint32_t icmp_errors_per_second = 20;
   std::uint32_t icmp_errors_burst = 20;
+
+  // `source_nat: off`: within a family a client's address stays as it is, because the LAN routes the tunnel range back.
+  // Across families one of `source_*` stands for it nevertheless.
+  bool keep_source = false;
+
+  Mapping mapping = Mapping::address_and_port_dependent;
+  Filtering filtering = Filtering::address_and_port_dependent;  // looser ones only with an endpoint-independent mapping
 
   bool rewrite_identification = true;  // RFC 6864, 7857 §10: peers behind one address must not collide
 };

@@ -37,6 +37,11 @@ void Translator::Implementation::down_fragment(const Call& call, Packet& packet,
   const Datagram datagram{added.complete, added.payload_length};
   const Classified whole = classify_collected(datagram, true);
   if (whole.kind == PacketKind::refused) return drop(call, datagram, whole.reason);
+  if (whole.kind == PacketKind::error) {
+    Packet* joined = join(call, datagram);
+    if (joined != nullptr) down_one(call, *joined, classify(*joined, true), source, 0);
+    return;
+  }
   if (whole.kind != PacketKind::query) {
     for (Packet* piece : datagram.pieces) call.out->add({piece, Action::not_ours, DropReason::flow_none, 0});
     return;
@@ -53,8 +58,10 @@ void Translator::Implementation::down_query(const Call& call, const Datagram& da
   Packet& first = *datagram.pieces.front();
   const IpView& view = what.view;
   const Tuple& t = what.tuple;
-  const flow::Slot slot = table_.find(
+  const Bytes transport = Bytes{first.bytes()}.subspan(view.header_length);
+  flow::Slot slot = table_.find(
       flow::OutsideKey{t.destination, t.source, t.destination_port, t.source_port, what.protocol}, source, hash);
+  if (slot == flow::kNoSlot) slot = admit(call, what, source, transport);
   if (slot == flow::kNoSlot) {
     // trap: nat-12: never further in; whether it is for the gateway itself others decide
     for (Packet* piece : datagram.pieces) call.out->add({piece, Action::not_ours, DropReason::flow_none, 0});
@@ -72,21 +79,17 @@ void Translator::Implementation::down_query(const Call& call, const Datagram& da
   const flow::FlowRecord& record = table_[slot];
   const bool inside6 = record.inside_source.is_v6();
   const bool outside6 = record.remote.is_v6();
-  const std::uint16_t limit = config_.mtu_inside;
-  for (Packet* piece : datagram.pieces) {
-    const IpView piece_view = datagram.pieces.size() == 1 ? view : parse_ip(*piece).view;
-    if (translated_length(piece_view, inside6) <= limit || may_be_cut(piece_view)) continue;
-    const std::uint32_t mtu = inside6 == outside6 ? limit
-                              : outside6          ? limit + (view.has_fragment_header ? 28U : 20U)
-                                                  : limit - 20U;
-    return refuse_down(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, mtu);
-  }
+  const Fitting fitting = fit_datagram(datagram, view, inside6, mtu_of_way(call, slot, false));
+  if (fitting.fit == Fit::too_big)
+    return refuse_down(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, fitting.tell);
 
-  const Bytes transport = Bytes{first.bytes()}.subspan(view.header_length);
+  if ((record.flags & flow_mark::opening) != 0 && answer_to_opening(call, slot, transport))
+    return drop(call, datagram, DropReason::local_consumed);
+  if ((record.flags & flow_mark::left) != 0) extras_[slot].heard = call.tick;
   touch(call, slot, false, transport);
   if (what.protocol == ip_protocol::tcp && (transport[13] & tcp_flag::syn) != 0 && !view.fragment()) {
     const int room =
-        std::min<int>(config_.mtu_inside - (inside6 ? 60 : 40), config_.mtu_outside - (outside6 ? 60 : 40));
+        std::min<int>(config_.mtu_inside - (inside6 ? 60 : 40), mtu_of_way(call, slot, true) - (outside6 ? 60 : 40));
     clamp_mss(first.bytes().subspan(view.header_length), static_cast<std::uint16_t>(room));
   }
   if (datagram.pieces.size() > 1 && !outside6 && inside6 && what.protocol == ip_protocol::udp &&
@@ -102,12 +105,12 @@ void Translator::Implementation::down_query(const Call& call, const Datagram& da
   options.set_identification = outside6 && !inside6 && !view.has_fragment_header;
   if (options.set_identification) options.identification = next_identification();
   counters_.translated_down += datagram.pieces.size();
-  forward(call, datagram, view, rewrite, options, Action::to_inside, record.peer, slot, limit);
+  forward(call, datagram, view, rewrite, options, Action::to_inside, record.peer, slot, fitting.limit);
 }
 
 void Translator::Implementation::down_error(const Call& call, Packet& packet, const Classified& what) {
   const Quoted quoted = parse_quoted(packet.bytes(), what.view);
-  if (quoted.reason != DropReason::none) {
+  if (!quotes_a_flow(quoted)) {
     // May concern a packet of the gateway's own.
     call.out->add({&packet, Action::not_ours, quoted.reason, 0});
     return;
@@ -122,6 +125,8 @@ void Translator::Implementation::down_error(const Call& call, Packet& packet, co
   }
   if (!still_allowed(call, slot)) return drop(call, packet, DropReason::policy_revoked);
   if (what.view.ttl <= 1) return drop(call, packet, DropReason::hop_limit_exceeded);
+  if (error_moves_flow(call, slot, Bytes{packet.bytes()}.subspan(what.view.header_length), what.view.v6()))
+    return drop(call, packet, DropReason::local_consumed);
   const flow::FlowRecord& record = table_[slot];
   const bool inside6 = record.inside_source.is_v6();
   ErrorRewrite rewrite;
@@ -137,11 +142,13 @@ void Translator::Implementation::down_error(const Call& call, Packet& packet, co
                        record.inside_destination_port};
   rewrite.quoted.delta = transport_delta(t, rewrite.quoted.to, quoted.protocol, true);
   rewrite.mtu = mtu_context(record, quoted);
+  const PathMtuReport report = path_mtu_report(packet.bytes(), what.view, quoted);
   rewrite.identification = next_identification();
   const PeerIndex peer = record.peer;
   const DropReason reason = translate_icmp_error(packet, what.view, quoted, rewrite);
   if (reason != DropReason::none) return drop(call, packet, reason);
   ++counters_.icmp_errors_translated;
+  learn_path_mtu(call, slot, report, true);
   packet.peer = peer;
   packet.flow = slot + 1;
   call.out->add({&packet, Action::to_inside, DropReason::none, 0});

@@ -9,13 +9,13 @@
 namespace penstock::nat {
 namespace {
 
-constexpr std::uint32_t kNoTranslation = 0xffffffff;
-
 flow::Tick ticks(Duration duration) {
   // Rounded up, and one more because the first tick may be nearly over: never shorter than asked for.
   return static_cast<flow::Tick>((duration.count() + (std::int64_t{1} << flow::kTickShift) - 1) >> flow::kTickShift) +
          1;
 }
+
+}  // namespace
 
 flow::Translation translation_of(bool inside6, bool outside6) {
   if (inside6) return outside6 ? flow::Translation::nat66 : flow::Translation::nat64;
@@ -28,53 +28,30 @@ std::uint32_t expiry_of(const policy::PeerPolicy& policy, const policy::Verdict&
   return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(expires.seconds, 1, 0xffffffff));
 }
 
-}  // namespace
-
 const policy::PeerPolicy* Translator::Implementation::policy_of(const Call& call, PeerIndex peer) const {
   return peer < call.policies.size() ? call.policies[peer].load(std::memory_order_acquire) : nullptr;
-}
-
-const IpAddress& Translator::Implementation::source_address(const flow::FlowRecord& record) const {
-  return (record.remote.is_v4() ? config_.source_v4 : config_.source_v6)[record.source_address];
 }
 
 flow::Tick Translator::Implementation::lifetime(const flow::FlowRecord& record) const {
   switch (record.protocol) {
     case ip_protocol::tcp:
-      return ticks(tcp_lifetime(static_cast<TcpState>(record.state)) == TcpLifetime::established
-                       ? config_.timers.tcp_established
-                       : config_.timers.tcp_transitory);
-    case ip_protocol::udp:
-      return ticks(config_.timers.udp);
-    default:
+      switch (tcp_lifetime(static_cast<TcpState>(record.state))) {
+        case TcpLifetime::established:
+          return ticks(config_.timers.tcp_established);
+        case TcpLifetime::incoming:
+          return ticks(config_.timers.tcp_incoming);
+        default:
+          return ticks(config_.timers.tcp_transitory);
+      }
+    case ip_protocol::icmp:
       return ticks(config_.timers.icmp_query);
+    default:  // protocols without ports, too
+      return ticks(config_.timers.udp);
   }
 }
 
-// Order of a new flow (agreements.md): source allowed, verdict, name, family, then (open_flow) port and entries.
-Translator::Implementation::Refusal Translator::Implementation::find_destination(const Call& call,
-                                                                                 const policy::PeerPolicy& policy,
-                                                                                 const flow::InsideKey& key,
-                                                                                 policy::Verdict& verdict) const {
-  if (!policy.source_allowed(key.source)) return {DropReason::inner_source_not_allowed, false};
-  verdict = policy.judge(key.destination, key.protocol, key.destination_port, source_nat_, call.now.wall);
-  if (verdict.reason == DropReason::policy_no_resource &&
-      (config_.proxy_v4.contains(key.destination) || config_.proxy_v6.contains(key.destination)))
-    // A packet may overtake the message that names its destination; a peer without control cannot send one.
-    return {DropReason::name_unknown, policy.control};
-  if (verdict.reason != DropReason::none) return {verdict.reason, verdict.wait};
-  if (verdict.translation != kNoTranslation)
-    return {policy::choose_destination(policy.translations[verdict.translation], key.destination.is_v6(), source_nat_,
-                                       &forbidden_, verdict.destination),
-            false};
-  if (config_.tunnel_v4.contains(verdict.destination) || config_.tunnel_v6.contains(verdict.destination))
-    return {DropReason::nat_hairpin_refused, false};
-  if (forbidden_.contains(verdict.destination)) return {DropReason::policy_forbidden_destination, false};
-  return {};
-}
-
 flow::Slot Translator::Implementation::open_flow(const Call& call, const policy::PeerPolicy& policy,
-                                                 const flow::InsideKey& key, std::uint64_t hash, Refusal& refusal) {
+                                                 const flow::InsideKey& key, Refusal& refusal) {
   policy::Verdict verdict;
   refusal = find_destination(call, policy, key, verdict);
   if (refusal.reason != DropReason::none) return flow::kNoSlot;
@@ -83,7 +60,10 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
     return flow::kNoSlot;
   }
   const bool outside6 = verdict.destination.is_v6();
-  const auto& addresses = outside6 ? config_.source_v6 : config_.source_v4;
+  if (!has_ports(key.protocol) && outside6 != key.source.is_v6()) {
+    refusal.reason = DropReason::nat_protocol_unsupported;
+    return flow::kNoSlot;
+  }
   flow::FlowRecord record{};
   record.inside_source = key.source;
   record.inside_destination = key.destination;
@@ -100,39 +80,41 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
   record.remote_port = key.destination_port;
   record.translation_tag = policy.translation_tag(verdict.translation);
 
-  // RFC 4787 REQ-2: one peer appears under one address, as long as that has ports.
-  const std::size_t preferred = (key.peer * std::size_t{0x9e3779b1}) % addresses.size();
-  std::optional<std::uint16_t> port;
-  std::uint64_t hash_out = 0;
-  for (std::size_t i = 0; i < addresses.size() && !port; ++i) {
-    record.source_address = static_cast<std::uint16_t>((preferred + i) % addresses.size());
-    flow::OutsideKey outside{addresses[record.source_address], record.remote, 0, record.remote_port, key.protocol};
-    port = space(key.protocol, outside6, record.source_address)
-               .choose(key.source_port, record.remote, record.remote_port, [&](std::uint16_t candidate) {
-                 if (key.protocol == ip_protocol::udp && candidate == config_.reserved_udp_port) return true;
-                 outside.local_port = candidate;
-                 return table_.find(outside, record.source_address, table_.hash(outside)) != flow::kNoSlot;
-               });
-    if (!port) continue;
-    outside.local_port = *port;
-    hash_out = table_.hash(outside);
-  }
-  if (!port) {
+  if (!assign_outside(record)) {
     refusal.reason = DropReason::nat_ports_exhausted;
     return flow::kNoSlot;
   }
-  record.source_port = *port;
-  prepare_rewrite(record, addresses[record.source_address]);
-
-  const flow::Slot slot = table_.insert(record, hash, hash_out);
+  const flow::Slot slot = put_in(call, record);
   if (slot == flow::kNoSlot) {
     refusal.reason = DropReason::flow_table_full;
     return slot;
   }
-  space(key.protocol, outside6, record.source_address).acquired(record.source_port, record.remote, record.remote_port);
-  table_.wheel().schedule(slot, call.tick + lifetime(record));
   ++counters_.flows_created;
   return slot;
+}
+
+flow::Slot Translator::Implementation::put_in(const Call& call, const flow::FlowRecord& record) {
+  const flow::InsideKey key = record.inside_key();
+  const flow::Slot slot = table_.insert(record, table_.hash(key), outside_hash(record));
+  if (slot == flow::kNoSlot) return slot;
+  const bool fresh = acquire_outside(slot);
+  if (config_.log != nullptr && (fresh || config_.log->wants_destinations())) record_binding(table_[slot], true);
+  if (table_.peer_flows(record.peer) == 1) ++active_peers_;
+  table_.wheel().schedule(slot, call.tick + lifetime(record));
+  if (const std::uint16_t mtu = path_mtus_.find(record.remote, call.now.monotonic); mtu != 0)
+    narrow(call, slot, true, mtu);
+  return slot;
+}
+
+void Translator::Implementation::take_out(flow::Slot slot) {
+  const flow::FlowRecord& record = table_[slot];
+  const bool last = release_outside(slot);
+  if (config_.log != nullptr && (last || config_.log->wants_destinations())) record_binding(record, false);
+  if (table_.peer_flows(record.peer) == 1) {
+    --active_peers_;
+    if (config_.homes != nullptr) config_.homes->leave(record.peer, config_.worker);
+  }
+  table_.erase(slot, outside_hash(record));
 }
 
 bool Translator::Implementation::still_allowed(const Call& call, flow::Slot slot) {
@@ -179,23 +161,18 @@ void Translator::Implementation::touch(const Call& call, flow::Slot slot, bool f
 }
 
 void Translator::Implementation::end_flow(flow::Slot slot) {
-  const flow::FlowRecord& record = table_[slot];
-  const flow::OutsideKey outside{source_address(record), record.remote, record.source_port, record.remote_port,
-                                 record.protocol};
-  space(record.protocol, record.remote.is_v6(), record.source_address)
-      .released(record.source_port, record.remote, record.remote_port);
-  const PeerIndex peer = record.peer;
-  table_.erase(slot, table_.hash(outside));
-  if (config_.homes != nullptr && table_.peer_flows(peer) == 0) config_.homes->leave(peer, config_.worker);
+  end_opening(slot);
+  take_out(slot);
   ++counters_.flows_ended;
 }
 
-void Translator::Implementation::age(flow::Tick tick, std::uint32_t budget) {
-  table_.wheel().advance(tick, budget, [&](flow::Slot slot) {
+void Translator::Implementation::age(const Call& call, std::uint32_t budget) {
+  table_.wheel().advance(call.tick, budget, [&](flow::Slot slot) {
     const flow::FlowRecord& record = table_[slot];
     const flow::Tick deadline = record.last_seen + lifetime(record);
-    if (deadline > tick) {
+    if (deadline > call.tick) {
       table_.wheel().schedule(slot, deadline);
+      look_whether_left(call, slot);
       return;
     }
     ++counters_.flows_expired;

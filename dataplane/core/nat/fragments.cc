@@ -196,6 +196,39 @@ bool add_fragment_header(Packet& packet, std::uint32_t identification) {
 
 }  // namespace
 
+Packet* join_fragments(std::span<Packet* const> pieces, PacketSource& packets) {
+  Packet& first = *pieces.front();
+  const IpView view = parse_ip(first).view;
+  const std::size_t header = view.v6() ? sizeof(Ipv6Header) : view.header_length;
+  std::size_t total = header;
+  for (Packet* piece : pieces) total += parse_ip(*piece).view.payload_length();
+  Packet* out = packets.allocate();
+  if (out == nullptr) return nullptr;
+  if (total > 0xffff || !out->append(static_cast<std::uint16_t>(total))) {
+    out->length = 0;
+    return out;
+  }
+  std::memcpy(out->data, first.data, header);
+  std::size_t at = header;
+  for (Packet* piece : pieces) {
+    const std::size_t length = piece->length - piece->l4_offset;
+    std::memcpy(out->data + at, piece->data + piece->l4_offset, length);
+    at += length;
+  }
+  if (view.v6()) {
+    auto* ip = reinterpret_cast<Ipv6Header*>(out->data);
+    ip->next_header = view.protocol;
+    ip->payload_length = be16::from_host(static_cast<std::uint16_t>(total - header));
+  } else {
+    finish_ipv4(out->data, header, total, 0, false);
+  }
+  out->peer = first.peer;
+  out->port = first.port;
+  (void)parse_ip(*out);
+  out->flags = static_cast<std::uint8_t>(out->flags | (first.flags & packet_flag::from_tunnel));
+  return out;
+}
+
 DropReason fragment_packet(Packet& packet, std::uint16_t mtu, std::uint32_t identification, PacketSource& packets,
                            std::vector<Packet*>& out) {
   IpParse parsed = parse_ip(packet);

@@ -101,4 +101,9 @@ class FragmentCollector {
 [[nodiscard]] DropReason fragment_packet(Packet& packet, std::uint16_t mtu, std::uint32_t identification,
                                          PacketSource& packets, std::vector<Packet*>& out);
 
+// The counterpart: one packet out of all the pieces of a datagram, in order. For ICMP errors, which can only be
+// translated whole. Extension headers of IPv6 are left out. nullptr when it would not fit a buffer or there is none; the
+// pieces stay the caller's.
+[[nodiscard]] Packet* join_fragments(std::span<Packet* const> pieces, PacketSource& packets);
+
 }  // namespace penstock::nat

@@ -1,6 +1,7 @@
 #include "dataplane/core/nat/icmp_error.h"
 
 #include <algorithm>
+#include <cstddef>
 
 #include "dataplane/core/nat/icmp_types.h"
 #include "dataplane/core/nat/translate.h"
@@ -18,18 +19,29 @@ struct Message {
   std::uint32_t rest;
 };
 
-Message message_of(IcmpProblem problem, bool v6, const IpView& view, std::uint32_t value) {
+// Where the number of the transport protocol stands: in the fixed header, or in the last extension header.
+std::uint32_t next_header_field(Bytes packet, const IpView& view) {
+  std::size_t field = offsetof(Ipv6Header, next_header);
+  std::size_t at = sizeof(Ipv6Header);
+  while (at < view.header_length) {
+    const std::uint8_t kind = packet[field];
+    field = at;
+    at += kind == ip_protocol::ipv6_fragment ? 8U : (packet[at + 1] + 1U) * 8U;
+  }
+  return static_cast<std::uint32_t>(field);
+}
+
+Message message_of(IcmpProblem problem, Bytes offending, const IpView& view, std::uint32_t value) {
+  const bool v6 = view.v6();
   switch (problem) {
     case IcmpProblem::none:
     case IcmpProblem::no_route:
       break;
     case IcmpProblem::address_unreachable:
       return v6 ? Message{icmp6::unreachable, 3, 0} : Message{icmp4::unreachable, 1, 0};
-    case IcmpProblem::protocol_unreachable: {
-      // Which field names the protocol: the fixed header's, or the last extension header's first byte.
-      const std::uint32_t pointer = view.header_length > sizeof(Ipv6Header) && value != 0 ? value : 6;
-      return v6 ? Message{icmp6::parameter_problem, 1, pointer} : Message{icmp4::unreachable, 2, 0};
-    }
+    case IcmpProblem::protocol_unreachable:
+      return v6 ? Message{icmp6::parameter_problem, 1, next_header_field(offending, view)}
+                : Message{icmp4::unreachable, 2, 0};
     case IcmpProblem::too_big:
       return v6 ? Message{icmp6::packet_too_big, 0, std::max<std::uint32_t>(value, kIpv6MinimumMtu)}
                 : Message{icmp4::unreachable, 4, value & 0xffffU};
@@ -137,7 +149,7 @@ Packet* build_icmp_error(PacketSource& packets, Bytes offending, const IpView& v
   const IpAddress to = ip_source(offending, view);
   const std::uint8_t protocol = v6 ? ip_protocol::icmpv6 : ip_protocol::icmp;
   write_header(at, from, to, protocol, icmp_length);
-  const Message message = message_of(problem, v6, view, value);
+  const Message message = message_of(problem, offending, view, value);
   std::uint8_t* icmp = at + header;
   icmp[0] = message.type;
   icmp[1] = message.code;

@@ -52,6 +52,13 @@ be16 load16(const std::uint8_t* at) {
   return value;
 }
 
+// Whether a quoted packet ends in the last `unit` bytes of `original`.
+bool ends_within(Bytes original, std::size_t unit) {
+  const IpParse parsed = parse_ip(original, ParseMode::quoted);
+  return parsed.reason == DropReason::none && parsed.view.total_length <= original.size() &&
+         original.size() - parsed.view.total_length < unit;
+}
+
 DropReason within_family(Packet& packet, const IpView& view, const Quoted& quoted, const ErrorRewrite& rewrite) {
   const bool v6 = view.v6();
   const std::size_t at = static_cast<std::size_t>(quoted.bytes.data() - packet.data);
@@ -99,8 +106,10 @@ Quoted parse_quoted(Bytes packet, const IpView& view) {
   const LengthAttribute attribute = length_attribute(message[0], v6);
   if (attribute.unit != 0 && message[attribute.offset] != 0) {
     const std::size_t length = message[attribute.offset] * attribute.unit;
-    // A length below 128 or beyond the message is no extension structure that RFC 4884 §5 knows.
-    if (length >= kMinimumOriginal && length < original.size()) {
+    // A length beyond the message, or below 128, is no extension structure that RFC 4884 §5 knows; senders that forget
+    // to pad are understood where the quoted packet ends just there.
+    if (length < original.size() &&
+        (length >= kMinimumOriginal || ends_within(original.first(length), attribute.unit))) {
       out.extensions = original.subspan(length);
       original = original.first(length);
     }
@@ -109,16 +118,16 @@ Quoted parse_quoted(Bytes packet, const IpView& view) {
   if (parsed.reason != DropReason::none || parsed.view.v6() != v6) return refuse(DropReason::transport_malformed);
   out.view = parsed.view;
   out.bytes = original.first(std::min<std::size_t>(original.size(), parsed.view.total_length));
-  if (parsed.view.later_fragment()) return refuse(DropReason::icmp_error_unmatched);
   out.tuple.source = ip_source(original, parsed.view);
   out.tuple.destination = ip_destination(original, parsed.view);
+  out.protocol = parsed.view.protocol;
+  if (parsed.view.later_fragment()) return refuse(DropReason::icmp_error_unmatched);
   const Bytes transport = out.bytes.subspan(std::min<std::size_t>(out.bytes.size(), parsed.view.header_length));
   switch (parsed.view.protocol) {
     case ip_protocol::tcp:
     case ip_protocol::udp:
       // trap: nat-8: eight bytes are promised (RFC 792), four are needed
-      if (transport.size() < 4) return refuse(DropReason::transport_malformed);
-      out.protocol = parsed.view.protocol;
+      if (transport.size() < 4) return refuse(DropReason::icmp_error_unmatched);
       out.tuple.source_port = load16(transport.data()).host();
       out.tuple.destination_port = load16(transport.data() + 2).host();
       return out;
@@ -136,7 +145,6 @@ Quoted parse_quoted(Bytes packet, const IpView& view) {
       return out;
     }
     default:
-      out.protocol = parsed.view.protocol;
       return refuse(DropReason::icmp_error_unmatched);
   }
 }
@@ -164,9 +172,11 @@ DropReason translate_icmp_error(Packet& packet, const IpView& view, const Quoted
   const Bytes transport = quoted.bytes.subspan(quoted.view.header_length);
   const std::size_t kept = std::min<std::size_t>(transport.size(), kIpv6MinimumMtu);
   std::memcpy(original.data() + length, transport.data(), kept);
-  const DropReason reason = rewrite_transport(MutableBytes{original}.subspan(length, kept), quoted.view.protocol, from6,
-                                              to6, rewrite.quoted, quoted.view.payload_length(), true);
-  if (reason != DropReason::none) return reason;
+  if (!quoted.view.later_fragment()) {
+    const DropReason reason = rewrite_transport(MutableBytes{original}.subspan(length, kept), quoted.view.protocol,
+                                                from6, to6, rewrite.quoted, quoted.view.payload_length(), true);
+    if (reason != DropReason::none) return reason;
+  }
   length += kept;
 
   // RFC 7915 §4.3, §5.3 and RFC 4884 §4.5, §4.6: pad to whole units, give up what does not fit, extensions last.

@@ -19,8 +19,9 @@ struct Quoted {
 
 // Looks into an ICMP error. Only 4 bytes of a quoted TCP or UDP header, 8 of an ICMP query, are needed. Reasons:
 // transport_malformed (too short, checksum wrong: an error that came damaged must not go on with a right one),
-// icmp_error_unmatched (quotes what can have no flow: a later fragment, another protocol), icmp_error_about_error,
-// icmp_type_unsupported (`packet` is no ICMP error).
+// icmp_error_unmatched (quotes what can have no flow: a later fragment, another protocol, less than ports; `view`,
+// `bytes`, `protocol` and the tuple's addresses are set nevertheless, which is enough for an address map),
+// icmp_error_about_error, icmp_type_unsupported (`packet` is no ICMP error).
 [[nodiscard]] Quoted parse_quoted(Bytes packet, const IpView& view);
 
 struct ErrorRewrite {

@@ -62,6 +62,14 @@ std::optional<std::uint16_t> PortSpace::draw_unused(std::size_t of_class) {
   return list[random_->below(static_cast<std::uint32_t>(list.size()))];
 }
 
+std::optional<std::uint16_t> PortSpace::choose_unused(std::uint16_t wanted) {
+  if (range_.mine(wanted) && users_[index_of(wanted)] == 0) return wanted;
+  const std::size_t best = class_of(wanted);
+  for (const std::size_t of_class : {best, best ^ 2U, best ^ 1U, best ^ 3U})
+    if (const auto port = draw_unused(of_class)) return port;
+  return std::nullopt;
+}
+
 PortSpace::Crowded* PortSpace::find_crowded(const IpAddress& remote, std::uint16_t remote_port) {
   if (crowded_count_ == 0) return nullptr;
   for (Crowded& crowded : crowded_)

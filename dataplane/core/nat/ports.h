@@ -63,11 +63,22 @@ class PortSpace {
   void acquired(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
   void released(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
 
+  // One that nobody uses, the wanted one if possible.
+  std::optional<std::uint16_t> choose_unused(std::uint16_t wanted);
+
+  // One that is in use towards other destinations already, at random, found by a bounded number of guesses.
+  template <typename Taken>
+  std::optional<std::uint16_t> choose_used(Taken&& taken);
+
   [[nodiscard]] std::uint32_t size() const { return count_; }
+  [[nodiscard]] std::size_t unused() const {
+    return unused_[0].size() + unused_[1].size() + unused_[2].size() + unused_[3].size();
+  }
 
  private:
   using Index = std::uint32_t;  // of a port among ours
   static constexpr unsigned kGuesses = 8;
+  static constexpr unsigned kGuessesAmongUsed = 64;
   static constexpr std::size_t kCrowdedMax = 32;
   static constexpr std::size_t kWordBits = 64;
 
@@ -124,6 +135,17 @@ std::optional<std::uint16_t> PortSpace::choose(std::uint16_t wanted, const IpAdd
     crowded = &make_crowded(remote, remote_port);
   }
   return search_crowded(*crowded, wanted, taken);
+}
+
+template <typename Taken>
+std::optional<std::uint16_t> PortSpace::choose_used(Taken&& taken) {
+  if (count_ == 0) return std::nullopt;
+  for (unsigned guess = 0; guess < kGuessesAmongUsed; ++guess) {
+    const Index index = random_->below(count_);
+    const std::uint16_t port = port_of(index);
+    if (users_[index] != 0 && range_.mine(port) && !taken(port)) return port;
+  }
+  return std::nullopt;
 }
 
 template <typename Taken>

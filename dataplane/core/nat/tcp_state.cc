@@ -15,6 +15,8 @@ TcpLifetime tcp_lifetime(TcpState state) {
     case TcpState::fin_inside:
     case TcpState::fin_outside:
       return TcpLifetime::established;
+    case TcpState::incoming:
+      return TcpLifetime::incoming;
     case TcpState::init:
     case TcpState::fin_both:
     case TcpState::transitory:
@@ -32,6 +34,10 @@ TcpStep tcp_step(TcpState state, bool from_inside, std::uint8_t flags) {
       // A SYN from outside, with ACK or (simultaneous open) without.
       if (syn && !from_inside) return {TcpState::established, TcpLifetime::established};
       return {state, syn ? TcpLifetime::transitory : TcpLifetime::unchanged};
+    case TcpState::incoming:
+      // A SYN from inside, with ACK or (simultaneous open) without.
+      if (syn && from_inside) return {TcpState::established, TcpLifetime::established};
+      return {state, TcpLifetime::unchanged};
     case TcpState::established:
       if (rst) return {TcpState::transitory, TcpLifetime::transitory};
       if (fin) return {from_inside ? TcpState::fin_inside : TcpState::fin_outside, TcpLifetime::established};
@@ -57,6 +63,8 @@ std::string_view name_of(TcpState state) {
   switch (state) {
     case TcpState::init:
       return "init";
+    case TcpState::incoming:
+      return "incoming";
     case TcpState::established:
       return "established";
     case TcpState::fin_inside:

@@ -1,6 +1,6 @@
 // TCP sessions as a NAT sees them: RFC 6146 §3.5.2.2, with "V6" read as inside and "V4" as outside.
 //
-// Flows begin inside only, so the state "V4 INIT" does not occur. One deviation, on the safe side: a SYN from inside
+// One deviation, on the safe side: a SYN from inside
 // restarts a session that is half dead (both FINs, or an RST, seen) instead of being taken for proof of life.
 #pragma once
 
@@ -10,7 +10,8 @@
 namespace penstock::nat {
 
 enum class TcpState : std::uint8_t {
-  init,  // SYN from inside (V6 INIT)
+  init,      // SYN from inside (V6 INIT)
+  incoming,  // SYN from outside (V4 INIT): only where an endpoint-independent mapping lets it in
   established,
   fin_inside,   // FIN from inside (V6 FIN RCV)
   fin_outside,  // FIN from outside (V4 FIN RCV)
@@ -18,7 +19,7 @@ enum class TcpState : std::uint8_t {
   transitory,   // RST seen (TRANS)
 };
 
-enum class TcpLifetime : std::uint8_t { unchanged, transitory, established };
+enum class TcpLifetime : std::uint8_t { unchanged, incoming, transitory, established };
 
 struct TcpStep {
   TcpState state;

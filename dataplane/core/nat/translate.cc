@@ -186,7 +186,7 @@ DropReason rewrite_transport(MutableBytes transport, std::uint8_t protocol, bool
     case ip_protocol::tcp:
     case ip_protocol::udp: {
       const bool tcp = protocol == ip_protocol::tcp;
-      const std::size_t needed = quoted ? 4 : tcp ? sizeof(TcpHeader) : sizeof(UdpHeader);
+      const std::size_t needed = quoted ? (rewrite.ports ? 4 : 0) : tcp ? sizeof(TcpHeader) : sizeof(UdpHeader);
       if (transport.size() < needed) return DropReason::transport_malformed;
       if (rewrite.ports) {
         store16(at, be16::from_host(rewrite.to.source_port));
@@ -205,7 +205,8 @@ DropReason rewrite_transport(MutableBytes transport, std::uint8_t protocol, bool
     case ip_protocol::icmpv6:
       if ((protocol == ip_protocol::icmpv6) != from6) return DropReason::nat_untranslatable;
       return rewrite_icmp(transport, from6, to6, rewrite, transport_length);
-    case ip_protocol::dccp:  // RFC 4340 §9.1: covers the pseudo-header
+    case ip_protocol::dccp:      // RFC 4340 §9.1 and RFC 3828 §3.1: both cover the pseudo-header and have their
+    case ip_protocol::udp_lite:  // checksum in the same place
       if (transport.size() >= 8) store16(at + 6, add_delta(load16(at + 6), rewrite.delta));
       return DropReason::none;
     default:  // RFC 7915 §4.5, §5.5: others are passed on as they are

@@ -115,8 +115,25 @@ Classified classify(Packet& packet, bool down) {
       return out;
     }
     default:
-      out.kind = PacketKind::other;
+      out.kind = carried_without_ports(view.protocol) ? PacketKind::query : PacketKind::other;
       return out;
+  }
+}
+
+bool carried_without_ports(std::uint8_t protocol) {
+  switch (protocol) {
+    case ip_protocol::igmp:       // single-hop
+    case ip_protocol::pim:        // between routers
+    case ip_protocol::ah:         // protects the addresses
+    case ip_protocol::ipv6_none:  // nothing to carry
+    case ip_protocol::mobility:   // names the addresses inside
+    case ip_protocol::hop_by_hop:  // extension headers of IPv6, out of place
+    case ip_protocol::ipv6_routing:
+    case ip_protocol::ipv6_fragment:
+    case ip_protocol::ipv6_destination:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -128,6 +145,11 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
       source_nat_{!config.source_v4.empty(), !config.source_v6.empty()},
       forbidden_{forbidden_ranges(config), config.nat64_prefixes},
       table_{config.max_flows, config.max_peers, random},
+      extras_{config.max_flows},
+      path_mtus_{random},
+      bindings_{config.mapping == Mapping::endpoint_independent ? config.max_flows : 0, random},
+      failed_{random},
+      openings_{config.max_openings},
       limiter_inside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       limiter_outside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       fragments_{config.fragments, config.timers.fragments},
@@ -145,17 +167,15 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
     spaces_.emplace_back(identifiers, random_);
   }
   cut_.reserve(64);
-}
-
-PortSpace& Translator::Implementation::space(std::uint8_t protocol, bool v6, std::uint16_t address) {
-  const std::size_t of_protocol = protocol == ip_protocol::tcp ? 0 : protocol == ip_protocol::udp ? 1 : 2;
-  return spaces_[((v6 ? config_.source_v4.size() : 0) + address) * 3 + of_protocol];
+  spent_.reserve(config.max_openings);
 }
 
 std::optional<std::uint16_t> Translator::Implementation::source_index(const IpAddress& address) const {
   const auto at = std::lower_bound(sources_.begin(), sources_.end(), std::pair{address, std::uint16_t{0}});
-  if (at == sources_.end() || at->first != address) return std::nullopt;
-  return at->second;
+  if (at != sources_.end() && at->first == address) return at->second;
+  if (config_.keep_source && (config_.tunnel_v4.contains(address) || config_.tunnel_v6.contains(address)))
+    return flow::kOwnSource;
+  return std::nullopt;
 }
 
 flow::Tick Translator::Implementation::tick_of(Instant now) const {
@@ -178,13 +198,18 @@ std::uint16_t Translator::Implementation::owner_of(const Classified& what, const
                                       workers);
   }
   Tuple tuple = what.tuple;
+  std::uint8_t protocol = what.protocol;
   if (what.kind == PacketKind::error) {
     const Quoted quoted = parse_quoted({packet.data, packet.length}, what.view);
-    if (quoted.reason != DropReason::none) return config_.worker;
+    if (!quotes_a_flow(quoted)) return config_.worker;
+    protocol = quoted.protocol;
     // The quoted packet went the other way.
     tuple = {quoted.tuple.destination, quoted.tuple.source, quoted.tuple.destination_port, quoted.tuple.source_port};
   }
+  if (!has_ports(protocol)) return 0;
   if (down) return static_cast<std::uint16_t>(tuple.destination_port / 2 % workers);
+  // A port that stays as it is must tell its owner from inside as well.
+  if (config_.keep_source) return static_cast<std::uint16_t>(tuple.source_port / 2 % workers);
   return static_cast<std::uint16_t>(
       plain_hash(tuple.source, tuple.destination, std::uint64_t{tuple.source_port} << 16 | tuple.destination_port) %
       workers);
@@ -199,8 +224,10 @@ std::uint16_t Translator::Implementation::owner_of(const Packet& packet, bool do
 void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
+  wall_ = now.wall;
   const std::size_t count = std::min(packets.size(), kBurst);
-  age(call.tick, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  expire_openings(call);
   flow::InsideKey keys[kBurst];
   std::uint64_t hashes[kBurst];
   bool plain[kBurst];
@@ -216,13 +243,16 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   for (std::size_t i = 0; i < count; ++i)
     if (!plain[i] || !up_fast(call, *packets[i], keys[i], hashes[i])) up_whole(call, *packets[i]);
   give_out_refused(out);
+  give_out_spent(out);
 }
 
 void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
+  wall_ = now.wall;
   const std::size_t count = std::min(packets.size(), kBurst);
-  age(call.tick, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
+  expire_openings(call);
   flow::OutsideKey keys[kBurst];
   std::uint64_t hashes[kBurst];
   std::uint16_t sources[kBurst];
@@ -247,6 +277,7 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
   for (std::size_t i = 0; i < count; ++i)
     if (!plain[i] || !down_fast(call, *packets[i], keys[i], sources[i], hashes[i])) down_whole(call, *packets[i]);
   give_out_refused(out);
+  give_out_spent(out);
 }
 
 void Translator::Implementation::up_whole(const Call& call, Packet& packet) {
@@ -306,7 +337,9 @@ bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const
   // Without DF the whole way cuts for the smallest IPv6 way.
   constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
   if (!inside6 && outside6 && length > kIpv6MinimumMtu && (packet.data[6] & kDontFragment) == 0) return false;
-  const IpAddress& source = (outside6 ? config_.source_v6 : config_.source_v4)[record.source_address];
+  const IpAddress& source = record.source_address == flow::kOwnSource
+                                ? record.inside_source
+                                : (outside6 ? config_.source_v6 : config_.source_v4)[record.source_address];
   if (!rewrite_up(packet, record, source, outside6 ? std::uint16_t{0} : next_identification(),
                   !config_.rewrite_identification))
     return false;
@@ -335,15 +368,18 @@ bool Translator::Implementation::down_fast(const Call& call, Packet& packet, con
   return true;
 }
 
-void Translator::Implementation::handle_timeout(Now now, Outcomes& out) {
+void Translator::Implementation::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) return;
-  age(tick_of(now.monotonic), kAgeingPerTimeout);
+  const Call call{policies, now, tick_of(now.monotonic), &out};
+  wall_ = now.wall;
+  age(call, kAgeingPerTimeout);
+  expire_openings(call);
   fragments_.expire(now.monotonic);
   give_out_refused(out);
 }
 
 Instant Translator::Implementation::poll_timeout() const {
-  Instant at = fragments_.poll_timeout();
+  Instant at = std::min(fragments_.poll_timeout(), openings_.poll_timeout());
   if (const auto next = table_.wheel().next()) at = std::min(at, instant_of(*next));
   return at;
 }
@@ -363,6 +399,8 @@ bool Translator::Implementation::end_orphans(PolicyView policies, bool restart, 
 void Translator::Implementation::release_held(Outcomes& out) {
   fragments_.clear();
   give_out_refused(out);
+  while (openings_.first() != Openings::kNone) end_opening(openings_[openings_.first()].slot);
+  give_out_spent(out);
 }
 
 void Translator::Implementation::for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const {
@@ -415,8 +453,8 @@ std::uint16_t Translator::owner_of_outside(const Packet& packet) const {
 Instant Translator::poll_timeout() const {
   return implementation_->poll_timeout();
 }
-void Translator::handle_timeout(Now now, Outcomes& out) {
-  implementation_->handle_timeout(now, out);
+void Translator::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
+  implementation_->handle_timeout(policies, now, out);
 }
 void Translator::release_held(Outcomes& out) {
   implementation_->release_held(out);

@@ -90,6 +90,7 @@ struct FlowInfo {
 struct TranslatorCounters {
   std::uint64_t translated_up = 0, translated_down = 0;
   std::uint64_t flows_created = 0, flows_ended = 0, flows_expired = 0, flows_revoked = 0;
+  std::uint64_t flows_moved = 0;  // to another address of their name
   std::uint64_t icmp_errors_sent = 0, resets_sent = 0, icmp_errors_translated = 0;
 };
 
@@ -119,7 +120,7 @@ class Translator {
   // whenever poll_timeout is reached, which after a large expiry may be the same instant a few times over. Held
   // fragments that have waited too long come out as drops.
   [[nodiscard]] Instant poll_timeout() const;
-  void handle_timeout(Now now, Outcomes& out);
+  void handle_timeout(PolicyView policies, Now now, Outcomes& out);
 
   // Ends the flows of peers that have no policy any more, looking at `budget` slots per call and going on where the
   // last call stopped; `restart` begins anew. True when all have been looked at. Their packets would be refused anyway;

@@ -6,14 +6,22 @@
 #include <optional>
 
 #include "dataplane/core/flow/table.h"
+#include "dataplane/core/nat/binding_log.h"
+#include "dataplane/core/nat/bindings.h"
+#include "dataplane/core/nat/failed_addresses.h"
+#include "dataplane/core/nat/fitting.h"
+#include "dataplane/core/nat/flow_extra.h"
 #include "dataplane/core/nat/fragments.h"
 #include "dataplane/core/nat/icmp_error.h"
 #include "dataplane/core/nat/icmp_translate.h"
+#include "dataplane/core/nat/openings.h"
+#include "dataplane/core/nat/path_mtu.h"
 #include "dataplane/core/nat/ports.h"
 #include "dataplane/core/nat/rate_limiter.h"
 #include "dataplane/core/nat/tcp_state.h"
 #include "dataplane/core/nat/translate.h"
 #include "dataplane/core/nat/translator.h"
+#include "dataplane/core/packet/headers.h"
 #include "dataplane/core/policy/forbidden.h"
 
 namespace penstock::nat {
@@ -42,13 +50,43 @@ struct Classified {
 // of requests are what flows are made of.
 [[nodiscard]] Classified classify(Packet& packet, bool down);
 
+// Protocols whose flows have ports (or identifiers).
+[[nodiscard]] bool has_ports(std::uint8_t protocol);
+// Others that are carried within a family, by their addresses alone.
+[[nodiscard]] bool carried_without_ports(std::uint8_t protocol);
+// Whether the packet that an ICMP error quotes can belong to a flow.
+[[nodiscard]] inline bool quotes_a_flow(const Quoted& quoted) {
+  if (quoted.reason == DropReason::none) return true;
+  return quoted.reason == DropReason::icmp_error_unmatched && !quoted.view.later_fragment() &&
+         !has_ports(quoted.protocol) && carried_without_ports(quoted.protocol) &&
+         quoted.protocol != ip_protocol::icmpv6;
+}
+
+[[nodiscard]] flow::Translation translation_of(bool inside6, bool outside6);
+// Wall seconds at which the authorisation ends; 0: never.
+[[nodiscard]] std::uint32_t expiry_of(const policy::PeerPolicy& policy, const policy::Verdict& verdict);
+
+// Real addresses of a name, best first.
+struct Candidates {
+  static constexpr std::size_t kMax = 16;
+  std::array<IpAddress, kMax> addresses{};
+  std::size_t count = 0;
+};
+
+struct PathMtuReport {
+  bool known = false;
+  std::uint16_t mtu = 0;
+};
+// narrow.cc: what an ICMP error says about the path MTU of the packet that it quotes.
+[[nodiscard]] PathMtuReport path_mtu_report(Bytes packet, const IpView& view, const Quoted& quoted);
+
 class Translator::Implementation {
  public:
   Implementation(const TranslatorConfig& config, Random& random, PacketSource& packets);
 
   void up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out);
   void down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out);
-  void handle_timeout(Now now, Outcomes& out);
+  void handle_timeout(PolicyView policies, Now now, Outcomes& out);
   [[nodiscard]] Instant poll_timeout() const;
   bool end_orphans(PolicyView policies, bool restart, std::uint32_t budget);
   void release_held(Outcomes& out);
@@ -99,23 +137,76 @@ class Translator::Implementation {
                   std::uint64_t hash);
   void down_error(const Call& call, Packet& packet, const Classified& what);
 
+  // A collected ICMP error, joined to one packet.
+  Packet* join(const Call& call, const Datagram& datagram);
   // Parses the first piece of a collected datagram.
   [[nodiscard]] static Classified classify_collected(const Datagram& datagram, bool down);
 
   // flows.cc
   [[nodiscard]] const policy::PeerPolicy* policy_of(const Call& call, PeerIndex peer) const;
   flow::Slot open_flow(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
-                       std::uint64_t hash, Refusal& refusal);
+                       Refusal& refusal);
+  // Into the table and out of it, with all that hangs on it. kNoSlot: the table is full.
+  flow::Slot put_in(const Call& call, const flow::FlowRecord& record);
+  void take_out(flow::Slot slot);
+
+  // destination.cc
+  [[nodiscard]] Candidates candidates_of(const Call& call, const policy::PeerPolicy& policy, std::uint32_t translation,
+                                         const flow::InsideKey& key) const;
   [[nodiscard]] Refusal find_destination(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
                                          policy::Verdict& verdict) const;
+
+  // failover.cc
+  [[nodiscard]] Candidates alternatives_of(const Call& call, const flow::FlowRecord& record) const;
+  void begin_opening(const Call& call, flow::Slot slot, Bytes syn);
+  void end_opening(flow::Slot slot);
+  bool move_flow(const Call& call, flow::Slot slot, const IpAddress& to);
+  bool try_next(const Call& call, flow::Slot slot, bool refused);
+  void send_kept(const Call& call, const Opening& opening);
+  bool answer_to_opening(const Call& call, flow::Slot slot, Bytes segment);
+  bool error_moves_flow(const Call& call, flow::Slot slot, Bytes message, bool v6);
+  void expire_openings(const Call& call);
+  void give_out_spent(Outcomes& out);
+  void look_whether_left(const Call& call, flow::Slot slot);
+  [[nodiscard]] bool moves_on(const Call& call, flow::Slot slot) const;
+
+  // unsolicited.cc
+  [[nodiscard]] IpAddress inside_name_of(const policy::PeerPolicy& policy, bool inside6, const IpAddress& remote) const;
+  // A new flow for a packet from outside; kNoSlot: it may not come in.
+  flow::Slot admit(const Call& call, const Classified& what, std::uint16_t source, Bytes transport);
+
+  // flows.cc
   // False when the flow's right has gone; then the flow has ended.
   bool still_allowed(const Call& call, flow::Slot slot);
   void touch(const Call& call, flow::Slot slot, bool from_inside, Bytes transport);
   void end_flow(flow::Slot slot);
-  void age(flow::Tick tick, std::uint32_t budget);
+  void age(const Call& call, std::uint32_t budget);
   [[nodiscard]] flow::Tick lifetime(const flow::FlowRecord& record) const;
+
+  // outside.cc
   [[nodiscard]] const IpAddress& source_address(const flow::FlowRecord& record) const;
   [[nodiscard]] PortSpace& space(std::uint8_t protocol, bool v6, std::uint16_t address);
+  [[nodiscard]] std::uint64_t outside_hash(const flow::FlowRecord& record) const;
+  [[nodiscard]] bool takes_too_much(PeerIndex peer, const PortSpace& ports, std::size_t addresses) const;
+  bool assign_own_source(flow::FlowRecord& record);
+  bool assign_from_pool(flow::FlowRecord& record);
+  // Chooses our side of a flow that is not in the table: source address and port, and the checksum differences that go
+  // with them. False: there is none left.
+  bool assign_outside(flow::FlowRecord& record);
+  // For a flow in the table: what was chosen is used, or given back. False: the flow's binding has others besides.
+  bool acquire_outside(flow::Slot slot);
+  bool release_outside(flow::Slot slot);
+  void record_binding(const flow::FlowRecord& record, bool begins) const;
+  // Whether the protocol's ports are mapped independently of the endpoint.
+  [[nodiscard]] bool mapped_for_all(std::uint8_t protocol) const;
+
+  // narrow.cc
+  // Sets marks (flow_mark) and gives the flow's entry beside the table, zeroed when these are its first.
+  FlowExtra& mark(flow::Slot slot, std::uint8_t bits);
+  void unmark(flow::Slot slot, std::uint8_t bits);
+  [[nodiscard]] std::uint16_t mtu_of_way(const Call& call, flow::Slot slot, bool outside);
+  void narrow(const Call& call, flow::Slot slot, bool outside, std::uint16_t mtu);
+  void learn_path_mtu(const Call& call, flow::Slot slot, const PathMtuReport& report, bool outside);
 
   // answers.cc
   void drop(const Call& call, Packet& packet, DropReason reason) const;
@@ -126,7 +217,9 @@ class Translator::Implementation {
   void refuse_down(const Call& call, const Datagram& datagram, const IpView& view, DropReason reason,
                    IcmpProblem problem, std::uint32_t value = 0);
   void reset_up(const Call& call, const Datagram& datagram, const IpView& view);
-  // Translates every piece and sends it on, cut to `limit` where that is allowed. `view`: of the first.
+  // The verdict on all pieces together: too big when one of them is.
+  [[nodiscard]] static Fitting fit_datagram(const Datagram& datagram, const IpView& view, bool to6, std::uint16_t mtu);
+  // Translates every piece and sends it on, cut to `limit` (0: it fits). `view`: of the first.
   void forward(const Call& call, const Datagram& datagram, const IpView& view, const Rewrite& rewrite,
                const HeaderOptions& options, Action action, PeerIndex peer, flow::Slot slot, std::uint16_t limit);
   void hand_over(const Call& call, const Datagram& datagram, std::uint16_t owner) const;
@@ -145,8 +238,15 @@ class Translator::Implementation {
   policy::SourceNat source_nat_;
   policy::ForbiddenDestinations forbidden_;
   flow::FlowTable table_;
+  flow::ZeroedArray<FlowExtra> extras_;  // by slot; see flow_extra.h
+  PathMtuCache path_mtus_;
+  BindingTable bindings_;  // off unless the mapping is endpoint-independent
+  FailedAddresses failed_;
+  Openings openings_;
+  std::vector<Packet*> spent_;  // kept SYNs that are not needed any more, to be given out as drops
   flow::Slot orphan_cursor_ = 0;   // end_orphans
   std::vector<PortSpace> spaces_;  // by family, address, protocol
+  std::uint32_t active_peers_ = 0;  // that have a flow
   RateLimiter limiter_inside_;
   RateLimiter limiter_outside_;
   FragmentCollector fragments_;
@@ -154,10 +254,9 @@ class Translator::Implementation {
   std::atomic<std::int64_t> start_{-1};  // of ticks
   std::uint16_t identification_;
   TranslatorCounters counters_;
+  WallTime wall_{};  // of the last call, for the log
 };
 
-// Nothing longer than `limit` is sent: whether it may be cut instead of refused.
-[[nodiscard]] bool may_be_cut(const IpView& view);
 // Fills in the missing UDP checksum of an IPv4 datagram that comes in pieces. False: malformed.
 [[nodiscard]] bool fill_udp_checksum(std::span<Packet* const> pieces, std::uint16_t payload_length);
 

@@ -48,6 +48,11 @@ void Translator::Implementation::up_fragment(const Call& call, Packet& packet, c
   if (added.complete.empty()) return;
   const Datagram datagram{added.complete, added.payload_length};
   const Classified whole = classify_collected(datagram, false);
+  if (whole.kind == PacketKind::error) {
+    Packet* joined = join(call, datagram);
+    if (joined != nullptr) up_one(call, *joined, classify(*joined, false), 0);
+    return;
+  }
   if (whole.kind != PacketKind::query)
     return drop(call, datagram, whole.reason != DropReason::none ? whole.reason : DropReason::nat_fragment_unsupported);
   const std::uint16_t owner = owner_of(whole, *datagram.pieces.front(), false);
@@ -66,40 +71,43 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
                             what.tuple.source_port, what.tuple.destination_port, what.protocol};
   const Bytes transport = Bytes{first.bytes()}.subspan(view.header_length);
   flow::Slot slot = table_.find(key, hash);
+  if (slot != flow::kNoSlot && moves_on(call, slot)) {
+    ++counters_.flows_moved;
+    end_flow(slot);
+    slot = flow::kNoSlot;
+  }
   if (slot != flow::kNoSlot && !still_allowed(call, slot))
     return refuse_up(call, datagram, view, DropReason::policy_revoked, IcmpProblem::prohibited);
   if (slot == flow::kNoSlot) {
     if (what.protocol == ip_protocol::tcp && !tcp_begins(transport[13])) return reset_up(call, datagram, view);
     Refusal refusal;
     const policy::PeerPolicy* policy = policy_of(call, first.peer);
-    slot = open_flow(call, *policy, key, hash, refusal);
+    slot = open_flow(call, *policy, key, refusal);
     if (slot == flow::kNoSlot) {
       if (!refusal.wait) return refuse_up(call, datagram, view, refusal.reason, problem_of(refusal.reason));
       for (Packet* piece : datagram.pieces) call.out->add({piece, Action::wait, refusal.reason, 0});
       return;
     }
   }
+  // A name with several addresses: until one of them answers, the SYN is kept. One that the client sends again after a
+  // whole round in silence begins the next round.
+  if (what.protocol == ip_protocol::tcp && tcp_begins(transport[13]) && !view.fragment() &&
+      table_[slot].state == static_cast<std::uint8_t>(TcpState::init) && table_[slot].packets_down == 0 &&
+      (table_[slot].flags & flow_mark::opening) == 0)
+    begin_opening(call, slot, {first.data, first.length});
   const flow::FlowRecord& record = table_[slot];
   const bool inside6 = record.inside_source.is_v6();
   const bool outside6 = record.remote.is_v6();
 
-  // Without DF an IPv4 sender expects routers to cut, and a translator cuts for the smallest IPv6 way (RFC 7915 §4.1).
-  const std::uint16_t limit =
-      !inside6 && outside6 && may_be_cut(view) ? std::min(config_.mtu_outside, kIpv6MinimumMtu) : config_.mtu_outside;
-  for (Packet* piece : datagram.pieces) {
-    const IpView piece_view = datagram.pieces.size() == 1 ? view : parse_ip(*piece).view;
-    if (translated_length(piece_view, outside6) <= limit || may_be_cut(piece_view)) continue;
-    const std::uint32_t mtu = inside6 == outside6 ? limit
-                              : inside6           ? limit + (view.has_fragment_header ? 28U : 20U)
-                                                  : limit - 20U;
-    return refuse_up(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, mtu);
-  }
+  const Fitting fitting = fit_datagram(datagram, view, outside6, mtu_of_way(call, slot, true));
+  if (fitting.fit == Fit::too_big)
+    return refuse_up(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, fitting.tell);
 
   touch(call, slot, true, transport);
   if (what.protocol == ip_protocol::tcp && (transport[13] & tcp_flag::syn) != 0 && !view.fragment())
     // What the other side sends must fit the tunnel once it is translated.
     clamp_mss(first.bytes().subspan(view.header_length),
-              static_cast<std::uint16_t>(config_.mtu_inside - (inside6 ? 60 : 40)));
+              static_cast<std::uint16_t>(mtu_of_way(call, slot, false) - (inside6 ? 60 : 40)));
   if (datagram.pieces.size() > 1 && !inside6 && outside6 && what.protocol == ip_protocol::udp &&
       !fill_udp_checksum(datagram.pieces, datagram.transport_length))
     return drop(call, datagram, DropReason::transport_malformed);
@@ -113,12 +121,12 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
   options.set_identification = config_.rewrite_identification || (inside6 && !view.has_fragment_header);
   if (options.set_identification) options.identification = next_identification();
   counters_.translated_up += datagram.pieces.size();
-  forward(call, datagram, view, rewrite, options, Action::to_outside, first.peer, slot, limit);
+  forward(call, datagram, view, rewrite, options, Action::to_outside, first.peer, slot, fitting.limit);
 }
 
 void Translator::Implementation::up_error(const Call& call, Packet& packet, const Classified& what) {
   const Quoted quoted = parse_quoted(packet.bytes(), what.view);
-  if (quoted.reason != DropReason::none) return drop(call, packet, quoted.reason);
+  if (!quotes_a_flow(quoted)) return drop(call, packet, quoted.reason);
   // The quoted packet came down to the peer: its source is our destination.
   const Tuple& t = quoted.tuple;
   const flow::InsideKey key{t.destination, t.source, packet.peer, t.destination_port, t.source_port, quoted.protocol};
@@ -134,9 +142,11 @@ void Translator::Implementation::up_error(const Call& call, Packet& packet, cons
   rewrite.quoted.delta = transport_delta(t, rewrite.quoted.to, quoted.protocol, true);
   rewrite.mtu = mtu_context(record, quoted);
   rewrite.identification = next_identification();
+  const PathMtuReport report = path_mtu_report(packet.bytes(), what.view, quoted);
   const DropReason reason = translate_icmp_error(packet, what.view, quoted, rewrite);
   if (reason != DropReason::none) return drop(call, packet, reason);
   ++counters_.icmp_errors_translated;
+  learn_path_mtu(call, slot, report, false);
   packet.flow = slot + 1;
   call.out->add({&packet, Action::to_outside, DropReason::none, 0});
 }

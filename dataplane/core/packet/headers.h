@@ -28,8 +28,10 @@ inline constexpr std::uint8_t icmpv6 = 58;
 inline constexpr std::uint8_t ipv6_none = 59;
 inline constexpr std::uint8_t ipv6_destination = 60;
 inline constexpr std::uint8_t dccp = 33;
+inline constexpr std::uint8_t pim = 103;
 inline constexpr std::uint8_t sctp = 132;
 inline constexpr std::uint8_t mobility = 135;
+inline constexpr std::uint8_t udp_lite = 136;
 inline constexpr std::uint8_t experimental_253 = 253;  // RFC 3692; in-tunnel control
 }  // namespace ip_protocol
 

@@ -46,7 +46,7 @@ IpParse parse_ipv4(Bytes bytes, ParseMode mode) {
   const unsigned header_length = header->header_length();
   const std::uint16_t total = header->total_length.host();
   if (header_length < sizeof(Ipv4Header) || header_length > bytes.size() || total < header_length) return refused();
-  if (mode == ParseMode::whole && total > bytes.size()) return refused();
+  if (mode != ParseMode::quoted && total > bytes.size()) return refused();
   view.version = 4;
   view.protocol = header->protocol;
   view.ttl = header->ttl;
@@ -73,7 +73,7 @@ IpParse parse_ipv6(Bytes bytes, ParseMode mode) {
   const auto* header = view_as<Ipv6Header>(bytes);
   if (header == nullptr) return refused();
   const std::uint32_t total = sizeof(Ipv6Header) + std::uint32_t{header->payload_length.host()};
-  if (total > 0xffff || (mode == ParseMode::whole && total > bytes.size())) return refused();
+  if (total > 0xffff || (mode != ParseMode::quoted && total > bytes.size())) return refused();
   if (v4_mapped(header->source) || v4_mapped(header->destination)) return refused();
   const std::size_t limit = total < bytes.size() ? total : bytes.size();
   IpParse out;
@@ -88,7 +88,9 @@ IpParse parse_ipv6(Bytes bytes, ParseMode mode) {
     const bool extension = next == ip_protocol::hop_by_hop || next == ip_protocol::ipv6_routing ||
                            next == ip_protocol::ipv6_destination || next == ip_protocol::ipv6_fragment;
     // A later fragment continues in the middle of something: what its header names is not here.
+    if (view.has_fragment_header && (extension || next == ip_protocol::ah)) view.extension_behind_fragment = true;
     if (!extension || view.fragment_offset != 0) break;
+    if (next == ip_protocol::hop_by_hop && view.has_fragment_header) break;
     if (count == kMaxExtensionHeaders || at + 8 > limit) return refused();
     if (next == ip_protocol::hop_by_hop && count != 0) return refused();
     if (next == ip_protocol::ipv6_fragment) {
@@ -131,7 +133,7 @@ IpParse parse_ip(Bytes bytes, ParseMode mode) {
   if (bytes.empty()) return refused();
   const unsigned version = bytes[0] >> 4;
   IpParse out = version == 4 ? parse_ipv4(bytes, mode) : version == 6 ? parse_ipv6(bytes, mode) : refused();
-  if (out.reason == DropReason::none && !fragment_possible(out.view)) return refused();
+  if (out.reason == DropReason::none && mode == ParseMode::whole && !fragment_possible(out.view)) return refused();
   return out;
 }
 

@@ -27,6 +27,7 @@ struct IpView {
   std::uint32_t identification = 0;   // IPv4: always; IPv6: of the fragment header
   std::uint16_t routing_header = 0;   // IPv6: routing header with segments left; 0: none
   std::uint16_t source_route = 0;     // IPv4: unexpired loose or strict source route option; 0: none
+  bool extension_behind_fragment = false;  // IPv6: an extension header (or AH) behind the fragment header
 
   [[nodiscard]] bool v6() const { return version == 6; }
   // A real fragment: not the whole datagram.
@@ -38,8 +39,9 @@ struct IpView {
 };
 
 enum class ParseMode : std::uint8_t {
-  whole,   // every byte the header promises must be there
-  quoted,  // inside an ICMP error: the end may be cut off anywhere behind the IP header
+  whole,      // every byte the header promises must be there
+  piecewise,  // as whole, but a fragment need not fit its fellows: for those who handle each by itself (stateless)
+  quoted,     // inside an ICMP error: the end may be cut off anywhere behind the IP header
 };
 
 struct IpParse {
@@ -48,9 +50,9 @@ struct IpParse {
 };
 
 // Refuses (ip_malformed): wrong version, lengths that contradict each other or the bytes, options that run over,
-// jumbograms, more than 8 extension headers or a hop-by-hop header that is not the first, fragments whose end would lie
-// beyond 65535 or whose length is no multiple of 8 while more follow, v4-mapped IPv6 addresses. Bytes behind the
-// packet's end are ignored.
+// jumbograms, more than 8 extension headers or a hop-by-hop header that is not the first (behind a fragment header it
+// is taken for an unknown protocol instead), fragments whose end would lie beyond 65535 or whose length is no multiple
+// of 8 while more follow, v4-mapped IPv6 addresses. Bytes behind the packet's end are ignored.
 [[nodiscard]] IpParse parse_ip(Bytes bytes, ParseMode mode = ParseMode::whole);
 
 // The same for a packet whose `data` points at an IP header: also cuts padding off its end and fills l4_offset,

@@ -86,6 +86,8 @@ struct PeerPolicy::Index {
 };
 
 void PeerPolicy::seal() {
+  index_.reset();
+  if (authorisations.empty() && translations.empty()) return;  // most peers most of the time: nothing to look up
   auto index = std::make_shared<Index>();
   std::vector<std::optional<Pattern>> patterns;
   patterns.reserve(authorisations.size());
@@ -216,6 +218,7 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
     return nullptr;
   };
 
+  if (index_ == nullptr) return verdict;
   if (const auto proxy = index_->proxies.find(destination); proxy != index_->proxies.end()) {
     const Index::Candidate* candidate = pick(proxy->second);
     if (candidate == nullptr) return verdict;

@@ -1,16 +1,18 @@
-// AEAD backend that encrypts across packets (chacha20_poly1305_x16.h), with the best of the others for what does not
-// fill the lanes: a few long packets are faster one by one.
+// AEAD backend that encrypts across packets, with the widest instructions that the machine has
+// (chacha20_poly1305_x16.h, else chacha20_poly1305_x8.h), and with the best of the other backends for what does not fill
+// the lanes: one packet alone, or with sixteen lanes a few long ones, is faster by itself.
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "dataplane/core/wireguard/aead_backends.h"
 #include "dataplane/core/wireguard/chacha20_poly1305_x16.h"
+#include "dataplane/core/wireguard/chacha20_poly1305_x8.h"
 
 namespace penstock::wireguard {
 namespace {
 
-// Cost in cycles, measured (perf/run micro): a pass of the lanes pays for its longest packet whatever the number of
+// Sixteen lanes: cost in cycles, measured (perf/run micro): a pass of the lanes pays for its longest packet whatever the number of
 // lanes in use; the other backend pays per packet. Only the crossing matters, so round figures do.
 constexpr std::uint64_t lanes_cost(std::uint32_t longest) {
   return 700 + 830 * ((std::uint64_t{longest} + 63) / 64);
@@ -31,7 +33,8 @@ bool tags_equal(const std::uint8_t* a, const std::uint8_t* b) {
 
 class LanesContext final : public AeadContext {
  public:
-  explicit LanesContext(std::unique_ptr<AeadContext> few) : few_(std::move(few)) {}
+  explicit LanesContext(std::unique_ptr<AeadContext> few)
+      : few_(std::move(few)), sixteen_(chacha20_poly1305_x16_supported()) {}
 
   void seal(std::span<AeadJob> jobs) override { run<true>(jobs); }
   void open(std::span<AeadJob> jobs) override { run<false>(jobs); }
@@ -39,16 +42,56 @@ class LanesContext final : public AeadContext {
 
  private:
   static constexpr std::size_t kChunk = 64;
+  static_assert(kChunk <= kX8MaxPackets);
 
   template <bool Seal>
   void run(std::span<AeadJob> jobs) {
-    for (std::size_t at = 0; at < jobs.size(); at += kChunk)
-      chunk<Seal>(jobs.subspan(at, std::min(kChunk, jobs.size() - at)));
+    for (std::size_t at = 0; at < jobs.size(); at += kChunk) {
+      const std::span<AeadJob> chunk = jobs.subspan(at, std::min(kChunk, jobs.size() - at));
+      if (sixteen_) {
+        sixteen<Seal>(chunk);
+      } else if (chunk.size() > 1) {
+        eight<Seal>(chunk);
+      } else {
+        few<Seal>(chunk);
+      }
+    }
   }
 
-  // Up to kChunk jobs: longest first, sixteen at a time, so that lanes of one pass are alike in length.
   template <bool Seal>
-  void chunk(std::span<AeadJob> jobs) {
+  void few(std::span<AeadJob> jobs) {
+    if constexpr (Seal) {
+      few_->seal(jobs);
+    } else {
+      few_->open(jobs);
+    }
+  }
+
+  // Eight blocks at a time, whosever they are: any mix of lengths does.
+  template <bool Seal>
+  void eight(std::span<AeadJob> jobs) {
+    std::array<Lane, kChunk> lanes;
+    lanes[0] = {};  // gcc does not see that there is a first job
+    std::uint8_t tags[kChunk][kAeadTagSize];
+    for (std::size_t i = 0; i < jobs.size(); ++i)
+      lanes[i] = {jobs[i].key, jobs[i].counter, jobs[i].data, jobs[i].length};
+    chacha20_poly1305_x8(lanes.data(), jobs.size(), Seal, tags);
+    for (std::size_t i = 0; i < jobs.size(); ++i) settle<Seal>(jobs[i], tags[i]);
+  }
+
+  template <bool Seal>
+  static void settle(AeadJob& job, const std::uint8_t* tag) {
+    if constexpr (Seal) {
+      std::memcpy(job.data + job.length, tag, kAeadTagSize);
+      job.ok = true;
+    } else {
+      job.ok = tags_equal(job.data + job.length, tag);
+    }
+  }
+
+  // Longest first, sixteen at a time, so that lanes of one pass are alike in length.
+  template <bool Seal>
+  void sixteen(std::span<AeadJob> jobs) {
     std::array<AeadJob*, kChunk> order;
     bool sorted = true;
     for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -91,12 +134,7 @@ class LanesContext final : public AeadContext {
     }
     std::array<AeadJob, kLanes> copies;
     for (std::size_t i = 0; i < count; ++i) copies[i] = *group[i];
-    const std::span<AeadJob> work{copies.data(), count};
-    if constexpr (Seal) {
-      few_->seal(work);
-    } else {
-      few_->open(work);
-    }
+    few<Seal>({copies.data(), count});
     for (std::size_t i = 0; i < count; ++i) group[i]->ok = copies[i].ok;
     return count;
   }
@@ -108,24 +146,17 @@ class LanesContext final : public AeadContext {
     for (std::size_t i = 0; i < group.size(); ++i)
       lanes[i] = {group[i]->key, group[i]->counter, group[i]->data, group[i]->length};
     chacha20_poly1305_x16(lanes.data(), group.size(), Seal, tags);
-    for (std::size_t i = 0; i < group.size(); ++i) {
-      std::uint8_t* tag = group[i]->data + group[i]->length;
-      if constexpr (Seal) {
-        std::memcpy(tag, tags[i], kAeadTagSize);
-        group[i]->ok = true;
-      } else {
-        group[i]->ok = tags_equal(tag, tags[i]);
-      }
-    }
+    for (std::size_t i = 0; i < group.size(); ++i) settle<Seal>(*group[i], tags[i]);
   }
 
-  std::unique_ptr<AeadContext> few_;
+  const std::unique_ptr<AeadContext> few_;
+  const bool sixteen_;
 };
 
 }  // namespace
 
 std::unique_ptr<AeadContext> make_lanes_context() {
-  if (!chacha20_poly1305_x16_supported()) return nullptr;
+  if (!chacha20_poly1305_x16_supported() && !chacha20_poly1305_x8_supported()) return nullptr;
   auto few = make_ipsec_mb_context();
   if (!few) few = make_openssl_context();
   return few ? std::make_unique<LanesContext>(std::move(few)) : nullptr;

@@ -11,19 +11,11 @@
 // Needs AVX-512 F, BW, DQ, VL, IFMA and VBMI2; `chacha20_poly1305_x16_supported()` tells. Any thread, no state.
 #pragma once
 
-#include <cstddef>
-#include <cstdint>
+#include "dataplane/core/wireguard/lane.h"
 
 namespace penstock::wireguard {
 
 inline constexpr std::size_t kLanes = 16;
-
-struct Lane {
-  const std::uint8_t* key;  // 32 bytes
-  std::uint64_t counter;    // nonce: four zero bytes, then this, little-endian
-  std::uint8_t* data;       // `length` bytes, transformed in place; may be null when length is 0
-  std::uint32_t length;
-};
 
 [[nodiscard]] bool chacha20_poly1305_x16_supported();
 

@@ -118,6 +118,11 @@ class DataPath {
   // Where the peer is; nullopt: not known (wg_no_endpoint).
   [[nodiscard]] std::optional<Path> endpoint(PeerIndex peer) const;
 
+  // Whether copies of what is sent to the peer are to be kept for sending again (gateway/resend.h). Any thread may
+  // switch it; it stands beside what prepare_run reads anyway.
+  [[nodiscard]] bool keeps(PeerIndex peer) const { return peers_[peer].keeps.load(std::memory_order_relaxed) != 0; }
+  void set_keeps(PeerIndex peer, bool on) { peers_[peer].keeps.store(on ? 1 : 0, std::memory_order_relaxed); }
+
   // Once per burst after sending data on `session`: note_bit::renew when a handshake is due by age or counters.
   [[nodiscard]] NoteBits send_notes(Session& session, Instant now);
 
@@ -140,6 +145,7 @@ class DataPath {
     std::atomic<std::uint32_t> endpoint_version;         // odd while it is being written
     std::atomic<std::uint32_t> flags;                    // PeerFlag
     std::array<std::atomic<std::uint64_t>, 5> endpoint;  // a Path, word by word
+    std::atomic<std::uint32_t> keeps;
 
     // Nanoseconds; 0: never. "Unanswered": first data message in one direction since anything went in the other.
     alignas(64) std::atomic<std::int64_t> sent;

@@ -118,7 +118,7 @@ DropReason Device::Impl::send(Peer& peer, Bytes inner, Now now) {
 }
 
 void Device::Impl::flush_staged(Peer& peer, Now now) {
-  std::deque<std::vector<std::uint8_t>> staged;
+  std::vector<std::vector<std::uint8_t>> staged;
   staged.swap(peer.live->staged);
   for (const auto& inner : staged) send(peer, inner, now);
 }

@@ -50,7 +50,7 @@ struct Device::Impl {
     std::array<Session*, 2> previous{};
     WallTime handshake_at{};
 
-    std::deque<std::vector<std::uint8_t>> staged;
+    std::vector<std::vector<std::uint8_t>> staged;  // in order; no deque, which takes memory while empty
   };
 
   struct Peer {

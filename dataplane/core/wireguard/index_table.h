@@ -1,6 +1,7 @@
 // Which receiver indices are ours, and whose. An index is 32 random bits: the low ones are its slot, the others the tag
 // that a message must carry too, so that an index of a dead session hits its successor in the slot only by chance.
-// The table is at most half full, hence a few tries find a free slot. One thread (workers use DataPath's table).
+// Slots are taken from a part at the front that grows with use and is at most half full: a few tries find a free one,
+// and a table sized for a million peers costs what those that are there need. One thread (workers use DataPath's table).
 #pragma once
 
 #include <bit>
@@ -18,13 +19,18 @@ class IndexTable {
   static std::size_t slots_for(std::size_t max_used) { return std::bit_ceil(max_used * 2); }
 
   explicit IndexTable(std::size_t max_used)
-      : owners_(slots_for(max_used)), mask_(static_cast<std::uint32_t>(owners_.size() - 1)), max_used_(max_used) {}
+      : owners_(slots_for(max_used)),
+        mask_(static_cast<std::uint32_t>(owners_.size() - 1)),
+        in_use_mask_(mask_ & kFirstPart),
+        max_used_(max_used) {}
 
   // nullopt: the table is full.
   std::optional<std::uint32_t> allocate(PeerIndex peer, Random& random) {
     if (used_ >= max_used_) return std::nullopt;
+    while (used_ * 2 >= std::size_t{in_use_mask_} + 1 && in_use_mask_ < mask_) in_use_mask_ = in_use_mask_ * 2 + 1;
     for (;;) {
-      const std::uint32_t index = random.next_u32();
+      // The bits between the front part and the whole table are zero; all others random.
+      const std::uint32_t index = random.next_u32() & ~(mask_ ^ in_use_mask_);
       Owner* owner = &owners_[index & mask_];
       if (owner->peer_plus_one != 0) continue;
       *owner = Owner{index, peer + 1};
@@ -48,12 +54,15 @@ class IndexTable {
   [[nodiscard]] std::size_t used() const { return used_; }
 
  private:
+  static constexpr std::uint32_t kFirstPart = (1U << 16) - 1;
+
   struct Owner {
     std::uint32_t index;
     std::uint32_t peer_plus_one;  // 0: free
   };
   ZeroedArray<Owner> owners_;
   std::uint32_t mask_;
+  std::uint32_t in_use_mask_;  // never above mask_
   std::size_t max_used_;
   std::size_t used_ = 0;
 };

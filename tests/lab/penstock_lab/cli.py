@@ -7,8 +7,8 @@ import sys
 
 from . import nat
 from .lab import DRIVERS, Lab
-from .penstock import PROCESSES
-from .topology import HOSTS, LabError
+from .penstock import ALL_PROCESSES
+from .topology import ALL_HOSTS, PARTS, LabError
 
 
 def parser():
@@ -17,19 +17,22 @@ def parser():
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     up = verbs.add_parser("up", help="build the network and start everything")
-    up.add_argument("--nat", choices=nat.KINDS, help="kind of both NATs (default: preserving)")
-    up.add_argument("--client-nat", choices=nat.KINDS)
-    up.add_argument("--gateway-nat", choices=nat.KINDS)
+    up.add_argument("--nat", metavar="KIND", help="kind of both NATs: preserving (default), random, or "
+                    "wire:MAPPING,FILTERING,PORTS[,...] (tests/lab/wire/spec.h)")
+    up.add_argument("--client-nat", metavar="KIND")
+    up.add_argument("--gateway-nat", metavar="KIND")
     up.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop",
                     help="what a NAT does with packets it does not expect (default: drop)")
     up.add_argument("--driver", choices=DRIVERS, default="af_packet")
     up.add_argument("--build", help="build directory (default: build)")
-    up.add_argument("--without", action="append", default=[], choices=PROCESSES, help="leave a process out")
+    up.add_argument("--without", action="append", default=[], choices=ALL_PROCESSES, help="leave a process out")
+    up.add_argument("--with", dest="parts", action="append", default=[], choices=PARTS,
+                    help="what the network has besides; may be repeated")
 
     verbs.add_parser("down", help="end everything, leave nothing behind")
     verbs.add_parser("status", help="what runs")
     inside = verbs.add_parser("exec", help="run a command on a host: exec HOST -- CMD ...")
-    inside.add_argument("host", choices=HOSTS)
+    inside.add_argument("host", choices=ALL_HOSTS)
     inside.add_argument("command", nargs=argparse.REMAINDER)
     reset = verbs.add_parser("nat-reset", help="forget every mapping; new ports afterwards")
     reset.add_argument("which", choices=("gateway", "client", "both"))
@@ -39,12 +42,12 @@ def parser():
     kill.add_argument("process")
     kill.add_argument("--signal", default="9", help="number or name (default: 9)")
     capture = verbs.add_parser("capture", help="tcpdump on a host's interface, until interrupted")
-    capture.add_argument("host", choices=HOSTS)
+    capture.add_argument("host", choices=ALL_HOSTS)
     capture.add_argument("interface")
     capture.add_argument("filter", nargs=argparse.REMAINDER)
     verbs.add_parser("logs", help="print a process's log").add_argument("process")
     ctl = verbs.add_parser("ctl", help="penstockctl towards a process: ctl PROCESS -- show peers")
-    ctl.add_argument("process", choices=PROCESSES)
+    ctl.add_argument("process", choices=ALL_PROCESSES)
     ctl.add_argument("arguments", nargs=argparse.REMAINDER)
     return top
 
@@ -68,7 +71,7 @@ def dispatch(arguments):
     if verb == "up":
         kind = arguments.nat or "preserving"
         lab.up(arguments.client_nat or kind, arguments.gateway_nat or kind, arguments.unexpected, arguments.driver,
-               arguments.build, [p for p in PROCESSES if p not in arguments.without])
+               arguments.build, parts=arguments.parts, without=arguments.without)
         verb = "status"
     if verb == "status":
         for key, value in lab.status():

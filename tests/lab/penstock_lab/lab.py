@@ -5,11 +5,12 @@ import os
 import pathlib
 import shutil
 
-from . import nat
-from .penstock import PROCESSES, Penstock, resolv_conf
+from . import access, kinds, nat, topology
+from .penstock import ALL_PROCESSES, Penstock, resolv_conf
 from .process import Processes
 from .services import Services
-from .topology import HOSTS, LabError, Network
+from .topology import ALL_HOSTS, LabError, Network, hosts_of
+from .wire import WireNat, is_wire
 
 RUN = pathlib.Path("/run/penstock-lab")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[3]
@@ -31,27 +32,38 @@ class Lab:
     # ---- up and down ----
 
     def up(self, client_nat="preserving", gateway_nat="preserving", unexpected="drop", driver="af_packet", build=None,
-           processes=PROCESSES):
+           processes=None, parts=(), options=None, without=()):
+        """`processes`: which of Penstock's to start, default all `without` some. `parts`: of topology.PARTS. `options`: see
+        Penstock."""
         if os.geteuid() != 0:
             raise LabError("needs root (network namespaces)")
         if self.network.exists():
             raise LabError(f"instance {self.name} is up already")
+        for kind in (client_nat, gateway_nat):
+            kinds.parse(kind)
         self.directory.mkdir(parents=True, exist_ok=True)
         os.chmod(self.directory, 0o700)
         self.settings = {"client_nat": client_nat, "gateway_nat": gateway_nat, "unexpected": unexpected,
-                         "driver": driver, "build": str(build or REPOSITORY / "build"), "resets": 0}
+                         "driver": driver, "build": str(build or REPOSITORY / "build"), "parts": list(parts),
+                         "options": options or {}, "resets": 0}
         self._save()
         try:
-            self.network.up(driver)
-            for host in ("client", "gw"):
+            self.network.up(driver, parts)
+            for host in (h for h in hosts_of(parts) if h.startswith(("client", "gw"))):
                 path = resolv_conf(self.network, host)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("")
-            for host in ("cnat", "gnat"):
+            for number, host in enumerate(self._nats("both")):
                 nat.apply(self.network, host, self._nat_kind(host), unexpected)
-            self.services.start()
+                if is_wire(self._nat_kind(host)):
+                    WireNat(self, host).start(self._nat_kind(host), unexpected == "reject", number + 1)
+            if "dslite" in parts:
+                access.start_softwire(self)
+            self.services.start(parts)
+            if "ipv6only" in parts:
+                access.start_nat64(self)
             self.penstock.configure()
-            for process in processes:
+            for process in [p for p in self.penstock.started if p not in without] if processes is None else processes:
                 self.penstock.start(process)
                 self.penstock.wait_ready(process)
         except BaseException:
@@ -63,7 +75,7 @@ class Lab:
         """Ends everything; says which processes did not end by themselves."""
         stubborn = self.processes.stop_all()
         self.network.down()
-        for host in HOSTS:
+        for host in ALL_HOSTS:
             shutil.rmtree(pathlib.Path("/etc/netns") / self.network.namespace(host), ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
         return stubborn
@@ -79,7 +91,8 @@ class Lab:
     @property
     def penstock(self):
         self._require_up()
-        return Penstock(self.network, self.processes, self.directory, self.settings["build"], self.settings["driver"])
+        return Penstock(self.network, self.processes, self.directory, self.settings["build"], self.settings["driver"],
+                        self.settings["parts"], self.settings["options"])
 
     def _require_up(self):
         if not self.settings:
@@ -89,30 +102,50 @@ class Lab:
         self._settings_file.write_text(json.dumps(self.settings))
 
     def _nat_kind(self, host):
-        return self.settings["client_nat" if host == "cnat" else "gateway_nat"]
+        return self.settings["gateway_nat" if host == "gnat" else "client_nat"]
+
+    def _nats(self, which):
+        return access.nats(self.settings["parts"], which)
 
     # ---- verbs ----
 
     def nat_reset(self, which):
         self._require_up()
-        hosts = {"gateway": ["gnat"], "client": ["cnat"], "both": ["cnat", "gnat"]}[which]
         self.settings["resets"] += 1
         self._save()
-        for host in hosts:
+        for host in self._nats(which):
+            if is_wire(self._nat_kind(host)):
+                WireNat(self, host).forget()
+                continue
             nat.reset(self.network, host, self._nat_kind(host), self.settings["unexpected"], self.settings["resets"])
 
-    def restart(self, process):
-        if process in PROCESSES:
-            self.processes.stop(process)
-            self.penstock.start(process)
-            self.penstock.wait_ready(process)
-        elif process == "relay":
-            self.processes.stop(process)
-            self.services.start_relay()
+    def forget_tunnel_mapping(self, host):
+        """The NAT forgets the mappings that carry the tunnel itself, not those towards STUN servers."""
+        if is_wire(self._nat_kind(host)):
+            raise LabError("a wire forgets single mappings by itself: give it life=...")
+        self.settings["resets"] += 1
+        self._save()
+        relays = (topology.RELAY, topology.RELAY_ALT, topology.RELAY2)
+        if host == "gnat":
+            def wanted(entry):
+                return entry["sport"] == "51820" and entry["dport"] != "3478"
         else:
-            raise LabError(f"restart knows: {' '.join(PROCESSES)} relay")
+            def wanted(entry):
+                return entry["dst"] == topology.GNAT_WAN or (entry["dst"] in relays and entry["dport"] == "3478")
+        if nat.forget_some(self.network, host, self._nat_kind(host), self.settings["unexpected"],
+                           self.settings["resets"], wanted) == 0:
+            raise LabError(f"{host} has no mapping of the tunnel")
+
+    def restart(self, process):
+        if process not in (*self.penstock.started, "relay", "relay2"):
+            raise LabError(f"restart knows: {' '.join(self.penstock.started)} relay relay2")
+        self.processes.stop(process)
+        self.start(process)
 
     def start(self, process):
+        if process in ("relay", "relay2"):
+            self.services.start_relay(process)
+            return
         self.penstock.start(process)
         self.penstock.wait_ready(process)
 
@@ -121,7 +154,7 @@ class Lab:
         rows = [("instance", self.name), *((key, str(value)) for key, value in self.settings.items())]
         for name, entry in self.processes.load().items():
             state = "running" if self.processes.alive(name) else "ended"
-            if state == "running" and name in PROCESSES:
+            if state == "running" and name in ALL_PROCESSES:
                 state = self.penstock.state(name) or "running, does not answer"
             rows.append((name, f"{state} (pid {entry['pid']}, {entry['host']})"))
         return rows

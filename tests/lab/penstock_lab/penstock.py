@@ -12,7 +12,11 @@ from .services import write
 from .topology import LabError
 
 PROCESSES = ("portal", "dataplane", "gateway", "client")
-HOST_OF = {"portal": "inet", "dataplane": "gw", "gateway": "gw", "client": "client"}
+SECOND_GATEWAY = ("dataplane2", "gateway2")
+ALL_PROCESSES = PROCESSES + SECOND_GATEWAY + ("client2",)
+HOST_OF = {"portal": "inet", "dataplane": "gw", "gateway": "gw", "client": "client", "dataplane2": "gw2",
+           "gateway2": "gw2", "client2": "client2"}
+USERS = {"client": "alice-laptop", "client2": "bob-phone"}  # process -> the client's id at the portal
 
 
 def yaml(value, indent=0):
@@ -21,7 +25,11 @@ def yaml(value, indent=0):
 
 
 class Penstock:
-    def __init__(self, network, processes, directory, build, driver):
+    def __init__(self, network, processes, directory, build, driver, parts=(), options=None):
+        """`options`: what a test wants different, a dictionary: `client_arguments` (list),
+        `goodbye_on_exit` (bool)."""
+        self.parts = parts
+        self.options = options or {}
         self.network = network
         self.processes = processes
         self.directory = pathlib.Path(directory)
@@ -29,8 +37,9 @@ class Penstock:
         self.driver = driver
 
     def binary(self, process):
-        folder = "dataplane" if process == "dataplane" else f"controlplane/{process}"
-        path = self.build / folder / f"penstock-{process}"
+        kind = process.rstrip("2")
+        folder = "dataplane" if kind == "dataplane" else f"controlplane/{kind}"
+        path = self.build / folder / f"penstock-{kind}"
         if not path.exists():
             raise LabError(f"{path} is not built")
         return path
@@ -54,14 +63,26 @@ class Penstock:
 
     def configure(self):
         (self.directory / "run").mkdir(parents=True, exist_ok=True)
-        for process in PROCESSES:
-            write(self.config_file(process), yaml(getattr(self, f"_{process}_config")()))
+        write(self.config_file("portal"), yaml(self._portal_config()))
+        for client in self._clients():
+            write(self.config_file(client), yaml(self._client_config(client)))
+        for number in ("", "2") if "gateway2" in self.parts else ("",):
+            write(self.config_file(f"dataplane{number}"), yaml(self._dataplane_config(number)))
+            write(self.config_file(f"gateway{number}"), yaml(self._gateway_config(number)))
+
+    @property
+    def started(self):
+        """The processes that such a lab starts, in order."""
+        return ("portal", "dataplane", "gateway", *(SECOND_GATEWAY if "gateway2" in self.parts else ()), *self._clients())
+
+    def _clients(self):
+        return ("client", "client2") if "client2" in self.parts else ("client",)
 
     def config_file(self, process):
         return self.directory / f"{process}.yaml"
 
-    def _portal_link(self):
-        return {"address": f"{net.PORTAL}:8443", "server_name": "portal.example",
+    def _portal_link(self, by_name=False):
+        return {"address": f"{'portal.example' if by_name else net.PORTAL}:8443", "server_name": "portal.example",
                 "ca_file": str(self.directory / "pki" / "ca.pem")}
 
     def _device(self, index, side):
@@ -72,54 +93,63 @@ class Penstock:
             return f"net_af_xdp{index},iface={interface}"
         return f"net_af_packet{index},iface={interface}"
 
-    def _dataplane_config(self):
+    def _dataplane_config(self, number=""):
+        wan, lan4, lan6 = ((net.GW2_WAN, net.LAN_GW2_4, net.LAN_GW2_6) if number else
+                           (net.GW_WAN, net.LAN_GW4, net.LAN_GW6))
         return {
-            "control": {"socket": str(self.socket("dataplane"))},
-            "private_key_file": str(self.directory / "state" / "dataplane.key"),
+            "control": {"socket": str(self.socket(f"dataplane{number}"))},
+            "private_key_file": str(self.directory / "state" / f"dataplane{number}.key"),
             "tunnel": {"port": "wan", "listen_port": 51820},
             "dpdk": {"hugepages": False, "memory_mb": 256},
             "workers": {"count": 1, "poll": "adaptive"},
             "ports": [
-                {"name": "wan", "device": self._device(0, "wan"), "addresses": [f"{net.GW_WAN}/26"], "mtu": 1500},
-                {"name": "lan", "device": self._device(1, "lan"),
-                 "addresses": [f"{net.LAN_GW4}/24", f"{net.LAN_GW6}/64"], "mtu": 1500},
+                {"name": "wan", "device": self._device(0, "wan"), "addresses": [f"{wan}/26"], "mtu": 1500},
+                {"name": "lan", "device": self._device(1, "lan"), "addresses": [f"{lan4}/24", f"{lan6}/64"],
+                 "mtu": 1500},
             ],
             "routes": [{"to": "0.0.0.0/0", "via": net.GNAT_LAN, "port": "wan"}],
         }
 
-    def _gateway_config(self):
+    def _gateway_config(self, number=""):
         return {
-            "dataplane": {"socket": str(self.socket("dataplane"))},
-            "control": {"socket": str(self.socket("gateway"))},
+            "dataplane": {"socket": str(self.socket(f"dataplane{number}"))},
+            "control": {"socket": str(self.socket(f"gateway{number}"))},
             "portal": self._portal_link(),
-            "token_file": str(self.token("gw1")),
+            "token_file": str(self.token("gw2" if number else "gw1")),
             "nameservers": [net.LAN_DNS4],
-            "state_directory": str(self.directory / "state" / "gateway"),
+            "goodbye_on_exit": bool(self.options.get("goodbye_on_exit")),
+            "state_directory": str(self.directory / "state" / f"gateway{number}"),
         }
 
-    def _client_config(self):
+    def _client_config(self, client):
         return {
-            "control": {"socket": str(self.socket("client"))},
-            "portal": self._portal_link(),
-            "token_file": str(self.token("alice-laptop")),
-            "state_directory": str(self.directory / "state" / "client"),
+            "control": {"socket": str(self.socket(client))},
+            "portal": self._portal_link(by_name="ipv6only" in self.parts),
+            "token_file": str(self.token(USERS[client])),
+            "state_directory": str(self.directory / "state" / client),
             "tun": {"name": "penstock0", "mtu": 1280},
             "dns": {"mode": "resolv_conf"},
         }
 
     def _portal_config(self):
-        web = {"tcp": ["80", "5201"], "udp": ["5201"], "icmp": True}
+        web = {"tcp": ["80", "5201", "7000"], "udp": ["5201", "7000"], "icmp": True}
+        six = [f"[{net.RELAY6}]"] if "ipv6only" in self.parts else []
+        relays = [("relay1", (net.RELAY, net.RELAY_ALT, *six)),
+                  *([("relay2", (net.RELAY2,))] if "relay2" in self.parts else [])]
+        gateways = ("gw1", "gw2") if "gateway2" in self.parts else ("gw1",)
         return {
             "control": {"socket": str(self.socket("portal"))},
             "listen": f"{net.PORTAL}:8443",
             "tls": {"certificate_file": str(self.directory / "pki" / "portal.pem"),
                     "key_file": str(self.directory / "pki" / "portal.key")},
             "secret_file": str(self.directory / "state" / "portal.secret"),
-            "relays": [{"id": "relay1", "udp": [f"{net.RELAY}:3478", f"{net.RELAY_ALT}:3478"], "realm": "penstock",
-                        "shared_secret_file": str(self.directory / "relay.secret")}],
+            "relays": [{"id": name, "udp": [f"{address}:3478" for address in addresses], "realm": "penstock",
+                        "shared_secret_file": str(self.directory / "relay.secret")} for name, addresses in relays],
             "sites": [{"id": "hq"}],
-            "gateways": [{"id": "gw1", "site": "hq", "token_sha256": self.token_hash("gw1")}],
-            "clients": [{"id": "alice-laptop", "token_sha256": self.token_hash("alice-laptop"), "groups": ["staff"]}],
+            "gateways": [{"id": gateway, "site": "hq", "token_sha256": self.token_hash(gateway)}
+                         for gateway in gateways],
+            "clients": [{"id": USERS[client], "token_sha256": self.token_hash(USERS[client]),
+                         "groups": ["staff" if client == "client" else "guests"]} for client in self._clients()],
             "resources": [
                 {"id": "corp", "site": "hq", "kind": "dns", "pattern": "**.corp.example", "filter": web},
                 {"id": "lab-net", "site": "hq", "kind": "cidr", "prefix": net.CIDR4},
@@ -132,6 +162,8 @@ class Penstock:
                 {"group": "staff", "resource": "lab-net"},
                 {"group": "staff", "resource": "printer4"},
                 {"group": "staff", "resource": "printer6"},
+                {"group": "guests", "resource": "printer4"},
+                {"group": "guests", "resource": "printer6"},
                 # The policy names it, so the client knows it, but its condition fails from where the client is.
                 {"group": "staff", "resource": "vault", "conditions": {"client_ranges": ["203.0.113.0/24"]}},
             ],
@@ -140,22 +172,24 @@ class Penstock:
     # ---- running ----
 
     def start(self, process):
-        if process == "client":
+        if process in USERS:
             # The resolver file as the network would have set it; the client puts it back when it ends.
-            write(resolv_conf(self.network, "client"), f"nameserver {net.RESOLVER}\n")
+            write(resolv_conf(self.network, HOST_OF[process]), f"nameserver {net.CNAT_LAN6 if 'ipv6only' in self.parts else net.RESOLVER}\n")
+        is_dataplane = process.startswith("dataplane")
+        arguments = self.options.get("client_arguments", []) if process in USERS else []
         self.processes.start(process, HOST_OF[process],
-                             [str(self.binary(process)), "--config", str(self.config_file(process))],
-                             mount_bpf=process == "dataplane" and self.driver == "af_xdp")
-        if process == "dataplane" and self.driver == "tap":
-            self._join_taps()
+                             [str(self.binary(process)), "--config", str(self.config_file(process)), *arguments],
+                             mount_bpf=is_dataplane and self.driver == "af_xdp")
+        if is_dataplane and self.driver == "tap":
+            self._join_taps(HOST_OF[process])
 
-    def _join_taps(self):
+    def _join_taps(self, host):
         for side in ("wan", "lan"):
-            wait_until(lambda s=side: self.network.ip("gw", "link", "show", f"dtap-{s}", check=False).returncode == 0,
+            wait_until(lambda s=side: self.network.ip(host, "link", "show", f"dtap-{s}", check=False).returncode == 0,
                        10, f"TAP dtap-{side}")
-            self.network.ip("gw", "link", "set", f"dtap-{side}", "master", f"br-{side}")
-            self.network.sysctl("gw", **{f"net__ipv6__conf__dtap-{side}__disable_ipv6": 1})
-            self.network.ip("gw", "link", "set", f"dtap-{side}", "up")
+            self.network.ip(host, "link", "set", f"dtap-{side}", "master", f"br-{side}")
+            self.network.sysctl(host, **{f"net__ipv6__conf__dtap-{side}__disable_ipv6": 1})
+            self.network.ip(host, "link", "set", f"dtap-{side}", "up")
 
     def ctl(self, process, *arguments, as_json=True, check=True):
         command = [str(self.ctl_binary()), "--socket", str(self.socket(process)), *arguments]
@@ -181,12 +215,6 @@ class Penstock:
             wait_until(ready, seconds, f"{process} ready")
         except LabError as error:
             raise LabError(f"{error} (state {self.state(process)})\n{self.processes.tail(process)}") from None
-
-    def start_all(self):
-        self.configure()
-        for process in PROCESSES:
-            self.start(process)
-            self.wait_ready(process)
 
 
 def resolv_conf(network, host):

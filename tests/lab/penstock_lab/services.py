@@ -69,9 +69,16 @@ class Services:
             write(path, secrets.token_hex(24), 0o600)
         return path
 
-    def start(self):
+    @property
+    def dual_stack(self):
+        """Whether this lab's internet has IPv6."""
+        return net.RELAY6 in self.network.ip("inet", "address", "show", "dev", "br0", capture=True)
+
+    def start(self, parts=()):
         make_pki(self.directory / "pki")
         self.start_relay()
+        if "relay2" in parts:
+            self.start_relay("relay2")
         self._public_resolver()
         self._name_server()
         self._web("inet", {"public": [net.PUBLIC_WEB]})
@@ -81,14 +88,17 @@ class Services:
         self.processes.start("iperf3", "lan", ["iperf3", "--server"])
         self._wait_for_ports()
 
-    def start_relay(self):
-        config = write(self.directory / "coturn" / "turnserver.conf", "\n".join([
-            f"listening-ip={net.RELAY}", f"listening-ip={net.RELAY_ALT}", f"relay-ip={net.RELAY}",
+    def start_relay(self, name="relay"):
+        addresses = (net.RELAY, net.RELAY_ALT) if name == "relay" else (net.RELAY2,)
+        listening = addresses + ((net.RELAY6,) if name == "relay" and self.dual_stack else ())
+        directory = self.directory / name
+        config = write(directory / "turnserver.conf", "\n".join([
+            *(f"listening-ip={address}" for address in listening), f"relay-ip={addresses[0]}",
             "listening-port=3478", "min-port=49152", "max-port=49999", "fingerprint", "use-auth-secret",
             f"static-auth-secret={self.relay_secret.read_text().strip()}", "realm=penstock", "no-tls", "no-dtls",
             "no-cli", "mobility", "no-multicast-peers", "log-file=stdout", "simple-log",
-            f"userdb={self.directory}/coturn/turndb", f"pidfile={self.directory}/coturn/turnserver.pid", ""]), 0o600)
-        self.processes.start("relay", "inet", ["turnserver", "-c", str(config)])
+            f"userdb={directory}/turndb", f"pidfile={directory}/turnserver.pid", ""]), 0o600)
+        self.processes.start(name, "inet", ["turnserver", "-c", str(config)])
 
     def _public_resolver(self):
         config = write(self.directory / "unbound" / "unbound.conf", f"""server:

@@ -5,30 +5,59 @@
                                  portal,                                          servers, iperf3)
                                  relay, resolver, web)
 
+What a lab may have besides (`parts`): a second uplink of the client (`roaming`: cnat2), a second gateway in the site
+(`gateway2`: gw2), a second relay (`relay2`), a second user behind the same NAT (`client2`). Or another access network of
+the client (access.py): `cgnat` (another NAT, cgn, behind the first one, 100.64.0.0/10 in between), `mobile` (the client
+itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router), `dslite` (IPv4
+to the router's B4, in IPv6 to the AFTR, and translated there).
+
 Everything lives inside namespaces named `<instance>-<host>`; the machine's own interfaces are never touched.
 Addresses are from the documentation ranges.
 """
 
 import subprocess
 
+from . import access
+
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
+PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
+         "mobile": (), "ipv6only": (), "dslite": ("aftr",)}  # part -> hosts it adds
+ALL_HOSTS = HOSTS + tuple(host for hosts in PARTS.values() for host in hosts)
 
 PORTAL = "198.51.100.10"
 RELAY = "198.51.100.20"
 RELAY_ALT = "198.51.100.21"      # second address of the relay: a second STUN server
+RELAY2 = "198.51.100.22"
 RESOLVER = "198.51.100.53"
 PUBLIC_WEB = "198.51.100.80"
 CNAT_WAN = "198.51.100.30"
 GNAT_WAN = "198.51.100.40"
 CLIENT = "198.51.100.130"
 CNAT_LAN = "198.51.100.129"
+CLIENT2 = "198.51.100.131"       # a second user's machine, behind the same NAT
+SHARED_CLIENT = "100.64.0.2"     # where shared address space (RFC 6598) is used: it overlaps the tunnel's own range
+SHARED_ROUTER = "100.64.0.1"
+NAT64 = "2001:db8:64::/96"
+CLIENT6 = "2001:db8:c::2"
+CNAT_LAN6 = "2001:db8:c::1"
+CNAT_WAN6 = "2001:db8:0:1::30"
+AFTR6 = "2001:db8:0:1::60"
+RELAY6 = "2001:db8:0:1::20"
+CNAT2_WAN = "198.51.100.31"      # the client's second uplink
+CLIENT2_UPLINK = "198.51.100.146"
+CNAT2_LAN = "198.51.100.145"
 GW_WAN = "198.51.100.194"        # owned by the data plane, not by the kernel
 GW_MGMT = "198.51.100.195"       # the control process's own interface
 GNAT_LAN = "198.51.100.193"
+GW2_WAN = "198.51.100.196"
+GW2_MGMT = "198.51.100.197"
 
 LAN_GW4 = "203.0.113.1"          # owned by the data plane
 LAN_GW6 = "2001:db8:1a::1"
 LAN_MGMT4 = "203.0.113.2"
+LAN_GW2_4 = "203.0.113.3"
+LAN_GW2_6 = "2001:db8:1a::3"
+LAN_MGMT2_4 = "203.0.113.4"
 LAN_DNS4 = "203.0.113.53"
 LAN_DNS6 = "2001:db8:1a::53"
 WEB4 = "203.0.113.80"
@@ -65,8 +94,8 @@ class Network:
         self.instance = instance
 
     def namespace(self, host):
-        if host not in HOSTS:
-            raise LabError(f"unknown host {host}; there are: {' '.join(HOSTS)}")
+        if host not in ALL_HOSTS:
+            raise LabError(f"unknown host {host}; there are: {' '.join(ALL_HOSTS)}")
         return f"{self.instance}-{host}"
 
     def ip(self, host, *arguments, **options):
@@ -98,68 +127,74 @@ class Network:
             extra = ("nodad",) if ":" in address else ()
             self.ip(host, "address", "add", address, "dev", interface, *extra)
 
-    def up(self, driver):
-        for host in HOSTS:
+    def up(self, driver, parts=()):
+        for host in hosts_of(parts):
             run("ip", "netns", "add", self.namespace(host))
             self.ip(host, "link", "set", "lo", "up")
             self.sysctl(host, net__ipv6__conf__all__accept_dad=0, net__ipv6__conf__default__accept_dad=0,
                         net__ipv4__ping_group_range="0 2147483647")
         self._wan()
-        self._client_site()
-        self._gateway_site(driver)
+        access.client_site(self, parts)
+        self.bridge("gnat", "site", ())
+        self.address("gnat", "site", f"{GNAT_LAN}/26")
+        self.sysctl("gnat", net__ipv4__ip_forward=1)
         self._lan()
+        self._gateway_host("gw", "", GW_MGMT, LAN_MGMT4, driver)
+        if "gateway2" in parts:
+            self._gateway_host("gw2", "2", GW2_MGMT, LAN_MGMT2_4, driver)
+        if "relay2" in parts:
+            self.address("inet", "br0", f"{RELAY2}/25")
+        if "ipv6only" in parts:
+            access.ipv6_only(self)
 
     def _wan(self):
-        self.wire("inet", "to-cnat", "cnat", "wan")
         self.wire("inet", "to-gnat", "gnat", "wan")
-        self.bridge("inet", "br0", ("to-cnat", "to-gnat"))
+        self.bridge("inet", "br0", ("to-gnat",))
         self.address("inet", "br0", *(f"{a}/25" for a in (PORTAL, RELAY, RELAY_ALT, RESOLVER, PUBLIC_WEB)))
-        self.address("cnat", "wan", f"{CNAT_WAN}/25")
         self.address("gnat", "wan", f"{GNAT_WAN}/25")
 
-    def _client_site(self):
-        self.wire("client", "eth0", "cnat", "lan")
-        self.address("client", "eth0", f"{CLIENT}/26")
-        self.address("cnat", "lan", f"{CNAT_LAN}/26")
-        self.ip("client", "route", "add", "default", "via", CNAT_LAN)
-        self.sysctl("cnat", net__ipv4__ip_forward=1)
-
-    def _gateway_site(self, driver):
+    def _gateway_host(self, host, number, mgmt_wan, mgmt_lan, driver):
         # The kernel must own nothing on what DPDK owns, or it answers with resets.
-        self.wire("gw", "gw-wan", "gnat", "to-gw")
-        self.wire("gw", "mgmt-wan", "gnat", "to-mgmt")
-        self.wire("gw", "gw-lan", "lan", "to-gw")
-        self.wire("gw", "mgmt-lan", "lan", "to-mgmt")
+        for interface, other, there, bridge in (
+                ("gw-wan", "gnat", "to-gw", "site"), ("mgmt-wan", "gnat", "to-mgmt", "site"),
+                ("gw-lan", "lan", "to-gw", "br0"), ("mgmt-lan", "lan", "to-mgmt", "br0")):
+            self.wire(host, interface, other, f"{there}{number}")
+            self.ip(other, "link", "set", f"{there}{number}", "master", bridge)
         for interface in ("gw-wan", "gw-lan"):
-            self.sysctl("gw", **{f"net__ipv6__conf__{interface}__disable_ipv6": 1})
-        self.sysctl("gw", net__ipv4__conf__all__arp_ignore=1, net__ipv4__conf__all__arp_filter=1)
-        self.bridge("gnat", "site", ("to-gw", "to-mgmt"))
-        self.address("gnat", "site", f"{GNAT_LAN}/26")
-        self.address("gw", "mgmt-wan", f"{GW_MGMT}/26")
-        self.address("gw", "mgmt-lan", f"{LAN_MGMT4}/24")
-        self.ip("gw", "route", "add", "default", "via", GNAT_LAN)
-        self.sysctl("gnat", net__ipv4__ip_forward=1)
+            self.sysctl(host, **{f"net__ipv6__conf__{interface}__disable_ipv6": 1})
+        self.sysctl(host, net__ipv4__conf__all__arp_ignore=1, net__ipv4__conf__all__arp_filter=1)
+        self.address(host, "mgmt-wan", f"{mgmt_wan}/26")
+        self.address(host, "mgmt-lan", f"{mgmt_lan}/24")
+        self.ip(host, "route", "add", "default", "via", GNAT_LAN)
         if driver == "tap":
-            # DPDK makes the TAPs itself; a bridge per side joins them to the wires once they exist (processes.py).
+            # DPDK makes the TAPs itself; a bridge per side joins them to the wires once they exist (penstock.py).
             for side in ("wan", "lan"):
-                self.bridge("gw", f"br-{side}", (f"gw-{side}",))
-                self.sysctl("gw", **{f"net__ipv6__conf__br-{side}__disable_ipv6": 1})
+                self.bridge(host, f"br-{side}", (f"gw-{side}",))
+                self.sysctl(host, **{f"net__ipv6__conf__br-{side}__disable_ipv6": 1})
 
     def _lan(self):
-        self.bridge("lan", "br0", ("to-gw", "to-mgmt"))
+        self.bridge("lan", "br0", ())
         self.address("lan", "br0", *(f"{a}/24" for a in LAN_ADDRESSES4))
         self.address("lan", "br0", *(f"{a}/64" for a in LAN_ADDRESSES6))
         self.sysctl("lan", net__ipv4__ip_nonlocal_bind=1)
 
     def down(self):
         existing = set(namespaces())
-        for host in HOSTS:
+        for host in ALL_HOSTS:
             name = self.namespace(host)
             if name in existing:
                 run("ip", "netns", "delete", name)
 
     def exists(self):
         return self.namespace("client") in namespaces()
+
+
+def hosts_of(parts):
+    """Hosts of a lab with these parts."""
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown:
+        raise LabError(f"unknown part {unknown[0]}; there are: {' '.join(PARTS)}")
+    return HOSTS + tuple(host for part, hosts in PARTS.items() if part in parts for host in hosts)
 
 
 def namespaces():

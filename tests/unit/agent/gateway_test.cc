@@ -53,7 +53,7 @@ class WholeGateway : public testing::Test {
     port_ = portal_->port();
   }
   io::SignalingConfig to_portal(const std::string& token) {
-    return {"127.0.0.1:" + std::to_string(port_), "portal.example", pki_.ca_pem, token};
+    return {"127.0.0.1:" + std::to_string(port_), "portal.example", pki_.ca_pem, token, ""};
   }
   void start_gateway(const std::string& token = "token-gw1") {
     gateway::Config config;

@@ -98,6 +98,7 @@ class Gateway {
       reply.mutable_name_status()->set_name(name);
       reply.mutable_name_status()->set_ttl_seconds(10);
       reply.mutable_name_status()->set_state(state == names.end() ? v1::NameStatus::STATE_ACTIVE : state->second);
+      for (const std::string& address : real_addresses) reply.mutable_name_status()->add_addresses(to_wire(ip(address)));
     } else if (message.has_dns_query()) {
       dns_queries.push_back(message.dns_query());
       // The question comes back as an empty answer, in two pieces, the second first.
@@ -135,6 +136,7 @@ class Gateway {
   int acknowledged = 0;
   std::vector<std::vector<std::uint8_t>> packets;
   std::map<std::string, v1::NameStatus::State> names;
+  std::vector<std::string> real_addresses = {"203.0.113.80"};  // of every name
   std::vector<v1::DnsQuery> dns_queries;
 
  private:
@@ -144,10 +146,11 @@ class Gateway {
 
 class Network {
  public:
-  Network() : now{Instant{1h}, WallTime{1'800'000'000, 0}} {
+  explicit Network(ProtocolVersion protocol = kProtocolVersion) : now{Instant{1h}, WallTime{1'800'000'000, 0}} {
     ClientAgentConfig config;
     config.private_key = private_key(1);
     config.hostname = "laptop";
+    config.protocol = protocol;
     config.paths.forbidden = {};
     agent = std::make_unique<ClientAgent>(config, random);
     client_key = *wireguard::derive_public_key(private_key(1));
@@ -216,11 +219,12 @@ class Network {
     }
     agent->handle_portal_message(message, now);
   }
-  void refuse(const v1::RequestConnection& request, v1::RefusalReason reason) {
+  void refuse(const v1::RequestConnection& request, v1::RefusalReason reason, const std::string& detail = {}) {
     v1::PortalToClient message;
     message.mutable_connection_refused()->set_request_id(request.request_id());
     message.mutable_connection_refused()->set_resource(request.resource());
     message.mutable_connection_refused()->set_reason(reason);
+    message.mutable_connection_refused()->set_detail(detail);
     agent->handle_portal_message(message, now);
   }
   void revoke(const std::string& resource, const std::string& gateway) {

@@ -289,6 +289,85 @@ TEST_F(Agent, AGatewayThatDoesNotAnswerIsNamedSoThatAnotherIsChosen) {
   EXPECT_LE(waited, 15s);
 }
 
+// paths.md's table: the gateway's host is lost, another one is in the site.
+TEST_F(Agent, NewFlowsGoOverTheSecondGatewayWithinThreeSeconds) {
+  connect();
+  net.on_request = [this](const v1::RequestConnection& request) {
+    const auto& unreachable = request.unreachable_gateways();
+    net.grant(request, net.gw(std::count(unreachable.begin(), unreachable.end(), "gw1") != 0 ? 1 : 0));
+  };
+  const std::string name = net.resolve("web.corp.example");
+  for (int i = 0; i < 100; ++i) {
+    net.send(datagram(name.c_str(), "a"));
+    net.advance(100ms);
+  }
+  net.gw().deaf = true;
+  const Instant lost = net.now.monotonic;
+  while (net.gw(1).packets.empty() && net.now.monotonic - lost < 10s) {
+    net.send(datagram(name.c_str(), "b"));
+    net.advance(50ms);
+  }
+  EXPECT_FALSE(net.gw(1).packets.empty());
+  EXPECT_LE(net.now.monotonic - lost, 3s);
+  EXPECT_EQ(net.requests.back().names_size(), 1) << "the name goes along";
+  EXPECT_EQ(net.resolve("web.corp.example"), name) << "and keeps its proxy address";
+  EXPECT_TRUE(net.icmp_errors().empty());
+}
+
+// The same gateway comes back: nobody notices but for the pause.
+TEST_F(Agent, AGatewayThatReturnsIsGoneOnWithAsBefore) {
+  connect();
+  const std::string name = net.resolve("web.corp.example");
+  for (int i = 0; i < 50; ++i) {
+    net.send(datagram(name.c_str(), "a"));
+    net.advance(100ms);
+  }
+  net.gw().deaf = true;
+  net.advance(8s);
+  net.gw().deaf = false;
+  const std::size_t before = net.gw().packets.size();
+  const Instant back = net.now.monotonic;
+  while (net.gw().packets.size() == before && net.now.monotonic - back < 30s) {
+    net.send(datagram(name.c_str(), "b"));
+    net.advance(50ms);
+  }
+  EXPECT_LE(net.now.monotonic - back, 2s);
+  EXPECT_EQ(net.resolve("web.corp.example"), name);
+}
+
+TEST_F(Agent, GoodbyeMovesTheClientAtOnce) {
+  connect();
+  net.on_request = [this](const v1::RequestConnection& request) {
+    const auto& unreachable = request.unreachable_gateways();
+    net.grant(request, net.gw(std::count(unreachable.begin(), unreachable.end(), "gw1") != 0 ? 1 : 0));
+  };
+  const std::string name = net.resolve("web.corp.example");
+  net.send(datagram("203.0.113.80", "long ago"));
+  net.advance(5min);
+  std::size_t sent = 0;
+  for (int i = 0; i < 50; ++i) {
+    net.send(datagram(name.c_str(), "a"));
+    ++sent;
+    net.advance(100ms);
+  }
+  v1::Control goodbye;
+  goodbye.mutable_goodbye()->set_reason("maintenance");
+  net.gw().send_control(0, 77, false, goodbye, net.now);
+  net.pump();
+  for (int i = 0; i < 10; ++i) {
+    net.send(datagram(name.c_str(), "b"));
+    ++sent;
+    net.advance(100ms);
+  }
+  EXPECT_FALSE(net.gw(1).packets.empty());
+  EXPECT_EQ(net.gw().packets.size() + net.gw(1).packets.size(), sent + 1) << "nothing was lost on the way";
+  net.send(datagram("203.0.113.80", "what was idle asks when it is wanted"));
+  net.advance(3s);
+  EXPECT_EQ(net.gw().packets.size() + net.gw(1).packets.size(), sent + 2);
+  const v1::RequestConnection& last = net.requests.back();
+  EXPECT_TRUE(std::count(last.connected_gateways().begin(), last.connected_gateways().end(), "gw2") == 1);
+}
+
 TEST_F(Agent, AnAuthorisationExpires) {  // trap: flow-13
   connect();
   net.lifetime = 600s;

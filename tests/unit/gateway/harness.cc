@@ -30,7 +30,9 @@ Gateway::Gateway(const GatewayOptions& options) {
   device.activity_granularity = 100ms;
   device.aead = "openssl";
   public_key = *wireguard::derive_public_key(device.private_key);
-  slow = std::make_unique<SlowPath>(configuration, device, policies, neighbours, packets, random, now_, options.limits);
+  SlowPathLimits limits = options.limits;
+  limits.workers = options.workers;
+  slow = std::make_unique<SlowPath>(configuration, device, policies, neighbours, packets, random, now_, limits);
 
   nat::TranslatorConfig translation;
   translation.workers = options.workers;
@@ -56,6 +58,8 @@ Gateway::Gateway(const GatewayOptions& options) {
     worker->policies = &policies;
     worker->neighbours = &neighbours;
     worker->packets = &packets;
+    resend.push_back(std::make_unique<ResendStore>(resend_gates, policies.size(), options.resend_blocks));
+    worker->resend = resend.back().get();
     workers.push_back(std::move(worker));
   }
 }
@@ -247,6 +251,7 @@ void Gateway::run(Duration time) {
   for (;;) {
     Instant next = std::min(end, slow->poll_timeout().at);
     for (const auto& translator : translators_) next = std::min(next, translator->poll_timeout());
+    for (const auto& store : resend) next = std::min(next, store->next());
     next = std::min(next, tell_time());
     // trap: paths-21: a timer that has fired and stays due would stop the time.
     if (next > now_.monotonic) {
@@ -421,6 +426,7 @@ bool Client::take(PortIndex, const Octets& packet) {
   const Endpoint to{ip_destination(packet, parse.view), udp->destination_port.host()};
   if (to != address && std::find(more_addresses.begin(), more_addresses.end(), to) == more_addresses.end())
     return false;
+  if (std::find(dead.begin(), dead.end(), to) != dead.end()) return true;
   Octets payload(packet.begin() + parse.view.header_length + 8, packet.begin() + parse.view.total_length);
   const Octets datagram = payload;
   const Path from{to, {ip_source(packet, parse.view), udp->source_port.host()}, 0};

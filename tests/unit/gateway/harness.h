@@ -19,6 +19,7 @@
 #include "dataplane/gateway/messages.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
 #include "tests/unit/gateway/buffers.h"
 #include "tests/unit/gateway/builder.h"
@@ -33,6 +34,7 @@ struct GatewayOptions {
   std::uint16_t workers = 1;
   SlowPathLimits limits{};
   std::uint32_t max_flows = 1024;
+  std::size_t resend_blocks = 64;
 };
 
 // A station: answers ARP and ND for its addresses, and echo when `echoes`.
@@ -112,6 +114,8 @@ class Gateway {
   std::vector<std::unique_ptr<Worker>> workers;
 
   std::vector<Listener*> listeners;
+  ResendGates resend_gates{64};
+  std::vector<std::unique_ptr<ResendStore>> resend;  // per worker
 
  private:
   void drain(Worker& worker);
@@ -153,6 +157,7 @@ class Client final : public Listener {
   std::vector<Endpoint> received_from;
   std::size_t keepalives = 0;
   std::vector<Octets> datagrams;         // UDP payloads from the gateway to any of our addresses, before opening
+  std::vector<Endpoint> dead;            // of our addresses: what is sent there is lost on the way
   std::vector<Endpoint> more_addresses;  // further addresses at which datagrams reach us
 
   [[nodiscard]] wireguard::Device& device() { return *device_; }

@@ -379,6 +379,50 @@ TEST_F(PathBench, LateProbesAmongOtherTrafficAreNotTakenForLoss) {
   EXPECT_EQ(count(AgentEvent::Kind::suspect), 0u);
 }
 
+// The gateway's keepalive reaches us although our probes do not reach it (its NAT has just been opened): no waiting for
+// the next probe.
+TEST_F(PathBench, WhatArrivesOnASuspectPathIsFollowedUpAtOnce) {
+  start({{kSocket, 0, true}});
+  session_up(kDirect);
+  run(3s, 50);
+  links[kDirect].up = false;
+  run(320ms, 50);
+  ASSERT_TRUE(agent.suspect());
+  links[kDirect].up = true;
+  run(3ms);
+  const std::size_t before = probes_on(kDirect);
+  time += 30ms - 3ms;
+  agent.note_received(kDirect, false, now());
+  agent.handle_timeout(now());
+  drain();
+  EXPECT_EQ(probes_on(kDirect), before + 1);
+  // Many packets do not make many probes.
+  for (int i = 0; i < 100; ++i) {
+    agent.note_received(kDirect, true, now());
+    if (agent.poll_timeout().at <= time) agent.handle_timeout(now());
+  }
+  drain();
+  EXPECT_EQ(probes_on(kDirect), before + 1);
+  run(1s, 50);
+  EXPECT_FALSE(agent.suspect());
+}
+
+// Why the path in use was changed is remembered for whoever asks.
+TEST_F(PathBench, TellsWhyThePathInUseWasChanged) {
+  start();
+  session_up();
+  ASSERT_TRUE(agent.last_switch());
+  EXPECT_EQ(agent.last_switch()->why, "the handshake was answered over it");
+  run(1s, 50);
+  EXPECT_EQ(agent.last_switch()->to, kDirect);
+  EXPECT_EQ(agent.last_switch()->why, "it is direct");
+  links[kDirect].up = false;
+  run(1s, 50);
+  EXPECT_EQ(agent.last_switch()->to, kRelayed);
+  EXPECT_EQ(agent.last_switch()->why, "the former did not answer");
+  EXPECT_LE(time - agent.last_switch()->at, 1s);
+}
+
 // trap: paths-10 - we were busy or stopped: the answers lie unread in the socket
 TEST_F(PathBench, OurOwnLatenessIsNotAFailure) {
   start();

@@ -42,7 +42,7 @@ inline BrokerConfig basic_config() {
   config.policies.push_back({"staff", "corp", {}});
   config.policies.push_back({"staff", "printer", {}});
   config.policies.push_back({"staff", "vault", {{*Prefix::parse("203.0.113.0/24")}, {}, {}}});
-  config.relays.push_back({"r1", {*Endpoint::parse("198.51.100.20:3478")}, "penstock", "relay-secret"});
+  config.relays.push_back({"r1", {*Endpoint::parse("198.51.100.20:3478")}, "penstock", "relay-secret", {}});
   return config;
 }
 

@@ -3,6 +3,7 @@
 
 #include "controlplane/io/portal_addresses.h"
 #include "controlplane/io/signaling_client.h"
+#include "controlplane/io/signaling_server.h"
 #include "controlplane/io/system_random.h"
 #include "controlplane/portal/portal.h"
 #include "tests/unit/portal/broker_bench.h"
@@ -37,7 +38,7 @@ class Signaling : public testing::Test {
     ASSERT_NE(portal_, nullptr) << error;
   }
   io::SignalingConfig to_portal(const std::string& token) {
-    return {"127.0.0.1:" + std::to_string(portal_->port()), "portal.example", pki().ca_pem, token};
+    return {"127.0.0.1:" + std::to_string(portal_->port()), "portal.example", pki().ca_pem, token, ""};
   }
   template <typename Condition>
   bool wait_for(Condition condition, Duration limit = 10s) {
@@ -170,6 +171,73 @@ TEST_F(Signaling, ASuspectedStreamIsReplacedWithoutAGap) {
   ASSERT_TRUE(wait_for([&] { return client.connects == 2 && client.welcomed(); }));
   EXPECT_EQ(client.disconnects, 0);
   ASSERT_TRUE(wait_for([&] { return portal_->broker().actors().size() == 1; }));
+}
+
+// A server alone, whose messages the test sees.
+class SignalingServer : public Signaling {
+ protected:
+  std::unique_ptr<io::SignalingServer> listen(Duration keepalive) {
+    std::string error;
+    io::SignalingServer::Callbacks callbacks;
+    callbacks.authenticate = [](bool, std::string_view) { return std::optional<std::string>{"alice"}; };
+    callbacks.from_client = [this](std::uint64_t, const v1::ClientToPortal& message) {
+      if (message.has_request_connection()) arrived.push_back(message.request_connection().request_id());
+    };
+    callbacks.connected = [](std::uint64_t, bool, const std::string&, const Endpoint&) {};
+    callbacks.disconnected = [this](std::uint64_t) { ++ended; };
+    auto server =
+        io::SignalingServer::listen(loop_, {"127.0.0.1:0", pki().certificate_pem, pki().key_pem, keepalive},
+                                    std::move(callbacks), error);
+    EXPECT_NE(server, nullptr) << error;
+    return server;
+  }
+  std::vector<std::string> arrived;
+  int ended = 0;
+};
+
+// trap: signaling-1. A client that is too busy to look at its loop answers the portal's pings all the same.
+TEST_F(SignalingServer, PingsAreAnsweredByAClientThatIsBusy) {
+  constexpr Duration kKeepalive = 300ms;
+  const auto server = listen(kKeepalive);
+  int connects = 0, disconnects = 0;
+  io::ClientSignaling stream{loop_, random_,
+                             {"127.0.0.1:" + std::to_string(server->port()), "portal.example", pki().ca_pem, "token"},
+                             {[&] { ++connects; }, {}, [&](const std::string&) { ++disconnects; }, {}, {}}};
+  stream.start();
+  ASSERT_TRUE(wait_for([&] { return connects == 1; }));
+  const Instant until = io::Loop::now().monotonic + 5 * kKeepalive;  // nobody runs the loop: several pings come and go
+  std::uint64_t work = 0;
+  while (io::Loop::now().monotonic < until) ++work;
+  v1::ClientToPortal message;
+  message.mutable_request_connection()->set_request_id("after " + std::to_string(work > 0));
+  ASSERT_TRUE(stream.send(message));
+  ASSERT_TRUE(wait_for([&] { return !arrived.empty(); }));
+  EXPECT_EQ(disconnects, 0);
+  EXPECT_EQ(ended, 0);
+  stream.stop();
+}
+
+// trap: signaling-2. What counts against the bound is what is not written yet, not what was ever sent.
+TEST_F(SignalingServer, MessagesThatWereWrittenDoNotCount) {
+  const auto server = listen(10s);
+  int connects = 0, disconnects = 0;
+  io::ClientSignaling stream{loop_, random_,
+                             {"127.0.0.1:" + std::to_string(server->port()), "portal.example", pki().ca_pem, "token"},
+                             {[&] { ++connects; }, {}, [&](const std::string&) { ++disconnects; }, {}, {}}};
+  stream.start();
+  ASSERT_TRUE(wait_for([&] { return connects == 1; }));
+  constexpr std::size_t kBatch = 1500, kBatches = 4;  // together more than may wait
+  for (std::size_t batch = 1; batch <= kBatches; ++batch) {
+    for (std::size_t i = 0; i < kBatch; ++i) {
+      v1::ClientToPortal message;
+      message.mutable_request_connection()->set_request_id(std::to_string((batch - 1) * kBatch + i));
+      ASSERT_TRUE(stream.send(std::move(message))) << batch << " " << i;
+    }
+    ASSERT_TRUE(wait_for([&] { return arrived.size() == batch * kBatch; }, 60s)) << arrived.size();
+  }
+  for (std::size_t i = 0; i < arrived.size(); ++i) ASSERT_EQ(arrived[i], std::to_string(i));
+  EXPECT_EQ(disconnects, 0);
+  stream.stop();
 }
 
 TEST_F(Signaling, AReloadReachesLiveStreams) {

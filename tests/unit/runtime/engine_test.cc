@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
+#include <numeric>
 #include <set>
 #include <thread>
 
@@ -230,6 +232,39 @@ TEST(Engine, ARevokedRightEndsALiveFlowBeforeTheCallReturns) {
   world.send_inner(echo_request(kTunnel, kHost, 7, 2));
   EXPECT_TRUE(world.turn_until([&] { return refused() > 0; }));
   EXPECT_EQ(world.lan_packets.size(), reached);
+}
+
+// trap: paths-22. Workers that poll without rest and a flood on the tunnel's port: the control process is answered, and
+// its changes take effect.
+TEST(Engine, TheControlProcessIsAnsweredWhileTheDataPathIsFlooded) {
+  World world({2, PollMode::busy, false});
+  std::atomic<bool> enough{false};
+  std::thread flood([&] {
+    const Octets junk =
+        frame(kHostMac, kWanMac, udp_packet({kClient, 9}, {ip("198.51.100.194"), 51820}, Octets(148, 1)));
+    while (!enough) {
+      for (int i = 0; i < 64; ++i) world.ports_[kWan]->arrive(junk);
+      world.ports_[kWan]->take_sent();
+      // As fast as they are taken, without end.
+      const auto& drops = world.engine->counters().drops;
+      const std::uint64_t before = std::accumulate(drops.begin(), drops.end(), std::uint64_t{0});
+      eventually([&] {
+        const auto& now = world.engine->counters().drops;
+        return enough || std::accumulate(now.begin(), now.end(), std::uint64_t{0}) >= before + 32;
+      });
+    }
+  });
+  for (int i = 0; i < 20; ++i) {
+    const auto began = std::chrono::steady_clock::now();
+    PeerSpec peer = world.peer();
+    peer.public_key[0] = static_cast<std::uint8_t>(i + 1);
+    peer.tunnel_v4 = ip("100.64.1." + std::to_string(i + 1));
+    EXPECT_TRUE(world.apply({peer}).errors.empty());
+    EXPECT_EQ(world.engine->peers(0).size(), static_cast<std::size_t>(i + 1));
+    EXPECT_LE(std::chrono::steady_clock::now() - began, 5s) << i;
+  }
+  enough = true;
+  flood.join();
 }
 
 TEST(Engine, ARemovedPeerIsGoneAndItsSlotIsSafe) {

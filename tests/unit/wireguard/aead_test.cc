@@ -132,7 +132,7 @@ TEST_P(Aead, ChaCha20KeystreamOfRfc8439) {
 
 std::vector<const char*> available() {
   std::vector<const char*> names;
-  for (const char* name : {"openssl", "ipsec-mb"})
+  for (const char* name : {"openssl", "ipsec-mb", "lanes"})
     if (make_aead_context(name)) names.push_back(name);
   return names;
 }

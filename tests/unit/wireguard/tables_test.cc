@@ -73,5 +73,24 @@ TEST(IndexTable, OwnsByWholeIndex) {
   EXPECT_EQ(table.used(), 0U);
 }
 
+// A table for many costs what the few in it need: their slots lie close together, and tags stay random.
+TEST(IndexTable, FewOwnersOfALargeTableLieCloseTogether) {
+  SeededRandom random(2);
+  constexpr std::size_t kMost = 4'000'000;
+  IndexTable table(kMost);
+  const auto slot_mask = static_cast<std::uint32_t>(IndexTable::slots_for(kMost) - 1);
+  std::set<std::uint32_t> tags;
+  std::vector<std::uint32_t> indices;
+  for (PeerIndex peer = 0; peer < 50'000; ++peer) {
+    const auto index = table.allocate(peer, random);
+    ASSERT_TRUE(index);
+    EXPECT_LT(*index & slot_mask, 131'072U);
+    tags.insert(*index & ~slot_mask);
+    indices.push_back(*index);
+  }
+  EXPECT_GT(tags.size(), 100U);
+  for (PeerIndex peer = 0; peer < indices.size(); ++peer) EXPECT_EQ(table.owner(indices[peer]), peer);
+}
+
 }  // namespace
 }  // namespace penstock::wireguard

@@ -1,0 +1,85 @@
+// Packets from outside to a port that an endpoint-independent mapping has opened, of no flow yet (RFC 4787 §5, RFC 6146
+// §3.5): whether the filter lets them in, and as what they appear inside.
+//
+// Whoever comes in must be somebody to whom the client may send: the policy is asked as if it had. With address-dependent
+// filtering the client must have a flow from this port to the same address; with endpoint-independent filtering anybody
+// will do whom the policy knows, by an address of its own or as one of a name's.
+#include <algorithm>
+
+#include "dataplane/core/nat/translator_impl.h"
+#include "dataplane/core/packet/headers.h"
+
+namespace penstock::nat {
+namespace {
+
+bool has(const std::vector<IpAddress>& list, const IpAddress& address) {
+  return std::find(list.begin(), list.end(), address) != list.end();
+}
+
+}  // namespace
+
+// What the client knows `remote` as; unspecified: nothing that it may speak to.
+IpAddress Translator::Implementation::inside_name_of(const policy::PeerPolicy& policy, bool inside6,
+                                                     const IpAddress& remote) const {
+  for (const policy::Translation& name : policy.translations) {
+    const IpAddress& proxy = inside6 ? name.proxy_v6 : name.proxy_v4;
+    if (name.state != policy::TranslationState::active || proxy.is_unspecified()) continue;
+    if (has(name.real_v4, remote) || has(name.real_v6, remote)) return proxy;
+  }
+  return remote.is_v6() == inside6 ? remote : IpAddress{};
+}
+
+flow::Slot Translator::Implementation::admit(const Call& call, const Classified& what, std::uint16_t source,
+                                             Bytes transport) {
+  const Tuple& t = what.tuple;
+  const bool outside6 = t.source.is_v6();
+  if (!bindings_.on() || config_.filtering == Filtering::address_and_port_dependent || source == flow::kOwnSource ||
+      !has_ports(what.protocol) || what.protocol == ip_protocol::icmp)
+    return flow::kNoSlot;
+  if (what.protocol == ip_protocol::tcp && !tcp_begins(transport[13])) return flow::kNoSlot;
+  const BindingTable::Index index =
+      bindings_.find_outside(source, outside6, t.destination_port, what.protocol);
+  if (index == BindingTable::kNone) return flow::kNoSlot;
+  const Binding binding = bindings_[index];
+  const policy::PeerPolicy* policy = policy_of(call, binding.peer);
+  if (policy == nullptr) return flow::kNoSlot;
+
+  flow::FlowRecord record{};
+  const flow::Slot known = bindings_.find_flow(index, [&](flow::Slot slot) { return table_[slot].remote == t.source; });
+  if (known != flow::kNoSlot) {
+    record.inside_destination = table_[known].inside_destination;
+  } else if (config_.filtering == Filtering::endpoint_independent) {
+    record.inside_destination = inside_name_of(*policy, binding.inside.is_v6(), t.source);
+  }
+  if (record.inside_destination.is_unspecified()) return flow::kNoSlot;
+  const policy::Verdict verdict =
+      policy->judge(record.inside_destination, what.protocol, t.source_port, source_nat_, call.now.wall);
+  if (verdict.reason != DropReason::none) return flow::kNoSlot;
+  record.translation_tag = policy->translation_tag(verdict.translation);
+  if (record.translation_tag == 0 && (verdict.destination != t.source || forbidden_.contains(t.source)))
+    return flow::kNoSlot;
+  if (table_.peer_flows(binding.peer) >= config_.max_flows_per_peer) return flow::kNoSlot;
+
+  record.inside_source = binding.inside;
+  record.inside_source_port = binding.inside_port;
+  record.inside_destination_port = t.source_port;
+  record.peer = binding.peer;
+  record.protocol = what.protocol;
+  record.translation = translation_of(binding.inside.is_v6(), outside6);
+  record.state = static_cast<std::uint8_t>(TcpState::incoming);
+  record.policy_epoch = policy->epoch;
+  record.expires = expiry_of(*policy, verdict);
+  record.last_seen = call.tick;
+  record.remote = t.source;
+  record.remote_port = t.source_port;
+  // The client may know two addresses by one name and speak to the other one from this port.
+  const flow::InsideKey inside = record.inside_key();
+  if (table_.find(inside, table_.hash(inside)) != flow::kNoSlot) return flow::kNoSlot;
+  if (!assign_outside(record) || record.source_address != source || record.source_port != t.destination_port)
+    return flow::kNoSlot;
+  const flow::Slot slot = put_in(call, record);
+  if (slot != flow::kNoSlot) ++counters_.flows_created;
+  return slot;
+}
+
+}  // namespace penstock::nat

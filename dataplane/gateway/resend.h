@@ -1,0 +1,165 @@
+// What a worker has sent of late to Penstock clients, kept to be sent again (paths.md "Failure").
+//
+// Theory of operation. While a path fails, packets that were sent over it are lost before anybody knows. So encap copies
+// the ciphertexts of a peer's current session into a ring of its own, and when the slow thread notices that something is
+// wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well until U. The
+// receiver's replay window discards whatever had arrived. A copy is the same datagram, so no counter is ever used twice.
+//
+// A ring is a list of blocks from one pool; when the pool or a peer's share is used up, the oldest block goes. What is
+// older than kKeepFor is of no use to anybody and goes too. A peer that sends faster than the promise of "zero lost"
+// covers has its ring switched off (DataPath::set_keeps) until its next probe: the hot path pays one bit per run of
+// packets. Copies are bounded per tunnel and per address sent to, over all workers (ResendGates): a failing path must
+// not melt a relay.
+//
+// One object per worker and used by that thread only, so nothing is locked; ResendGates is shared and lock-free.
+// No allocation after construction. Memory: kBlockSize x blocks, touched as it is used, and 4 bytes per possible peer.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+#include "dataplane/core/base/bytes.h"
+#include "dataplane/core/base/time.h"
+#include "dataplane/core/packet/packet.h"
+#include "dataplane/core/wireguard/zeroed_array.h"
+
+namespace penstock::gateway {
+
+// How much may be sent again: packets and bytes per second with half a second's worth at once.
+class ResendGates {
+ public:
+  struct Rate {
+    std::int64_t packets_per_second;
+    std::int64_t bytes_per_second;
+  };
+  static constexpr Rate kPerTunnel{2000, 250'000};        // 2 kpps, 2 Mbit/s
+  static constexpr Rate kPerAddress{50'000, 12'500'000};  // of everybody behind one address: a relay
+  static constexpr Duration kBurst = std::chrono::milliseconds{500};
+
+  explicit ResendGates(std::size_t max_peers) : peers_(max_peers) {}
+  // Any thread. False: not now; ask again at next().
+  bool take(PeerIndex peer, const IpAddress& to, std::size_t bytes, Instant now);
+  [[nodiscard]] Instant next(PeerIndex peer, Instant now) const;
+
+ private:
+  // Theoretical arrival times (GCRA), nanoseconds; 0: never used.
+  struct Gate {
+    std::atomic<std::int64_t> packets, bytes;
+  };
+  static bool would_take(const Gate& gate, const Rate& rate, std::size_t bytes, std::int64_t now);
+  static void charge(Gate& gate, const Rate& rate, std::size_t bytes, std::int64_t now);
+
+  wireguard::ZeroedArray<Gate> peers_;
+  std::array<Gate, 256> addresses_{};  // by hash: those that fall together share
+};
+
+// From the slow thread to every worker; travels as the bytes of a packet (ToWorker::resend).
+struct ResendOrder {
+  static constexpr std::size_t kMaxPaths = 3;
+  PeerIndex peer = kNoPeer;
+  std::uint32_t paths = 0;  // 0: stop
+  bool forget = false;      // the peer is gone: drop what was kept
+  Instant since{};          // what was sent from here on …
+  Instant up_to{};          // … until here
+  Instant until{};          // what has not gone by then does not go at all
+  std::array<Path, kMaxPaths> to{};
+};
+static_assert(std::is_trivially_copyable_v<ResendOrder>);
+
+class ResendStore {
+ public:
+  static constexpr std::size_t kBlockSize = 16 * 1024;
+  static constexpr std::size_t kDefaultBlocks = 4096;  // 64 MiB, touched as it is used
+  static constexpr std::size_t kMaxPackets = 4096;     // per peer
+  static constexpr std::size_t kMaxBytes = 256 * 1024;
+  static constexpr Duration kKeepFor = std::chrono::seconds{30};
+  static constexpr Duration kQuiet = std::chrono::seconds{1};
+  static constexpr ResendGates::Rate kKeepRate{4000, 512'000};  // faster than that is not kept
+
+  ResendStore(ResendGates& gates, std::size_t max_peers, std::size_t blocks = kDefaultBlocks);
+
+  enum class Kept : std::uint8_t {
+    yes,
+    after_a_pause,  // nothing was sent to this peer for kQuiet: somebody should see whether it hears us
+    too_fast,       // not kept, nor will be what follows
+  };
+  // `datagram`: a sealed data message that goes to the peer's endpoint now.
+  Kept keep(PeerIndex peer, Bytes datagram, Instant now);
+  void order(const ResendOrder& order, Instant now);
+
+  // Something is to be sent or to be forgotten.
+  [[nodiscard]] bool due(Instant now) const { return now >= next_; }
+  // The next copy that may go now; false: none, and next() says when to ask again. `bytes` is valid until the next call.
+  struct Copy {
+    PeerIndex peer;
+    Path to;
+    Bytes bytes;
+  };
+  bool poll(Instant now, Copy& copy);
+
+  [[nodiscard]] Instant next() const { return next_; }
+  [[nodiscard]] std::size_t packets(PeerIndex peer) const;
+  [[nodiscard]] std::size_t bytes(PeerIndex peer) const;
+  [[nodiscard]] std::size_t blocks_used() const { return used_; }
+
+ private:
+  using Index = std::uint32_t;  // + 1; 0: none
+  struct Block {
+    Index older = 0, newer = 0;  // of the whole store, by age
+    Index next = 0;              // of its ring
+    Index ring = 0;              // 0: free
+    std::uint32_t fill = 0;
+    std::uint32_t packets = 0;
+    Instant newest{};
+  };
+  struct Record {
+    std::uint32_t size;
+    std::uint32_t unused;
+    Instant at;
+  };
+  struct Ring {
+    PeerIndex peer = kNoPeer;
+    Index head = 0, tail = 0;
+    std::uint32_t packets = 0, bytes = 0;
+    Instant last{};
+    std::int64_t rate_packets = 0, rate_bytes = 0;
+    bool active = false;
+    Index at = 0;  // cursor: block and offset of the next record to send
+    std::uint32_t offset = 0;
+    std::uint32_t path = 0;  // of order.to
+    ResendOrder order{};
+  };
+
+  [[nodiscard]] std::uint8_t* memory_of(Index block) { return &memory_[(block - 1) * kBlockSize]; }
+  Ring& ring_of(PeerIndex peer);
+  Index take_block(Index ring, Instant now);
+  void drop_oldest_block(Index ring);
+  void release_ring(Index ring);
+  void unlink(Index block);
+  void link_newest(Index block);
+  void expire(Instant now);
+  void stop(Index ring);
+  void schedule(Instant at) { next_ = at < next_ ? at : next_; }
+  // What the cursor points at; nullptr: nothing more at present.
+  const Record* current(Ring& ring);
+
+  ResendGates& gates_;
+  wireguard::ZeroedArray<Index> by_peer_;
+  wireguard::ZeroedArray<std::uint8_t> memory_;
+  std::vector<Block> blocks_;
+  std::vector<Index> free_blocks_;
+  std::vector<Ring> rings_;
+  std::vector<Index> free_rings_;
+  std::vector<Index> active_;
+  std::size_t turn_ = 0;
+  Index oldest_ = 0, newest_ = 0;
+  std::size_t used_ = 0;
+  Instant next_ = kNever;
+  Instant expire_at_ = kNever;
+};
+
+}  // namespace penstock::gateway

@@ -1,0 +1,213 @@
+// Two TurnClients over RelayStreams (TCP or TLS, directly or through a proxy) against a real TURN server, driven by
+// turn_stream_test.py.
+//
+//   turn_stream_peer SERVER USERNAME PASSWORD tcp|tls [NAME CA_FILE] [PROXY]
+//
+// Reads commands from stdin, one a line, and answers each with "ok …" or "error …":
+//   connect         both streams come up, allocate and permit each other's relayed address; or why not
+//   channels        bind channels in both directions
+//   exchange N      N payloads of many sizes each way, through both allocations; every one must arrive unharmed
+//   burst N         N payloads one way without waiting; all must arrive, in order
+//   down            the server has gone: both streams must say so
+#include <sys/random.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <sstream>
+#include <string>
+
+#include "controlplane/core/paths/turn_client.h"
+#include "controlplane/io/file.h"
+#include "controlplane/io/loop.h"
+#include "controlplane/io/relay_stream.h"
+#include "controlplane/io/system_random.h"
+
+namespace penstock {
+namespace {
+
+using namespace std::chrono_literals;
+using paths::TurnClient;
+
+Instant clock_now() {
+  return io::Loop::now().monotonic;
+}
+
+class Side {
+ public:
+  Side(io::Loop& loop, const io::RelayStreamOptions& options, const paths::TurnCredentials& credentials, Random& random,
+       std::uint32_t& numbers)
+      : client({options.server, credentials, stun::family_of(options.server.address), false, true}, random, numbers) {
+    io::RelayStream::Callbacks callbacks;
+    callbacks.up = [this] {
+      up = true;
+      client.start(clock_now());
+      flush();
+    };
+    callbacks.message = [this](MutableBytes message) {
+      const auto input = client.handle_input(message, clock_now());
+      if (input.reason == DropReason::none) {
+        received.emplace_back(input.payload.begin(), input.payload.end());
+        by_channel += input.channel ? 1 : 0;
+      }
+      flush();
+    };
+    callbacks.down = [this](const std::string& reason) {
+      up = false;
+      down = true;
+      why = reason;
+    };
+    stream = io::RelayStream::open(loop, options, std::move(callbacks));
+  }
+
+  void flush() {
+    while (auto bytes = client.poll_output()) stream->send(*bytes);
+    while (client.poll_event()) {
+    }
+  }
+  bool send_payload(const Endpoint& peer, const std::vector<std::uint8_t>& payload) {
+    const auto wrapping = client.wrap(peer, payload.size(), clock_now());
+    if (!wrapping) return false;
+    std::vector<std::uint8_t> bytes{wrapping->prefix.begin(), wrapping->prefix.begin() + wrapping->prefix_size};
+    bytes.insert(bytes.end(), payload.begin(), payload.end());
+    bytes.resize(bytes.size() + wrapping->padding);
+    return stream->send(bytes);
+  }
+
+  TurnClient client;
+  std::unique_ptr<io::RelayStream> stream;
+  bool up = false;
+  bool down = false;
+  std::string why;
+  std::vector<std::vector<std::uint8_t>> received;
+  std::size_t by_channel = 0;
+};
+
+class Program {
+ public:
+  Program(const io::RelayStreamOptions& options, const paths::TurnCredentials& credentials)
+      : a_(loop_, options, credentials, random_, numbers_), b_(loop_, options, credentials, random_, numbers_) {}
+
+  template <typename Done>
+  bool run(Duration limit, Done done) {
+    const Instant until = clock_now() + limit;
+    while (!done()) {
+      const Instant now = clock_now();
+      if (now >= until) return false;
+      for (Side* side : {&a_, &b_}) {
+        if (now >= side->client.poll_timeout().at) side->client.handle_timeout(now);
+        if (side->up) side->flush();
+      }
+      loop_.run_once(std::min<Duration>(until - now, 50ms));
+    }
+    return true;
+  }
+
+  std::string connect() {
+    const auto settled = [&] { return (a_.up && b_.up) || a_.down || b_.down; };
+    if (!run(10s, settled)) return "error not connected";
+    if (a_.down || b_.down) return "error " + (a_.down ? a_.why : b_.why);
+    const auto allocated = [&] {
+      return a_.client.state() == TurnClient::State::allocated && b_.client.state() == TurnClient::State::allocated;
+    };
+    if (!run(10s, allocated)) return "error no allocation";
+    a_.client.permit(b_.client.relayed().address, clock_now());
+    b_.client.permit(a_.client.relayed().address, clock_now());
+    const auto ready = [&] {
+      return a_.client.can_send(b_.client.relayed().address, clock_now()) &&
+             b_.client.can_send(a_.client.relayed().address, clock_now());
+    };
+    return run(10s, ready) ? "ok" : "error no permission";
+  }
+  std::string channels() {
+    a_.client.bind_channel(b_.client.relayed(), clock_now());
+    b_.client.bind_channel(a_.client.relayed(), clock_now());
+    const bool ok = run(10s, [&] {
+      return a_.client.overhead(b_.client.relayed()) == 4 && b_.client.overhead(a_.client.relayed()) == 4;
+    });
+    return ok ? "ok" : "error no channel";
+  }
+  std::string exchange(std::size_t count) {
+    const std::size_t before = a_.by_channel + b_.by_channel;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::vector<std::uint8_t> payload((i * 37) % 1300);
+      random_.fill(payload);
+      for (const bool forward : {true, false}) {
+        Side& from = forward ? a_ : b_;
+        Side& to = forward ? b_ : a_;
+        to.received.clear();
+        if (!from.send_payload(to.client.relayed(), payload)) return "error cannot send";
+        if (!run(5s, [&] { return !to.received.empty(); })) return "error payload " + std::to_string(i) + " lost";
+        if (to.received.front() != payload) return "error payload changed";
+      }
+    }
+    return "ok channel=" + std::to_string(a_.by_channel + b_.by_channel - before);
+  }
+  std::string burst(std::size_t count) {
+    b_.received.clear();
+    std::vector<std::vector<std::uint8_t>> sent;
+    for (std::size_t i = 0; i < count; ++i) {
+      sent.emplace_back(100 + i % 1100);
+      random_.fill(sent.back());
+      // A stream that is full takes more when the loop has turned.
+      if (!run(5s, [&] { return a_.send_payload(b_.client.relayed(), sent.back()); })) return "error stuck";
+    }
+    // The relay itself may drop datagrams between its two allocations; what arrives must be in order and nearly all.
+    run(2s, [&] { return b_.received.size() == count; });
+    std::size_t at = 0;
+    for (const auto& payload : b_.received) {
+      while (at < sent.size() && sent[at] != payload) ++at;
+      if (at == sent.size()) return "error out of order or changed";
+    }
+    return b_.received.size() * 10 >= count * 9 ? "ok" : "error only " + std::to_string(b_.received.size()) + " arrived";
+  }
+  std::string down() {
+    return run(10s, [&] { return a_.down && b_.down; }) ? "ok " + a_.why : "error still up";
+  }
+
+ private:
+  io::Loop loop_;
+  io::SystemRandom random_;
+  std::uint32_t numbers_ = 0;
+  Side a_;
+  Side b_;
+};
+
+}  // namespace
+}  // namespace penstock
+
+int main(int argc, char** argv) {
+  using namespace penstock;
+  const auto server = argc >= 5 ? Endpoint::parse(argv[1]) : std::nullopt;
+  const bool tls = server && std::string{argv[4]} == "tls";
+  if (!server || (tls && argc < 7)) {
+    std::fprintf(stderr, "usage: turn_stream_peer SERVER USERNAME PASSWORD tcp|tls [NAME CA_FILE] [PROXY]\n");
+    return 2;
+  }
+  io::RelayStreamOptions options;
+  options.server = *server;
+  options.tls = tls;
+  int next = 5;
+  if (tls) {
+    std::string error;
+    options.name = argv[5];
+    options.ca_pem = io::read_file(argv[6], error).value_or("");
+    next = 7;
+  }
+  if (next < argc) options.proxy = Endpoint::parse(argv[next]);
+  Program program{options, {argv[2], argv[3], ""}};
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words{line};
+    std::string command;
+    unsigned number = 0;
+    words >> command >> number;
+    std::string answer = "error unknown command";
+    if (command == "connect") answer = program.connect();
+    if (command == "channels") answer = program.channels();
+    if (command == "exchange") answer = program.exchange(number);
+    if (command == "burst") answer = program.burst(number);
+    if (command == "down") answer = program.down();
+    std::cout << answer << std::endl;
+  }
+  return 0;
+}

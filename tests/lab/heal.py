@@ -1,0 +1,268 @@
+"""The healing table in the lab: every row with real processes, what was lost and how long it took beside the goals."""
+
+import argparse
+import json
+import pathlib
+import statistics
+import sys
+import time
+
+from penstock_lab import counters, nat, outage, timeline
+from penstock_lab import topology as net
+from penstock_lab.capture import Capture, sealed_size
+from penstock_lab.cold import cold_tunnel
+from penstock_lab.kinds import direct_is_possible, parse
+from penstock_lab.lab import DRIVERS, Lab
+from penstock_lab.meter import Meter
+from penstock_lab.process import wait_until
+from penstock_lab.rows import BY_NAME, QUICK, ROWS, Scene
+from penstock_lab.topology import LabError
+
+TARGET = "web.corp.example"
+RESETS = ("gateway-nat", "client-nat", "both-nats")
+BEFORE = 0.5  # seconds of the window before the event
+
+
+def outcome(row, traffic, event, counted):
+    """What one repetition lost; `event`: when it began, `counted`: differences of the counters."""
+    begin, end = event - BEFORE, event + row.observe
+    windows = {flow.name: flow.window(begin, end) for flow in traffic.flows if flow.sent}
+    lost = {name: len(window.lost) for name, window in windows.items()}
+    # A ping waits a tenth of a second for the next one anyway.
+    spacing = {"up": 1 / row.rate, "down": 1 / row.rate, "ping": 0.1}
+    stalls = {name: max(window.silence - spacing[name], window.delay) for name, window in windows.items()}
+    late = [traffic_flow.sent[n] - event for traffic_flow in traffic.flows if traffic_flow.sent
+            for n in windows[traffic_flow.name].lost]
+    return {
+        "lost": lost, "lost_total": sum(lost.values()), "lost_span": max(late) - min(min(late), 0) if late else 0.0,
+        "stalls": stalls, "stall": max(stalls.values(), default=0.0),
+        "download_stall": traffic.download_stall(event, end) if row.download else 0.0,
+        "machine": max(traffic.up.machine_gap(begin, end), traffic.down.machine_gap(begin, end)) if row.rate >= 500
+        else 0.0, **counted,
+    }
+
+
+def judge(row, rtt, result):
+    """Why this repetition misses the goal; empty when it does not."""
+    problems = []
+    if row.goal_lost is not None and result["lost_total"] > row.goal_lost:
+        problems.append(f"lost {result['lost']}")
+    if row.lost_within is not None and result["lost_span"] > row.lost_within:
+        problems.append(f"lost packets over {result['lost_span']:.2f} s")
+    if row.goal_stall is not None and result["stall"] > row.goal_stall(rtt):
+        problems.append(f"stall {result['stall'] * 1000:.0f} ms")
+    if result["dns"] != 0:
+        problems.append(f"{result['dns']} DNS queries")
+    if not row.may_break_tcp and (result["resets"] != 0 or result["broken"]):
+        problems.append("TCP broken")
+    return problems
+
+
+class RowRun:
+    """One row: a lab, traffic through it, the event again and again."""
+
+    def __init__(self, row, arguments):
+        self.row, self.arguments = row, arguments
+        pair = row.nats or (arguments.client_nat, arguments.gateway_nat)
+        self.client_nat, self.gateway_nat = pair
+        self.direct = direct_is_possible(*(parse(kind) for kind in pair))
+        self.lab = Lab(arguments.name)
+
+    def run(self, repeat):
+        row, arguments, lab = self.row, self.arguments, self.lab
+        lab.up(self.client_nat, self.gateway_nat, arguments.unexpected, arguments.driver, arguments.build,
+               parts=row.parts)
+        counters.install(lab.network)
+        if "relay2" in row.parts:
+            counters.install_relay_counters(lab.network, net.RELAY, net.RELAY2, net.GNAT_WAN)
+        captures = []
+        if arguments.svg:
+            captures = [Capture(lab, "client", "eth0", net.CLIENT), Capture(lab, "gnat", "to-gw", net.GW_WAN)]
+            for capture in captures:
+                capture.start()
+        # In a drawing packets are told apart by their size: 100 bytes of payload are like nothing else.
+        meter = Meter(lab, TARGET, rate=row.rate, download=row.download, ping=row.ping,
+                      size=100 if arguments.svg else 64).start()
+        scene = Scene(lab, meter, row)
+        marks = []
+        try:
+            meter.wait_flowing()
+            for _ in range(repeat):
+                self._settle(scene)
+                marks.append(self._once(scene))
+            traffic = meter.finish()
+        except BaseException:
+            meter.abort()
+            for capture in captures:
+                capture.abort()
+            raise
+        if captures:
+            self._draw(traffic, marks, *(capture.finish() for capture in captures))
+        rtt = self._rtt(traffic, marks)
+        results = [outcome(row, traffic, mark["event"], mark["counted"]) | {
+            "path": mark["path"], "event": mark["event"],
+            "broken": traffic.download_broken and row.download > 0} for mark in marks]
+        for result in results:
+            result["problems"] = judge(row, rtt, result)
+        return {"row": row.name, "title": row.title, "client_nat": self.client_nat, "gateway_nat": self.gateway_nat,
+                "unexpected": arguments.unexpected, "driver": arguments.driver, "rtt": rtt, "results": results,
+                "duplicates": sum(flow.duplicates for flow in traffic.flows),
+                "download_wrong": traffic.summary["download_wrong"]}
+
+    def _draw(self, traffic, marks, client_seen, gateway_seen):
+        """The repetition that took longest."""
+        row = self.row
+        event = max(marks, key=lambda mark: outcome(row, traffic, mark["event"], {})["stall"])["event"]
+        version = traffic.summary["ip_version"]
+        size = sealed_size(100, version)
+        up = timeline.points(traffic.up, client_seen, gateway_seen, size)
+        down = timeline.points(traffic.down, gateway_seen, client_seen, size)
+        title = f"{row.title}; NATs {self.client_nat}/{self.gateway_nat}, {self.arguments.driver}"
+        self.arguments.svg.write_text(timeline.draw(title, event, client_seen, gateway_seen, up, down))
+
+    def _settle(self, scene):
+        """The path that these NATs allow is in use, and nothing has happened for a while."""
+        wanted = "direct" if self.direct else "relayed"
+        wait_until(lambda: scene.peer() != {}, 20, "session of the client")
+        try:
+            wait_until(lambda: scene.path() == wanted, 45, f"path {wanted}")
+        except LabError:
+            pass  # the row is run on what there is, and says so
+        time.sleep(self.arguments.settle)
+
+    def _once(self, scene):
+        row, lab = self.row, self.lab
+        if row.prepare is not None:
+            row.prepare(scene)
+        path = scene.path()
+        before = self._counters()
+        event = row.event(scene)
+        remaining = event + row.observe + 0.2 - time.time()
+        if remaining > 0:
+            time.sleep(remaining)
+        after = self._counters()
+        if row.restore is not None:
+            row.restore(scene)
+        return {"event": event, "path": path, "counted": {key: after[key] - before[key] for key in after}}
+
+    def _counters(self):
+        network = self.lab.network
+        return {"dns": counters.dns_queries(network), "resets": counters.tcp_resets(network)}
+
+    @staticmethod
+    def _rtt(traffic, marks):
+        """Of the tunnel, undisturbed: median of both directions' delays before the first event."""
+        first = marks[0]["event"] - 0.2
+        delays = [statistics.median(values) for flow in (traffic.up, traffic.down)
+                  if (values := [flow.arrived[n] - at for n, at in flow.sent.items()
+                                 if at < first and n in flow.arrived])]
+        return sum(delays)
+
+    def end(self):
+        if self.lab.settings and self.lab.network.exists():
+            self.lab.save_logs()
+            self.lab.down()
+
+
+HEADING = (f"{'row':18} {'path':8} {'n':>3} {'lost':>5} {'goal':>5} {'stall ms':>9} {'goal ms':>8} {'median':>7} {'DNS':>4} "
+           f"{'RST':>4} {'machine':>8}  verdict")
+
+
+def print_row(report, out=sys.stdout):
+    row = BY_NAME[report["row"]]
+    results = report["results"]
+    worst = max(results, key=lambda r: (len(r["problems"]) > 0, r["stall"]))
+    goal = row.goal_stall(report["rtt"])
+    missed = [r for r in results if r["problems"]]
+    paths = "/".join(sorted({r["path"] for r in results}))
+    print(f"{row.name:18} {paths:8} {len(results):3} {max(r['lost_total'] for r in results):5} "
+          f"{'-' if row.goal_lost is None else row.goal_lost:>5} {max(r['stall'] for r in results) * 1000:9.0f} "
+          f"{goal * 1000:8.0f} {statistics.median(r['stall'] for r in results) * 1000:7.0f} "
+          f"{max(r['dns'] for r in results):4} {max(r['resets'] for r in results):4} "
+          f"{max(r['machine'] for r in results) * 1000:7.0f}   "
+          f"{'ok' if not missed else f'{len(missed)} of {len(results)} missed'}", file=out, flush=True)
+    if missed:
+        print(f"{'':18} worst: {'; '.join(worst['problems'])}", file=out, flush=True)
+
+
+def run_rows(rows, arguments, out=sys.stdout):
+    """Runs rows and prints each as it is done; returns the reports."""
+    reports = []
+    print(f"NATs {arguments.client_nat}/{arguments.gateway_nat}, unexpected packets: {arguments.unexpected}, "
+          f"{arguments.driver}; worst of n counts", file=out)
+    print(HEADING, file=out, flush=True)
+    for row in rows:
+        run = RowRun(row, arguments)
+        try:
+            report = run.run(arguments.repeat)
+        finally:
+            run.end()
+        reports.append(report)
+        print_row(report, out)
+    return reports
+
+
+def show_outages(names, arguments):
+    try:
+        outages = [outage.run(BY_NAME[name], TARGET, arguments) for name in names]
+    except LabError as error:
+        print(f"heal: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"outages": outages}, indent=1) + "\n")
+    return 0 if all(result["ok"] for result in outages) else 1
+
+
+def parser():
+    options = argparse.ArgumentParser(prog="scripts/heal", description="What heals, how fast, and what it costs.")
+    options.add_argument("--row", action="append", default=[], choices=[*(row.name for row in ROWS), "cold"],
+                         help="only this row (cold: the first packet's budget); may be repeated (default: all that take less than a minute a repetition)")
+    options.add_argument("--repeat", type=int, default=3, help="repetitions; 20 for acceptance (default: 3)")
+    options.add_argument("--driver", choices=[d for d in DRIVERS if d != "tap"], default="af_packet")
+    options.add_argument("--client-nat", metavar="KIND", default="preserving")
+    options.add_argument("--gateway-nat", metavar="KIND", default="preserving")
+    options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
+    options.add_argument("--settle", type=float, default=1.5, help="seconds of calm before each event (default: 1.5)")
+    options.add_argument("--quick", action="store_true", help="a few rows, once each: what scripts/test runs")
+    options.add_argument("--protocol", choices=("1.0", "1.1"), default="1.1",
+                         help="1.0: the client that needs a DNS query; shows the outage of the NAT rows")
+    options.add_argument("--svg", type=pathlib.Path, metavar="FILE",
+                         help="draw the worst repetition of the row: each packet, its way, what changed when")
+    options.add_argument("--json", type=pathlib.Path, metavar="FILE", help="every repetition, as JSON")
+    options.add_argument("--build")
+    options.add_argument("--name", default="heal", help="the lab's instance")
+    return options
+
+
+def main():
+    arguments = parser().parse_args()
+    if arguments.svg and len(arguments.row) != 1:
+        parser().error("--svg draws one --row")
+    names = arguments.row or (QUICK if arguments.quick else [row.name for row in ROWS if not row.slow])
+    if arguments.protocol == "1.0":
+        names = [name for name in names if name in RESETS]
+        if not names:
+            parser().error(f"--protocol 1.0 knows the rows {' '.join(RESETS)}")
+    started = time.monotonic()
+    stale = Lab(arguments.name)
+    if stale.network.exists():
+        stale.down()  # an earlier run was cut off
+    if arguments.protocol == "1.0":
+        return show_outages(names, arguments)
+    try:
+        reports = run_rows([BY_NAME[name] for name in names if name != "cold"], arguments)
+        cold = cold_tunnel(arguments, arguments.repeat) if "cold" in names or not arguments.row else None
+    except LabError as error:
+        print(f"heal: {error}", file=sys.stderr)
+        return 1
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": reports, "cold": cold}, indent=1) + "\n")
+    missed = [report["row"] for report in reports if any(r["problems"] for r in report["results"])]
+    if cold is not None and not cold["ok"]:
+        missed.append("cold tunnel")
+    print(f"{time.monotonic() - started:.0f} s; " + (f"goals missed: {' '.join(missed)}" if missed else "all goals met"))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""How long the first packet takes through a tunnel that is not there yet, beside its budget."""
+
+import statistics
+import time
+
+from . import topology as net
+from .lab import Lab
+from .meter import Meter
+
+TARGET = "web.corp.example"
+ALLOWANCE = 0.020  # seconds, of the budget
+
+
+def round_trip(lab, host, address):
+    """Median of ten pings, seconds."""
+    text = lab.network.inside(host, "ping", "-n", "-i", "0.02", "-c", "10", address, capture=True)
+    times = [float(line.rsplit("time=", 1)[1].split()[0]) for line in text.splitlines() if "time=" in line]
+    return statistics.median(times) / 1000
+
+
+def measure(lab):
+    """Seconds from the first packet's sending to its arrival at the server, after a start of the client."""
+    lab.restart("client")
+    meter = Meter(lab, TARGET, rate=100, download=0, ping=False).start(linger=1)
+    try:
+        meter.wait_flowing()
+        time.sleep(0.3)
+        traffic = meter.finish()
+    except BaseException:
+        meter.abort()
+        raise
+    first = min(traffic.up.sent)
+    return traffic.up.arrived[first] - traffic.up.sent[first] if first in traffic.up.arrived else None
+
+
+def cold_tunnel(arguments, repeat):
+    lab = Lab(arguments.name)
+    lab.up(arguments.client_nat, arguments.gateway_nat, arguments.unexpected, arguments.driver, arguments.build)
+    try:
+        portal = round_trip(lab, "client", net.PORTAL)
+        gateway_portal = round_trip(lab, "gw", net.PORTAL)
+        # To the gateway's NAT by way of the internet: a relayed handshake goes through the relay in the middle of it.
+        gateway = round_trip(lab, "client", net.GNAT_WAN)
+        budget = portal + gateway_portal + 1.5 * gateway + ALLOWANCE
+        times = [measure(lab) for _ in range(repeat)]
+    finally:
+        lab.save_logs()
+        lab.down()
+    good = all(t is not None and t <= budget for t in times)
+    known = [t for t in times if t is not None]
+    print(f"cold tunnel: first packet delivered after {max(known, default=float('nan')) * 1000:.1f} ms at worst, median "
+          f"{statistics.median(known) * 1000:.1f} ms of {len(times)}; budget {budget * 1000:.1f} ms = portal "
+          f"{portal * 1000:.2f} + portal to gateway {gateway_portal * 1000:.2f} + 1.5 x gateway {gateway * 1000:.2f} + 20"
+          f"{'' if good else '   MISSED'}", flush=True)
+    return {"times": times, "budget": budget, "portal": portal, "portal_gateway": gateway_portal, "gateway": gateway,
+            "ok": good}

@@ -1,0 +1,240 @@
+#include "tests/model/system/reference.h"
+
+#include <algorithm>
+
+namespace penstock::model {
+namespace {
+
+using namespace std::chrono_literals;
+
+// How long after its end a disturbance may still be felt.
+namespace settle {
+constexpr Duration kNatReset = 2s;         // goal: 1 s
+constexpr Duration kRoam = 3s;             // goal: 1 s
+constexpr Duration kRelay = 3s;            // goal: 1 s on relayed paths
+constexpr Duration kPortalBack = 40s;      // reconnecting backs off up to 30 s
+constexpr Duration kControlBack = 8s;
+constexpr Duration kStreamBack = 20s;      // keepalives find a broken one within 15 s
+constexpr Duration kOutage = 3s;           // of a link, shorter than ten seconds
+constexpr Duration kLongOutage = 12s;      // sessions, allocations and streams have died meanwhile
+constexpr Duration kClientRestart = 6s;
+constexpr Duration kDataPlane = 8s;
+constexpr Duration kGatewayOff = 12s;
+constexpr Duration kLoss = 2s;
+constexpr Duration kRevoked = 2s;          // until every gateway has been told
+constexpr Duration kGranted = 20s;         // asking again backs off while refused
+constexpr Duration kNames = 15s;
+}  // namespace settle
+
+Duration outage(Duration how_long) {
+  return how_long < 10s ? settle::kOutage : settle::kLongOutage;
+}
+
+}  // namespace
+
+Reference::Reference(const Scenario& plan) : plan_(plan) {
+  disturbances_.resize(plan.clients.size(), std::vector<std::vector<Disturbance>>(plan.sites));
+  rights_.resize(plan.clients.size(), std::vector<std::vector<Right>>(plan.sites));
+  for (const auto& client : plan.clients) client_network_.push_back(client.network);
+  for (const Event& event : plan_.events) {
+    const Duration end = event.at + event.how_long;
+    switch (event.kind) {
+      case Mishap::portal_down:
+      case Mishap::portal_cut_client:
+      case Mishap::portal_cut_gateway:
+      case Mishap::gateway_link_down:
+      case Mishap::client_link_down:
+        away_.push_back({event.at, end + settle::kPortalBack, false});
+        break;
+      case Mishap::control_killed:
+      case Mishap::control_stopped:
+      case Mishap::control_ended:
+      case Mishap::gateway_off:
+        away_.push_back({event.at, end + settle::kControlBack, false});
+        break;
+      case Mishap::client_nat_reset:
+      case Mishap::client_nat_moves:
+      case Mishap::gateway_nat_reset:
+      case Mishap::gateway_nat_moves:
+      case Mishap::client_roams:
+        away_.push_back({event.at, event.at + settle::kStreamBack, true});
+        break;
+      default:
+        break;
+    }
+  }
+  for (const Event& event : plan_.events) take(event);
+  for (auto& client : disturbances_)
+    for (auto& list : client)
+      std::sort(list.begin(), list.end(), [](const auto& a, const auto& b) { return a.from < b.from; });
+}
+
+void Reference::add(unsigned client, unsigned site, Duration from, Duration until, const Event& event, bool reset) {
+  disturbances_[client][site].push_back({from, until, &event, reset});
+}
+void Reference::add_client(unsigned client, Duration from, Duration until, const Event& event, bool reset) {
+  for (unsigned site = 0; site < plan_.sites; ++site) add(client, site, from, until, event, reset);
+}
+void Reference::add_site(unsigned site, Duration from, Duration until, const Event& event, bool reset) {
+  for (unsigned client = 0; client < plan_.clients.size(); ++client) add(client, site, from, until, event, reset);
+}
+
+Duration Reference::informed(Duration at, bool streams) const {
+  Duration out = at;
+  for (bool moved = true; moved;) {
+    moved = false;
+    for (const Away& away : away_)
+      if ((streams || !away.stream_only) && away.from <= out && out < away.until) {
+        out = away.until;
+        moved = true;
+      }
+  }
+  return out;
+}
+
+void Reference::take(const Event& event) {
+  const Duration from = event.at, end = event.at + event.how_long;
+  const auto site_of = [&](unsigned gateway) { return plan_.gateways[gateway].site; };
+  // Needs somebody who may be away: done when all are well again.
+  const auto asks = [&](Duration until) { return informed(until); };
+  const auto clients_in = [&](unsigned network, auto&& visit) {
+    for (unsigned c = 0; c < client_network_.size(); ++c)
+      if (client_network_[c] == network) visit(c);
+  };
+  switch (event.kind) {
+    case Mishap::client_nat_reset:
+    case Mishap::client_nat_moves:
+      clients_in(client_network_[event.who], [&](unsigned c) {
+        add_client(c, from, from + settle::kNatReset, event, event.kind == Mishap::client_nat_reset);
+      });
+      break;
+    case Mishap::gateway_nat_reset:
+    case Mishap::gateway_nat_moves:
+      add_site(site_of(event.who), from, from + settle::kNatReset, event, event.kind == Mishap::gateway_nat_reset);
+      break;
+    case Mishap::relay_restart:
+      for (unsigned s = 0; s < plan_.sites; ++s) add_site(s, from, asks(from + settle::kRelay), event);
+      break;
+    case Mishap::relay_down:
+    case Mishap::relay_cut:
+      // With another relay or a direct path it is over soon, without only when it is back.
+      for (unsigned s = 0; s < plan_.sites; ++s) add_site(s, from, asks(end + outage(event.how_long)), event);
+      break;
+    case Mishap::client_link_down:
+    case Mishap::client_sleeps:
+      add_client(event.who, from, asks(end + outage(event.how_long)), event);
+      break;
+    case Mishap::gateway_link_down:
+      add_site(site_of(event.who), from, asks(end + outage(event.how_long)), event);
+      break;
+    case Mishap::client_link_bad:
+      add_client(event.who, from, end + settle::kLoss, event);
+      break;
+    case Mishap::gateway_link_bad:
+      add_site(site_of(event.who), from, end + settle::kLoss, event);
+      break;
+    case Mishap::client_roams:
+      add_client(event.who, from, asks(from + settle::kRoam), event);
+      client_network_[event.who] = event.other;
+      break;
+    case Mishap::client_restarts:
+      add_client(event.who, from, asks(end + settle::kClientRestart), event);
+      break;
+    case Mishap::data_plane_restarts:
+      add_site(site_of(event.who), from, asks(from + settle::kDataPlane), event);
+      break;
+    case Mishap::control_ended:  // clients leave at once for another gateway, or ask for this one again
+      add_site(site_of(event.who), from, asks(end + settle::kGatewayOff), event);
+      break;
+    case Mishap::gateway_off:
+      add_site(site_of(event.who), from, asks(end + settle::kGatewayOff), event);
+      break;
+    case Mishap::revoked:
+      rights_[event.who][event.other].push_back({from, false, informed(from + settle::kRevoked, true)});
+      break;
+    case Mishap::granted:
+      rights_[event.who][event.other].push_back({from, true, informed(from + settle::kGranted, true)});
+      break;
+    case Mishap::names_down:
+      for (unsigned s = 0; s < plan_.sites; ++s) {
+        // Only what has to be resolved anew is concerned.
+        for (const Event& other : plan_.events)
+          if ((other.kind == Mishap::data_plane_restarts || other.kind == Mishap::gateway_off ||
+               other.kind == Mishap::control_ended || other.kind == Mishap::control_killed ||
+               other.kind == Mishap::client_restarts || other.kind == Mishap::granted) &&
+              other.at < end && other.at + other.how_long + 60s > from)
+            add_site(s, from, end + settle::kNames, event);
+      }
+      break;
+    case Mishap::portal_down:
+    case Mishap::portal_cut_client:
+    case Mishap::portal_cut_gateway:
+    case Mishap::client_link_slow:
+    case Mishap::client_link_doubles:
+    case Mishap::client_clock:
+    case Mishap::gateway_clock:
+    case Mishap::control_killed:
+    case Mishap::control_stopped:
+    case Mishap::last:
+      break;  // nothing that stands may notice
+  }
+}
+
+Verdict Reference::right(unsigned client, unsigned site, Duration sent) const {
+  Verdict out = Verdict::must;
+  bool before = true;
+  for (const Right& it : rights_[client][site]) {
+    if (it.from > sent + kDelivery) break;
+    if (it.has == before) {
+      // Said again: nothing changes, but what was not yet in force stays so.
+      continue;
+    }
+    before = it.has;
+    out = sent < it.sure ? Verdict::may : it.has ? Verdict::must : Verdict::must_not;
+  }
+  return out;
+}
+
+bool Reference::calm(unsigned flow, Duration sent) const {
+  const FlowPlan& plan = plan_.flows[flow];
+  const auto& list = disturbances_[plan.client][plan.site];
+  return std::none_of(list.begin(), list.end(),
+                      [&](const Disturbance& d) { return d.from <= sent + kDelivery && sent < d.until; });
+}
+
+Verdict Reference::request(unsigned flow, Duration sent) const {
+  const FlowPlan& plan = plan_.flows[flow];
+  const Verdict allowed = right(plan.client, plan.site, sent);
+  if (allowed != Verdict::must) return allowed;
+  return calm(flow, sent) ? Verdict::must : Verdict::may;
+}
+
+Verdict Reference::downward(unsigned flow, Duration sent) const {
+  return request(flow, sent);
+}
+
+bool Reference::only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const {
+  const FlowPlan& plan = plan_.flows[flow];
+  if (right(plan.client, plan.site, sent) != Verdict::must) return false;
+  const Disturbance* found = nullptr;
+  for (const Disturbance& d : disturbances_[plan.client][plan.site]) {
+    if (d.from > sent + 5s || d.until + 5s < sent) continue;
+    if (found != nullptr || !d.reset) return false;
+    found = &d;
+  }
+  if (found == nullptr) return false;
+  reset_at = found->from;
+  return true;
+}
+
+std::string Reference::why(unsigned flow, Duration sent) const {
+  const FlowPlan& plan = plan_.flows[flow];
+  std::string out;
+  for (const Disturbance& d : disturbances_[plan.client][plan.site])
+    if (d.from <= sent + 5s && sent < d.until + 30s)
+      out += std::string{out.empty() ? "" : "; "} + d.event->to_string() + " (felt until " +
+             std::to_string(d.until / 1ms) + " ms)";
+  return out.empty() ? "nothing near" : out;
+}
+
+}  // namespace penstock::model

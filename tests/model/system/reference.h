@@ -1,0 +1,65 @@
+// The simple model that predicts what must happen. It knows the scenario and nothing of the implementation: which flow is
+// disturbed from when to when, and who has which right. From that follows, for every packet an application sent, whether
+// it must arrive, may arrive, or must not.
+//
+// Times a flow has to be whole again after each kind of disturbance are `settle` below, one place for all; they are
+// paths.md's goals where those speak of it, plus what several mishaps at once may add.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "tests/model/system/application.h"
+#include "tests/model/system/scenario.h"
+
+namespace penstock::model {
+
+enum class Verdict : std::uint8_t { must, may, must_not };
+
+class Reference {
+ public:
+  explicit Reference(const Scenario& plan);
+
+  // `sent`: since the start of the run.
+  [[nodiscard]] Verdict request(unsigned flow, Duration sent) const;
+  // A packet that the server sends first, or an echo: must come down.
+  [[nodiscard]] Verdict downward(unsigned flow, Duration sent) const;
+  // The flow is hit by nothing but one reset of a NAT near `sent`, and nothing else is bad: paths.md promises no loss.
+  [[nodiscard]] bool only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const;
+  [[nodiscard]] std::string why(unsigned flow, Duration sent) const;  // the disturbances nearest to it
+
+  // How long a packet may be on its way when all is well.
+  static constexpr Duration kDelivery = std::chrono::milliseconds{1500};
+
+ private:
+  struct Disturbance {
+    Duration from{}, until{};  // until: settled
+    const Event* event = nullptr;
+    bool reset = false;  // of a NAT, alone
+  };
+  struct Right {
+    Duration from{};
+    bool has = true;
+    Duration sure{};  // from here on it must be in force
+  };
+  void add(unsigned client, unsigned site, Duration from, Duration until, const Event& event, bool reset = false);
+  void add_client(unsigned client, Duration from, Duration until, const Event& event, bool reset = false);
+  void add_site(unsigned site, Duration from, Duration until, const Event& event, bool reset = false);
+  void take(const Event& event);
+  // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on.
+  [[nodiscard]] Duration informed(Duration at, bool streams = false) const;
+  [[nodiscard]] Verdict right(unsigned client, unsigned site, Duration sent) const;
+  [[nodiscard]] bool calm(unsigned flow, Duration sent) const;
+
+  Scenario plan_;
+  std::vector<std::vector<std::vector<Disturbance>>> disturbances_;  // client, site
+  std::vector<std::vector<std::vector<Right>>> rights_;
+  struct Away {
+    Duration from{}, until{};
+    bool stream_only = false;  // a NAT forgot: the stream is broken until somebody notices
+  };
+  std::vector<Away> away_;
+  std::vector<unsigned> client_network_;
+};
+
+}  // namespace penstock::model

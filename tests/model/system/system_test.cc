@@ -1,0 +1,184 @@
+// The whole system in chosen networks: which NAT kinds allow a direct path, what every row of the healing table promises,
+// and that a run depends on nothing but its seed. Random schedules are soak's.
+#include <gtest/gtest.h>
+
+#include "tests/model/system/run_seeds.h"
+#include "tests/model/system/system.h"
+
+namespace penstock::model {
+namespace {
+
+using namespace std::chrono_literals;
+
+NatBehaviour nat(Dependence mapping, Dependence filtering, PortChoice ports) {
+  NatBehaviour out;
+  out.mapping = mapping;
+  out.filtering = filtering;
+  out.ports = ports;
+  return out;
+}
+
+Scenario one_of_each(std::optional<NatBehaviour> client, std::optional<NatBehaviour> gateway) {
+  Scenario out;
+  out.seed = 1;
+  out.length = 1h;
+  out.networks = {{client, 1, false}};
+  out.clients = {{0, 5ms}};
+  out.gateways = {{0, gateway, 1, false, 5ms}};
+  out.relay_latency = 2ms;
+  out.flows = {{0, 0, 0, false}};
+  return out;
+}
+
+// The application sends `rate` packets a second for that long.
+void use(System& system, Duration how_long, unsigned rate, unsigned flow = 0) {
+  const Instant from = system.network.time();
+  for (Duration at{}; at < how_long; at += Duration{1s} / rate)
+    system.network.schedule(from + at, [&system, flow] { system.send(flow); }, system.clients[0].get());
+  system.run_for(how_long);
+}
+
+std::size_t lost(const System& system, std::size_t first = 0) {
+  std::size_t out = 0;
+  const auto& requests = system.ledger.flows[0].requests;
+  for (std::size_t n = first; n < requests.size(); ++n) out += requests[n].arrived == kNever ? 1 : 0;
+  return out;
+}
+std::size_t lost_echoes(const System& system, std::size_t first = 0) {
+  std::size_t out = 0;
+  const auto& requests = system.ledger.flows[0].requests;
+  for (std::size_t n = first; n < requests.size(); ++n) out += requests[n].echoed == kNever ? 1 : 0;
+  return out;
+}
+Duration longest(const System& system, std::size_t first = 0) {
+  Duration out{};
+  const auto& requests = system.ledger.flows[0].requests;
+  for (std::size_t n = first; n < requests.size(); ++n)
+    if (requests[n].arrived != kNever) out = std::max(out, requests[n].arrived - requests[n].sent);
+  return out;
+}
+
+// Whether others can know beforehand where packets of this NAT's inside will come from: one mapping for all, or a port
+// that is kept (symmetric in name, predictable in fact).
+bool fixed(const NatBehaviour& nat) {
+  return nat.mapping == Dependence::independent || nat.ports == PortChoice::preserving;
+}
+
+bool direct_is_possible(const NatBehaviour& client, const NatBehaviour& gateway) {
+  using enum Dependence;
+  if (fixed(client) && fixed(gateway)) return true;
+  // One end shows another port than it told: the other must let an unknown port of a known address in.
+  if (fixed(client)) return client.filtering != address_and_port;
+  if (fixed(gateway)) return gateway.filtering != address_and_port;
+  // Neither is where it said, save on the mapping made towards the STUN server: somebody must accept anything there,
+  // and the other end must accept that the answer comes from another port.
+  return (gateway.filtering == independent && client.filtering != address_and_port) ||
+         (client.filtering == independent && gateway.filtering != address_and_port);
+}
+
+class Matrix : public ::testing::TestWithParam<std::tuple<PortChoice, PortChoice>> {};
+
+TEST_P(Matrix, DirectWhereRfc4787AllowsItAndRelayedElsewhere) {
+  const auto [client_ports, gateway_ports] = GetParam();
+  for (const Dependence client_mapping : kDependences)
+    for (const Dependence client_filtering : kDependences)
+      for (const Dependence gateway_mapping : kDependences)
+        for (const Dependence gateway_filtering : kDependences) {
+          const auto client = nat(client_mapping, client_filtering, client_ports);
+          const auto gateway = nat(gateway_mapping, gateway_filtering, gateway_ports);
+          System system{one_of_each(client, gateway)};
+          const std::string cell = "client: " + client.to_string() + "; gateway: " + gateway.to_string();
+          ASSERT_TRUE(system.start()) << cell;
+          use(system, 6s, 10);
+          system.run_for(500ms);
+          EXPECT_EQ(system.direct(0), direct_is_possible(client, gateway)) << cell;
+          EXPECT_EQ(lost(system), 0u) << cell;
+          EXPECT_EQ(lost_echoes(system), 0u) << cell;
+          EXPECT_TRUE(system.ledger.violations.empty()) << cell << ": " << system.ledger.violations.front();
+        }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ports, Matrix,
+                         ::testing::Combine(::testing::Values(PortChoice::random, PortChoice::preserving),
+                                            ::testing::Values(PortChoice::random, PortChoice::preserving)));
+
+// Each mapping dies 30 minutes after its creation, whatever passes: the failure that started it all. A day of it.
+TEST(Healing, ADayOfMappingsThatDieAfterHalfAnHour) {
+  auto client = nat(Dependence::independent, Dependence::address_and_port, PortChoice::random);
+  auto gateway = nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random);
+  client.lifetime = gateway.lifetime = 30min;
+  System system{one_of_each(client, gateway)};
+  ASSERT_TRUE(system.start());
+  for (int hour = 0; hour < 24; ++hour) {
+    for (int minute = 0; minute < 60; minute += 10) {
+      use(system, hour % 6 == 0 ? 10min : 20s, 2);
+      if (hour % 6 != 0) system.run_for(10min - 20s);
+    }
+  }
+  system.run_for(2s);
+  EXPECT_EQ(lost(system), 0u);
+  EXPECT_EQ(lost_echoes(system), 0u);
+  EXPECT_LE(longest(system), 300ms + 4 * 24ms);
+  EXPECT_EQ(system.clients[0]->queries(), 1u);
+}
+
+// paths.md: killed, stopped or restarted, the control process is not missed.
+TEST(Healing, TheControlProcessIsNotMissed) {
+  System system{one_of_each(nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random),
+                            nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random))};
+  ASSERT_TRUE(system.start());
+  use(system, 3s, 20);
+  system.gateways[0]->kill_control();
+  use(system, 20s, 20);
+  system.gateways[0]->start_control();
+  use(system, 5s, 20);
+  system.gateways[0]->stop_control();
+  use(system, 30s, 20);
+  system.gateways[0]->continue_control();
+  use(system, 5s, 20);
+  system.run_for(1s);
+  EXPECT_EQ(lost(system), 0u);
+  EXPECT_EQ(lost_echoes(system), 0u);
+  EXPECT_LE(longest(system, 60), 100ms);
+}
+
+TEST(Healing, ThePortalMayBeAwayForAnHour) {
+  System system{one_of_each(nat(Dependence::independent, Dependence::address, PortChoice::random), std::nullopt)};
+  ASSERT_TRUE(system.start());
+  use(system, 3s, 10);
+  system.portal->kill();
+  for (int minute = 0; minute < 60; minute += 5) {
+    use(system, 10s, 10);
+    system.run_for(5min - 10s);
+  }
+  system.portal->start();
+  use(system, 5s, 10);
+  system.run_for(1s);
+  EXPECT_EQ(lost(system), 0u);
+  EXPECT_EQ(lost_echoes(system), 0u);
+}
+
+// A failure can be studied only if it can be had again.
+TEST(Seeds, TheSameSeedGivesTheSameRun) {
+  const Scenario plan = make_scenario(4711, 60s);
+  const Outcome once = play_apart(plan, 100), again = play_apart(plan, 100);
+  EXPECT_FALSE(once.digest.empty());
+  EXPECT_EQ(once.digest, again.digest);
+  Scenario other = plan;
+  other.seed = 4712;
+  EXPECT_NE(play_apart(other, 100).digest, once.digest);
+}
+
+// A search that finds nothing must be able to find something: a link of three seconds, which the reference model does
+// not take for a mishap.
+TEST(Seeds, AFailureIsFoundAndCutDown) {
+  Scenario plan = make_scenario(1, 60s);
+  plan.events.clear();
+  for (unsigned i = 0; i < 8; ++i) plan.events.push_back({7s + i * 1s, Mishap::client_link_doubles, 0, 0, {}, 10});
+  plan.events[4] = {11s, Mishap::client_link_slow, 0, 0, {}, 3000};
+  const Minimised least = minimise(plan, 40, 100);
+  EXPECT_EQ(least.kept, std::vector<unsigned>{4u}) << least.outcome.violation;
+}
+
+}  // namespace
+}  // namespace penstock::model

@@ -1,0 +1,87 @@
+#include "tests/path/foreign/address_map.h"
+
+#include <algorithm>
+
+#include "dataplane/core/policy/forbidden.h"
+
+namespace penstock::path {
+namespace {
+
+// The `bits` bits of `from` behind its prefix come to stand right behind the prefix of `to` (RFC 7757 §3.3).
+void copy_suffix(const IpAddress& from, unsigned from_begin, std::array<std::uint8_t, 16>& to, unsigned to_begin,
+                 unsigned bits) {
+  for (unsigned i = 0; i < bits; ++i) {
+    const unsigned source = from_begin + i;
+    const unsigned target = to_begin + i;
+    const bool bit = (from.bytes()[source / 8] >> (7 - source % 8) & 1) != 0;
+    const auto mask = static_cast<std::uint8_t>(0x80U >> target % 8);
+    to[target / 8] = static_cast<std::uint8_t>(bit ? to[target / 8] | mask : to[target / 8] & ~mask);
+  }
+}
+
+constexpr unsigned kV4Begin = 96;  // of an IPv4 address in its v4-mapped form
+
+}  // namespace
+
+bool AddressMap::add(std::string_view text, std::string& error) {
+  const std::size_t equals = text.find('=');
+  const auto first = Prefix::parse(text.substr(0, equals));
+  if (equals == std::string_view::npos) {
+    if (!first || first->address().is_v4() || !policy::is_rfc6052_length(first->length())) {
+      error = "needs V4=V6, or an IPv6 prefix of length 32, 40, 48, 56, 64 or 96 (RFC 6052) without host bits";
+      return false;
+    }
+    prefixes_.push_back(*first);
+    return true;
+  }
+  const auto second = Prefix::parse(text.substr(equals + 1));
+  if (!first || !second || first->address().is_v4() == second->address().is_v4()) {
+    error = "needs an IPv4 and an IPv6 address, or prefixes without host bits";
+    return false;
+  }
+  const Pair pair = first->address().is_v4() ? Pair{*first, *second} : Pair{*second, *first};
+  if (32 - pair.v4.length() > 128 - pair.v6.length()) {
+    error = "the IPv6 prefix has fewer addresses than the IPv4 prefix (RFC 7757 §3.2)";
+    return false;
+  }
+  pairs_.push_back(pair);
+  return true;
+}
+
+std::optional<AddressMap::Mapped> AddressMap::to_v6(const IpAddress& v4) const {
+  const Pair* best = nullptr;
+  for (const Pair& pair : pairs_)
+    if (pair.v4.contains(v4) && (best == nullptr || pair.v4.length() > best->v4.length())) best = &pair;
+  if (best != nullptr) {
+    std::array<std::uint8_t, 16> bytes = best->v6.address().bytes();
+    copy_suffix(v4, kV4Begin + best->v4.length(), bytes, best->v6.length(), 32 - best->v4.length());
+    return Mapped{IpAddress::v6(bytes), false};
+  }
+  if (const auto embedded = to_v6_by_prefix(v4)) return Mapped{*embedded, true};
+  return std::nullopt;
+}
+
+std::optional<AddressMap::Mapped> AddressMap::to_v4(const IpAddress& v6) const {
+  const Pair* best = nullptr;
+  for (const Pair& pair : pairs_)
+    if (pair.v6.contains(v6) && (best == nullptr || pair.v6.length() > best->v6.length())) best = &pair;
+  if (best != nullptr) {
+    std::array<std::uint8_t, 16> bytes = best->v4.address().bytes();
+    copy_suffix(v6, best->v6.length(), bytes, kV4Begin + best->v4.length(), 32 - best->v4.length());
+    return Mapped{IpAddress::v4({bytes[12], bytes[13], bytes[14], bytes[15]}), false};
+  }
+  for (const Prefix& prefix : prefixes_)
+    if (prefix.contains(v6)) return Mapped{policy::extract_v4(prefix, v6), true};
+  return std::nullopt;
+}
+
+std::optional<IpAddress> AddressMap::to_v6_by_prefix(const IpAddress& v4) const {
+  if (prefixes_.empty()) return std::nullopt;
+  return policy::embed_v4(prefixes_.front(), v4);
+}
+
+bool AddressMap::has_pair(const IpAddress& v4) const {
+  return std::any_of(pairs_.begin(), pairs_.end(), [&](const Pair& pair) { return pair.v4.contains(v4); });
+}
+
+}  // namespace penstock::path

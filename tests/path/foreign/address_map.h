@@ -1,0 +1,40 @@
+// Stateless address mapping: explicit pairs and prefix pairs (RFC 7757), and prefixes that embed IPv4 (RFC 6052).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "dataplane/core/base/address.h"
+
+namespace penstock::path {
+
+class AddressMap {
+ public:
+  // "198.51.100.8=2001:db8::8", "192.0.2.0/24=2001:db8:a::/120" (either order), "2001:db8:64::/96". False: malformed;
+  // `error` says why.
+  bool add(std::string_view text, std::string& error);
+
+  struct Mapped {
+    IpAddress address;
+    bool by_prefix = false;  // RFC 6052; otherwise by an explicit pair
+  };
+  // The explicit pair of the longest prefix first, then the first RFC 6052 prefix. nullopt: not mapped.
+  [[nodiscard]] std::optional<Mapped> to_v6(const IpAddress& v4) const;
+  [[nodiscard]] std::optional<Mapped> to_v4(const IpAddress& v6) const;
+  // Without explicit pairs, as hairpinning needs it (RFC 7757 §4.2).
+  [[nodiscard]] std::optional<IpAddress> to_v6_by_prefix(const IpAddress& v4) const;
+  [[nodiscard]] bool has_pair(const IpAddress& v4) const;
+  [[nodiscard]] bool empty() const { return pairs_.empty() && prefixes_.empty(); }
+
+ private:
+  struct Pair {
+    Prefix v4;
+    Prefix v6;
+  };
+  std::vector<Pair> pairs_;
+  std::vector<Prefix> prefixes_;
+};
+
+}  // namespace penstock::path

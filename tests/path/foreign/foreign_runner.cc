@@ -1,0 +1,237 @@
+// Runs packets of other projects' test-suites through the translation code; see usage() and docs/translation.md.
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+
+#include "dataplane/core/policy/forbidden.h"
+#include "tests/path/foreign/match.h"
+#include "tests/path/foreign/nat64.h"
+#include "tests/path/foreign/siit.h"
+
+namespace penstock::path {
+namespace {
+
+enum ExitCode { kMatch = 0, kMismatch = 1, kUsage = 2 };
+
+const char* usage() {
+  return R"(usage: tests/path/run MODE [OPTION...] --send FILE... --expect FILE|drop|silence...
+
+A stateless translator (RFC 7915):
+  --map V4=V6          an address pair, or prefix pair 192.0.2.0/24=2001:db8:a::/120 (RFC 7757)
+  --map PREFIX         an RFC 6052 prefix of length 32, 40, 48, 56, 64 or 96
+  --hop4 A, --hop6 A   source of ICMP errors from hops without a mapping (RFC 6791)
+  --own4 A, --own6 A   source of the translator's own ICMP errors; any will do unless given
+  --lowest-mtu6 N      packets without DF are cut to this length (RFC 7915 4.1; 1280)
+  --udp-zero compute|drop   IPv4 UDP without a checksum (RFC 7915 4.5; compute)
+Or the stateful one (RFC 6146):
+  --nat64 POOL4[:FIRST[-LAST]]   an IPv4 address or prefix, and the ports of it; may be repeated
+  --prefix P           RFC 6052 prefix of the IPv4 network; may be called --map too
+Both:
+  --mtu4 N, --mtu6 N   MTU of the next hop on either side (1500)
+  --send FILE          raw IP packet, pcap, pcapng or hexadecimal text; the version says the direction
+  --after TIME         lets time pass before the next --send: 500ms, 10s, 5min, 2h
+  --expect FILE        what must come out, in order, ICMP errors to the sender included
+  --expect drop        the next packet is not forwarded; its sender may be told (silence: is not)
+  --ignore FIELD,...   names (identification, checksum, ttl, inner.df, tcp.window ...) or bytes (4,5,10-11)
+  --quiet              prints mismatches only
+
+Exit code: 0 all as expected, 1 mismatch, 2 wrong use.
+)";
+}
+
+struct Step {
+  std::vector<CapturedPacket> packets;
+  Duration wait{0};
+};
+
+struct Arguments {
+  SiitConfig siit;
+  Nat64Config nat64;
+  bool stateful = false;
+  bool quiet = false;
+  std::vector<Step> steps;
+  std::vector<Expectation> expectations;
+  Ignored ignored;
+  std::string error;
+
+  bool parse(int argc, char** argv) {
+    for (int i = 1; i < argc; ++i) {
+      std::string key = argv[i];
+      std::string value;
+      if (key == "--help" || key == "-h") return false;
+      if (key == "--quiet" || key == "-q") {
+        quiet = true;
+        continue;
+      }
+      const std::size_t equals = key.find('=');
+      if (key.starts_with("--") && equals != std::string::npos) {
+        value = key.substr(equals + 1);
+        key.resize(equals);
+      } else if (i + 1 < argc) {
+        value = argv[++i];
+      } else {
+        return fail(key + " needs a value, or is unknown");
+      }
+      if (!take(key, value)) return false;
+    }
+    return check();
+  }
+
+ private:
+  bool fail(const std::string& why) {
+    error = why;
+    return false;
+  }
+
+  bool take(const std::string& key, const std::string& value) {
+    std::string why;
+    if (key == "--map") return siit.map.add(value, why) ? remember_prefix(value) : fail("--map " + value + " " + why);
+    if (key == "--prefix" || key == "--pool6") {
+      const auto prefix = Prefix::parse(value);
+      if (!prefix || prefix->address().is_v4() || !policy::is_rfc6052_length(prefix->length()))
+        return fail("--prefix " + value + " is no IPv6 prefix of RFC 6052");
+      nat64.prefix = *prefix;
+      have_prefix_ = true;
+      return siit.map.add(value, why);
+    }
+    if (key == "--nat64") return add_pool(value);
+    if (key == "--mtu4") return number(key, value, 68, siit.mtu4);
+    if (key == "--mtu6") return number(key, value, 1280, siit.mtu6);
+    if (key == "--lowest-mtu6") return number(key, value, 1280, siit.lowest_mtu6);
+    if (key == "--own4") return address(key, value, true, siit.own4);
+    if (key == "--own6") return address(key, value, false, siit.own6);
+    if (key == "--hop4") return address(key, value, true, siit.hop4);
+    if (key == "--hop6") return address(key, value, false, siit.hop6);
+    if (key == "--udp-zero") {
+      if (value != "compute" && value != "drop") return fail("--udp-zero takes compute or drop");
+      siit.compute_udp_checksum = value == "compute";
+      return true;
+    }
+    if (key == "--send") {
+      const auto packets = load_packets(value, why);
+      if (!packets) return fail(value + ": " + why);
+      steps.push_back({*packets, Duration{0}});
+      return true;
+    }
+    if (key == "--after") return wait(value);
+    if (key == "--expect") return expect(value);
+    if (key == "--ignore") {
+      for (std::size_t at = 0; at <= value.size();) {
+        const std::size_t comma = std::min(value.find(',', at), value.size());
+        const std::string word = value.substr(at, comma - at);
+        if (!word.empty() && word != "none" && !ignored.add(word))
+          return fail("--ignore " + word + ": no such field (names of fields or numbers of bytes)");
+        at = comma + 1;
+      }
+      return true;
+    }
+    return fail("unknown option " + key);
+  }
+
+  bool remember_prefix(const std::string& value) {
+    const auto prefix = Prefix::parse(value);
+    if (!have_prefix_ && prefix && prefix->address().is_v6()) nat64.prefix = *prefix;
+    have_prefix_ = have_prefix_ || prefix.has_value();
+    return true;
+  }
+
+  bool number(const std::string& key, const std::string& value, unsigned least, std::uint16_t& out) {
+    char* end = nullptr;
+    const unsigned long parsed = std::strtoul(value.c_str(), &end, 10);
+    if (value.empty() || *end != 0 || parsed < least || parsed > 65535)
+      return fail(key + " " + value + ": a number from " + std::to_string(least) + " to 65535");
+    out = static_cast<std::uint16_t>(parsed);
+    return true;
+  }
+
+  bool address(const std::string& key, const std::string& value, bool v4, std::optional<IpAddress>& out) {
+    out = IpAddress::parse(value);
+    if (out && out->is_v4() == v4) return true;
+    return fail(key + " " + value + (v4 ? " is no IPv4 address" : " is no IPv6 address"));
+  }
+
+  bool add_pool(const std::string& value) {
+    stateful = true;
+    const std::size_t colon = value.find(':');
+    const auto prefix = Prefix::parse(value.substr(0, colon));
+    if (!prefix || prefix->address().is_v6() || prefix->length() < 24)
+      return fail("--nat64 " + value + " is no IPv4 address or prefix of at most 256");
+    for (std::uint32_t i = 0; i < 1U << (32 - prefix->length()); ++i)
+      nat64.pool.push_back(IpAddress::v4(prefix->address().v4_value() + i));
+    if (colon == std::string::npos) return true;
+    const std::string ports = value.substr(colon + 1);
+    const std::size_t dash = ports.find('-');
+    return number("--nat64 ports", ports.substr(0, dash), 1, nat64.first_port) &&
+           number("--nat64 ports", dash == std::string::npos ? ports : ports.substr(dash + 1), nat64.first_port,
+                  nat64.last_port);
+  }
+
+  bool wait(const std::string& value) {
+    char* end = nullptr;
+    const double amount = std::strtod(value.c_str(), &end);
+    const std::string unit = end;
+    const double scale = unit == "ms" ? 1e6 : unit == "s" ? 1e9 : unit == "min" ? 60e9 : unit == "h" ? 3600e9 : 0;
+    if (amount < 0 || scale == 0) return fail("--after " + value + ": a time like 500ms, 10s, 5min, 2h");
+    steps.push_back({{}, Duration{static_cast<std::int64_t>(amount * scale)}});
+    return true;
+  }
+
+  bool expect(const std::string& value) {
+    if (value == "drop" || value == "silence") {
+      expectations.push_back({value == "drop" ? Expectation::Kind::drop : Expectation::Kind::silence, {}});
+      return true;
+    }
+    std::string why;
+    const auto packets = load_packets(value, why);
+    if (!packets) return fail(value + ": " + why);
+    for (const CapturedPacket& packet : *packets) expectations.push_back({Expectation::Kind::packet, packet});
+    return true;
+  }
+
+  bool check() {
+    bool any = false;
+    for (const Step& step : steps) any = any || !step.packets.empty();
+    if (!any) return fail("nothing to send");
+    if (expectations.empty()) return fail("nothing to expect: --expect FILE, drop or silence");
+    if (!stateful && siit.map.empty())
+      return fail("a stateless translator needs --map, a stateful one --nat64 and --prefix");
+    if (stateful && !have_prefix_) return fail("--nat64 needs --prefix");
+    nat64.mtu4 = siit.mtu4;
+    nat64.mtu6 = siit.mtu6;
+    nat64.own6 = siit.own6;
+    return true;
+  }
+
+  bool have_prefix_ = false;
+};
+
+int run(int argc, char** argv) {
+  Arguments arguments;
+  if (!arguments.parse(argc, argv)) {
+    if (!arguments.error.empty()) std::cerr << "tests/path/run: " << arguments.error << "\n\n";
+    std::cerr << usage();
+    return kUsage;
+  }
+  std::unique_ptr<TranslatorUnderTest> translator;
+  if (arguments.stateful) {
+    translator = std::make_unique<Nat64>(arguments.nat64);
+  } else {
+    translator = std::make_unique<Siit>(arguments.siit);
+  }
+  std::vector<Exchange> exchanges;
+  for (const Step& step : arguments.steps) {
+    if (step.wait > Duration{0}) translator->after(step.wait);
+    for (const CapturedPacket& packet : step.packets) exchanges.push_back({packet, translator->send(packet.bytes)});
+  }
+  std::string report;
+  const bool good = match(exchanges, arguments.expectations, arguments.ignored, report);
+  if (!good || !arguments.quiet) std::cout << report;
+  return good ? kMatch : kMismatch;
+}
+
+}  // namespace
+}  // namespace penstock::path
+
+int main(int argc, char** argv) {
+  return penstock::path::run(argc, argv);
+}

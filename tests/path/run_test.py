@@ -1,0 +1,240 @@
+#!/usr/bin/python3
+"""tests/path/run itself: what it accepts, what it tells apart, and how it says so.
+
+Usage: run_test.py RUNNER SOURCE_ROOT. Packets are made here, byte by byte, so that nothing of the code under test has
+a say in what is right.
+"""
+import ipaddress
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+
+RUNNER, ROOT = sys.argv[1:3]
+A4, B4 = "198.51.100.2", "192.0.2.33"
+A6, B6 = "2001:db8::8", "2001:db8::9"
+PAIRS = ["--map", f"{A4}={A6}", "--map", f"{B6}={B4}"]
+
+
+def checksum(data, initial=0):
+    data = bytes(data) + b"\0" * (len(data) % 2)
+    total = initial + sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def packed(address):
+    return ipaddress.ip_address(address).packed
+
+
+def udp(source, destination, payload=b"abcd", error=0, zero=False, ports=(4000, 53)):
+    segment = struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload
+    pseudo = packed(source) + packed(destination) + struct.pack("!HH", 17, len(segment))
+    value = 0 if zero else (checksum(pseudo + segment) + error) & 0xFFFF
+    return segment[:6] + struct.pack("!H", value) + segment[8:]
+
+
+def ip4(source, destination, payload, protocol=17, ttl=64, tos=0, flags=0x4000, identification=7):
+    head = struct.pack("!BBHHHBBH", 0x45, tos, 20 + len(payload), identification, flags, ttl, protocol, 0)
+    head += packed(source) + packed(destination)
+    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
+
+
+def ip6(source, destination, payload, protocol=17, hop=63, tc=0, flow=0):
+    return struct.pack("!IHBB", 6 << 28 | tc << 20 | flow, len(payload), protocol, hop) + packed(source) + packed(
+        destination) + payload
+
+
+def fragment(payload, offset, more, identification=7, protocol=17):
+    return struct.pack("!BBHI", protocol, 0, offset | more, identification) + payload
+
+
+def pcap(packets, link=101, frame=b"", endian="<"):
+    out = struct.pack(endian + "IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
+    for packet in packets:
+        out += struct.pack(endian + "IIII", 0, 0, len(frame + packet), len(frame + packet)) + frame + packet
+    return out
+
+
+def pcapng(packets):
+    def block(kind, body):
+        body += b"\0" * (-len(body) % 4)
+        return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
+
+    out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 101, 0, 0))
+    for packet in packets:
+        out += block(6, struct.pack("<IIIII", 0, 0, 0, len(packet), len(packet)) + packet)
+    return out
+
+
+class Cases:
+    def __init__(self, directory):
+        self.directory, self.count, self.failed = directory, 0, 0
+
+    def file(self, content):
+        if isinstance(content, str):
+            return content
+        self.count += 1
+        path = os.path.join(self.directory, f"p{self.count}")
+        with open(path, "wb") as out:
+            out.write(content)
+        return path
+
+    def run(self, name, options, sends, expects, code, says=""):
+        command = [RUNNER, *options]
+        for content in sends:
+            command += ["--send", self.file(content)]
+        for content in expects:
+            command += ["--expect", self.file(content)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        output = done.stdout + done.stderr
+        good = done.returncode == code and re.search(says, output)
+        print(f"PASS {name}" if good else f"FAIL {name}: exit {done.returncode}, wanted {code} and {says!r}\n{output}")
+        self.failed += not good
+
+
+def main(cases):
+    in4 = ip4(A4, B4, udp(A4, B4), tos=0xB9)
+    out6 = ip6(A6, B6, udp(A6, B6), tc=0xB9)
+    run = cases.run
+    run("pair, 4 to 6", PAIRS, [in4], [out6], 0)
+    run("pair, 6 to 4; the identification is the translator's", PAIRS, [ip6(B6, A6, udp(B6, A6), hop=64, flow=5)],
+        [ip4(B4, A4, udp(B4, A4), ttl=63, flags=0, identification=999)], 0, "identification is the translator's own")
+    run("several in order", PAIRS, [in4, in4], [out6, out6], 0)
+    run("one is missing", PAIRS, [in4], [out6, out6], 1, "nothing came out")
+    run("one too many", PAIRS, [in4, in4], [out6], 1, "was not expected")
+
+    # All lengths of RFC 6052 §2.4, table 2
+    for text, length, embedded in [("2001:db8::", 32, "2001:db8:c000:221::"),
+                                   ("2001:db8:100::", 40, "2001:db8:1c0:2:21::"),
+                                   ("2001:db8:122::", 48, "2001:db8:122:c000:2:2100::"),
+                                   ("2001:db8:122:300::", 56, "2001:db8:122:3c0:0:221::"),
+                                   ("2001:db8:122:344::", 64, "2001:db8:122:344:c0:2:2100::"),
+                                   ("2001:db8:122:344::", 96, "2001:db8:122:344::192.0.2.33")]:
+        options = ["--map", f"{A4}={A6}", "--map", f"{text}/{length}"]
+        run(f"RFC 6052 /{length}, 4 to 6", options, [ip4(A4, B4, udp(A4, B4))],
+            [ip6(A6, embedded, udp(A6, embedded))], 0)
+        run(f"RFC 6052 /{length}, 6 to 4", options, [ip6(A6, embedded, udp(A6, embedded), hop=64)],
+            [ip4(A4, B4, udp(A4, B4), ttl=63, flags=0)], 0)
+    run("prefix pair of RFC 7757",
+        ["--map", "198.51.100.0/24=2001:db8:a::/120", "--map", "2001:db8:b::/120=192.0.2.0/24"], [in4],
+        [ip6("2001:db8:a::2", "2001:db8:b::21", udp("2001:db8:a::2", "2001:db8:b::21"), tc=0xB9)], 0)
+    run("hairpin of RFC 7757", ["--map", f"{A4}={A6}", "--map", f"{B4}={B6}", "--map", "2001:db8:64::/96"],
+        [ip6(A6, "2001:db8:64::192.0.2.33", udp(A6, "2001:db8:64::192.0.2.33"), hop=64)],
+        [ip6("2001:db8:64::198.51.100.2", B6, udp("2001:db8:64::198.51.100.2", B6))], 0)
+
+    def changed(**other):
+        return ip6(A6, B6, udp(A6, B6), **{"tc": 0xB9, **other})
+
+    wrong = [
+        ("ttl", changed(hop=62), "ip6 ttl: expected 62, got 63\n +RFC 7915 §4.1", "hop-limit"),
+        ("class", changed(tc=0xB8), "ip6 ecn: expected 0, got 1\n +RFC 7915 §4.1, RFC 3168", "tc"),
+        ("flow label", changed(flow=9), "flow-label: expected 9.*\n.*RFC 7915", "flow_label"),
+        ("payload", ip6(A6, B6, udp(A6, B6, b"abce"), tc=0xB9), "payload: expected 61626365, got 61626364", "51"),
+        ("port", ip6(A6, B6, udp(A6, B6, ports=(1, 53)), tc=0xB9), "port: expected 1, got 4000", "udp.sport"),
+        ("checksum", ip6(A6, B6, udp(A6, B6, error=5), tc=0xB9), "checksum: expected wrong by .*got right", "csum"),
+        ("address", ip6(A6, A6, udp(A6, A6), tc=0xB9), "destination: expected .*\n.*RFC 6052", "outer.dst"),
+    ]
+    for name, expected, says, ignore in wrong:
+        run(f"{name} differs", PAIRS, [in4], [expected], 1, says)
+        run(f"{name} is ignored", PAIRS + ["--ignore", ignore], [in4], [expected], 0)
+    run("a wrong checksum stays wrong", PAIRS, [ip4(A4, B4, udp(A4, B4, error=1))],
+        [ip6(A6, B6, udp(A6, B6, error=1))], 0)
+
+    # Fragments one by one, the last one alone and not a multiple of eight before more (forwarded as it came)
+    whole4, whole6 = udp(A4, B4, bytes(range(40))), udp(A6, B6, bytes(range(40)))
+    run("fragments one by one", PAIRS,
+        [ip4(A4, B4, whole4[24:], flags=0x0003), ip4(A4, B4, whole4[:24], flags=0x2000),
+         ip4(A4, B4, b"12345", flags=0x2009)],
+        [ip6(A6, B6, fragment(whole6[24:], 24, 0), 44), ip6(A6, B6, fragment(whole6[:24], 0, 1), 44),
+         ip6(A6, B6, fragment(b"12345", 72, 1), 44)], 0)
+    run("fragments back", PAIRS,
+        [ip6(B6, A6, fragment(udp(B6, A6, bytes(range(40)))[:24], 0, 1, 0x12345678), 44, hop=64)],
+        [ip4(B4, A4, udp(B4, A4, bytes(range(40)))[:24], ttl=63, flags=0x2000, identification=0x5678)], 0)
+
+    # What the sender is told
+    def told(inside, kind, code, rest=0):
+        message = struct.pack("!BBHI", kind, code, 0, rest) + inside[:548]
+        message = message[:2] + struct.pack("!H", checksum(message)) + message[4:]
+        return ip4("192.0.2.1", A4, message, 1, flags=0, tos=0xC0)
+
+    late = ip4(A4, B4, udp(A4, B4), ttl=1)
+    run("TTL used up", PAIRS, [late], [told(late, 11, 0)], 0, "own choice")
+    run("TTL used up, dropped", PAIRS, [late], ["drop"], 0, "sender is told")
+    run("TTL used up, not in silence", PAIRS, [late], ["silence"], 1, "RFC 7915")
+    run("own address given and wrong", PAIRS + ["--own4", "192.0.2.9"], [late], [told(late, 11, 0)], 1, "ip4 source")
+    big = ip4(A4, B4, udp(A4, B4, bytes(1400)))
+    run("DF and too long", PAIRS + ["--mtu6", "1400"], [big], [told(big, 3, 4, 1380)], 0)
+    run("wrong MTU", PAIRS + ["--mtu6", "1400"], [big], [told(big, 3, 4, 1400)], 1,
+        "icmp mtu: expected 1400, got 1380\n.*RFC")
+    whole = udp(A6, B6, bytes(1300))
+    cut = [ip6(A6, B6, fragment(whole[:1232], 0, 1), 44), ip6(A6, B6, fragment(whole[1232:], 1232, 0), 44)]
+    run("without DF cut to 1280", PAIRS, [ip4(A4, B4, udp(A4, B4, bytes(1300)), flags=0)], cut, 0)
+    run("without DF cut to what is said", PAIRS + ["--lowest-mtu6", "1300"],
+        [ip4(A4, B4, udp(A4, B4, bytes(1300)), flags=0)], cut, 1, "--lowest-mtu6")
+
+    behind = fragment(b"\x11\0" + bytes(6) + udp(B6, A6), 0, 0, protocol=60)
+    run("extension header behind the fragment header", PAIRS, [ip6(B6, A6, behind, 44, hop=64)], ["drop"], 0,
+        "RFC 7915 §5.1.1(.|\n)*sender is told.*ICMP type 1 code 1")
+    none = ip4(A4, B4, udp(A4, B4, zero=True))
+    run("zero UDP checksum is computed", PAIRS, [none], [ip6(A6, B6, udp(A6, B6))], 0)
+    run("zero UDP checksum dropped elsewhere", PAIRS, [none], ["drop"], 1, "zero-udp-checksums")
+    run("zero UDP checksum dropped", PAIRS + ["--udp-zero", "drop"], [none], ["drop"], 0, "RFC 7915 §4.5")
+    run("no mapping", PAIRS, [ip4(A4, "203.0.113.1", udp(A4, "203.0.113.1"))], ["silence"], 0, "RFC 7915 §6")
+    run("damaged header", PAIRS, [in4[:9] + b"\0" + in4[10:]], ["silence"], 0, "RFC 1812")
+
+    # Stateful: a port within the pool's, the way back, nothing else comes in
+    nat64 = ["--nat64", f"{B4}:2000-2999", "--prefix", "64:ff9b::/96"]
+    far6 = "64:ff9b::198.51.100.2"
+    up = ip6(A6, far6, udp(A6, far6, ports=(2500, 53)), hop=64)
+    up4 = ip4(B4, A4, udp(B4, A4, ports=(2500, 53)), ttl=63, flags=0)
+    back, back6 = ip4(A4, B4, udp(A4, B4, ports=(53, 2500))), ip6(far6, A6, udp(far6, A6, ports=(53, 2500)))
+    run("NAT64 there and back", nat64, [up, back], [up4, back6], 0)
+    run("NAT64 out of the blue", nat64, [back], ["drop"], 0, "RFC 6146")
+    command = nat64 + ["--send", cases.file(up), "--after", "6min", "--send", cases.file(back)]
+    run("NAT64 session is over", command, [], [up4, back6], 1, "nothing came out")
+
+    # Files
+    ether = b"\2\0\0\0\0\1\2\0\0\0\0\2"
+    sll = struct.pack("!HHH8s", 0, 1, 6, b"")
+    arp = pcap([b"\0" * 28], 1, ether + b"\x08\6")
+    for name, content in [("pcap raw", pcap([in4])), ("pcap big-endian", pcap([in4], endian=">")),
+                          ("pcap Ethernet, padded", pcap([in4 + b"\0" * 14], 1, ether + b"\x08\0")),
+                          ("pcap VLAN", pcap([in4], 1, ether + b"\x81\0\0\5\x08\0")),
+                          ("pcap with ARP before", arp + pcap([in4], 1, ether + b"\x08\0")[24:]),
+                          ("pcap SLL", pcap([in4], 113, sll + b"\x08\0")), ("pcap IPV4", pcap([in4], 228)),
+                          ("pcapng", pcapng([in4])), ("hexadecimal", in4.hex().encode() + b"\n")]:
+        run(name, PAIRS, [content], [out6], 0)
+    run("pcap of two, both ways", PAIRS, [pcap([in4, in4])], [pcapng([out6, out6])], 0)
+    run("pcap cut off", PAIRS, [pcap([in4])[:-1]], [out6], 2, "cut off")
+    run("no packet file", PAIRS, [b"\0hello"], [out6], 2, "neither")
+    for name, options in [("unknown option", ["--nap", "1"]), ("unknown field", ["--ignore", "colour"]),
+                          ("prefix of no length", ["--map", "2001:db8::/33"]),
+                          ("two of a family", ["--map", "10.0.0.1=10.0.0.2"]),
+                          ("pool without prefix", ["--nat64", "192.0.2.1"])]:
+        run(name, (PAIRS if "pool" not in name else []) + options, [in4], [out6], 2, "tests/path/run: ")
+    run("no mode", [], [in4], [out6], 2, "--map")
+
+    # Every anchor it prints exists
+    def text_of(*path):
+        with open(os.path.join(ROOT, *path), encoding="utf-8") as text:
+            return text.read()
+
+    foreign = "tests/path/foreign"
+    sources = "".join(text_of(foreign, name) for name in os.listdir(os.path.join(ROOT, foreign)))
+    anchors = set(re.findall(r"docs/translation\.md#([a-z-]+)", sources))
+    headings = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-")
+                for heading in re.findall(r"^#+ (.*)$", text_of("docs/translation.md"), re.M)}
+    missing = sorted(anchors - headings)
+    print(f"FAIL anchors: {missing}" if missing or not anchors else "PASS anchors")
+    cases.failed += bool(missing)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as where:
+        everything = Cases(where)
+        main(everything)
+        sys.exit(1 if everything.failed else 0)

@@ -1,0 +1,157 @@
+// PeerWatch alone: what happens to very many peers at once, and its bounds.
+#include "dataplane/gateway/peer_watch.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "dataplane/core/wireguard/data_path.h"
+#include "dataplane/gateway/resend.h"
+#include "tests/unit/gateway/buffers.h"
+#include "tests/unit/gateway/builder.h"
+#include "tests/unit/gateway/topology.h"
+
+namespace penstock::gateway::test {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct Watch {
+  explicit Watch(std::size_t peers)
+      : context{configuration, packets, random, SlowPathLimits{}},
+        tunnels(peers, 1024, 1, 100ms),
+        watch(context, tunnels) {
+    EXPECT_FALSE(Configuration::build(two_armed(), configuration));
+  }
+  // What is on its way to workers: (kind, peer, remote); everything is freed.
+  struct Sent {
+    ToWorker kind;
+    PeerIndex peer;
+    Endpoint remote;
+    ResendOrder order;
+  };
+  std::vector<Sent> drain() {
+    std::vector<Sent> out;
+    for (Packet* packet : context.output.to_workers) {
+      Sent one{kind_of<ToWorker>(*packet), packet->peer, packet->outer.remote, {}};
+      if (one.kind == ToWorker::resend) std::memcpy(&one.order, packet->data, sizeof one.order);
+      out.push_back(one);
+      packets.release(packet);
+    }
+    context.output.to_workers.clear();
+    return out;
+  }
+  static Endpoint address_of(PeerIndex peer, std::uint16_t port = 4000) {
+    return {IpAddress::v4(0x0a000000 + peer), port};
+  }
+  void known(PeerIndex peer) {
+    watch.set_endpoints(peer, {}, now);
+    watch.heard_from(peer, {{}, address_of(peer), 0}, now);
+  }
+  void probe(PeerIndex peer) { watch.probed(peer, {{}, address_of(peer), 0}, true, now); }
+  // Moves on, one step of the watch at a time.
+  std::vector<Sent> run(Duration time) {
+    std::vector<Sent> out;
+    const Instant end = now + time;
+    while (watch.next_timeout() <= end) {
+      now = std::max(now, watch.next_timeout());
+      watch.handle_timeout(now);
+      EXPECT_GT(watch.next_timeout(), now);  // trap: paths-21
+      for (const Sent& one : drain()) out.push_back(one);
+    }
+    now = end;
+    return out;
+  }
+
+  HeapPackets packets;
+  SeededRandom random;
+  Configuration configuration;
+  SlowContext context;
+  wireguard::DataPath tunnels;
+  PeerWatch watch;
+  Instant now{1h};
+};
+
+// paths.md's table: 100 000 peers known, 1 000 busy. The busy ones come first; nobody is flooded.
+TEST(PeerWatch, AHundredThousandPeersHearFromUsPacedBusyOnesFirst) {
+  constexpr PeerIndex kPeers = 100'000, kBusyEvery = 100;
+  Watch w{kPeers};
+  for (PeerIndex peer = 0; peer < kPeers; ++peer) w.known(peer);
+  for (int i = 0; i < 5; ++i) {
+    for (PeerIndex peer = 0; peer < kPeers; peer += kBusyEvery) w.probe(peer);
+    w.run(100ms);
+  }
+  for (PeerIndex peer = 0; peer < kPeers; peer += kBusyEvery) w.probe(peer);
+  w.drain();
+  const Instant changed = w.now;
+  w.watch.address_changed(w.now);
+  std::set<PeerIndex> heard, busy, ordered;
+  Duration busy_done{}, all_done{};
+  const auto take = [&](const std::vector<Watch::Sent>& sent) {
+    for (const auto& one : sent) {
+      if (one.kind == ToWorker::resend) {
+        ordered.insert(one.order.peer);
+        continue;
+      }
+      heard.insert(one.peer);
+      if (one.peer % kBusyEvery == 0) busy.insert(one.peer);
+    }
+    if (busy.size() == kPeers / kBusyEvery && busy_done == Duration{}) {
+      busy_done = w.now - changed;
+      EXPECT_LE(heard.size(), busy.size() + 64) << "before anybody else";
+    }
+    if (heard.size() == kPeers && all_done == Duration{}) all_done = w.now - changed;
+  };
+  take(w.drain());
+  std::size_t most = 0;
+  for (int i = 0; i < 5000 && all_done == Duration{}; ++i) {
+    const auto sent = w.run(1ms);
+    most = std::max(most, sent.size());
+    take(sent);
+  }
+  EXPECT_GT(busy_done, 0ms);
+  EXPECT_LE(busy_done, 100ms);
+  EXPECT_LE(all_done, 3s);
+  EXPECT_LE(most, 1500U) << "in a millisecond, silent peers included";
+}
+
+TEST(PeerWatch, RemembersAtMostEightAddressesOfAPeer) {
+  Watch w{4};
+  w.known(1);
+  for (std::uint16_t port = 1; port <= 200; ++port) w.watch.heard_from(1, {{}, Watch::address_of(1, port), 0}, w.now);
+  w.watch.suspect(1, w.now);
+  EXPECT_EQ(w.drain().size(), PeerWatch::kMaxAddresses);
+}
+
+// A pinned (1.0) or unknown peer is left alone.
+TEST(PeerWatch, WhoIsNotWatchedIsNeverSpokenTo) {
+  Watch w{4};
+  w.probe(2);
+  w.watch.spoke_first(2, w.now);
+  w.watch.suspect(2, w.now);
+  w.watch.address_changed(w.now);
+  EXPECT_TRUE(w.run(60s).empty());
+  EXPECT_FALSE(w.tunnels.keeps(2));
+}
+
+TEST(PeerWatch, SpeakingToASleeperEndsAfterAWhileAndStartsAnewOnlyWhenItWasHeard) {
+  Watch w{4};
+  w.known(1);
+  w.probe(1);
+  w.run(60s);
+  w.watch.spoke_first(1, w.now);
+  const auto first = w.run(60s);
+  EXPECT_GE(first.size(), 5U);
+  EXPECT_LE(first.size(), 20U);
+  for (int i = 0; i < 30; ++i) {
+    w.watch.spoke_first(1, w.now);
+    EXPECT_TRUE(w.run(2s).empty()) << "it does not answer";
+  }
+  w.probe(1);
+  w.run(60s);
+  w.watch.spoke_first(1, w.now);
+  EXPECT_FALSE(w.run(60s).empty());
+}
+
+}  // namespace
+}  // namespace penstock::gateway::test

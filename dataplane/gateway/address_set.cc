@@ -6,7 +6,7 @@ AddressSet::AddressSet() : entries_(16) {}
 
 std::size_t AddressSet::slot_of(const IpAddress& address) const {
   const std::size_t mask = entries_.size() - 1;
-  std::size_t slot = hash_value(address) & mask;
+  std::size_t slot = AddressWords::of(address).hash(0) & mask;
   while (entries_[slot].uses != address_use::none && entries_[slot].address != address) slot = (slot + 1) & mask;
   return slot;
 }
@@ -27,11 +27,6 @@ void AddressSet::add(const IpAddress& address, std::uint8_t uses, PortIndex port
   }
   entry.uses = static_cast<std::uint8_t>(entry.uses | uses);
   if (entry.port == kNoPort) entry.port = port;
-}
-
-const AddressSet::Entry* AddressSet::find(const IpAddress& address) const {
-  const Entry& entry = entries_[slot_of(address)];
-  return entry.uses == address_use::none ? nullptr : &entry;
 }
 
 }  // namespace penstock::gateway

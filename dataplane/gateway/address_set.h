@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/base/address_words.h"
 #include "dataplane/core/packet/packet.h"
 
 namespace penstock::gateway {
@@ -33,7 +34,15 @@ class AddressSet {
   void add(const IpAddress& address, std::uint8_t uses, PortIndex port);
 
   // nullptr: not ours.
-  [[nodiscard]] const Entry* find(const IpAddress& address) const;
+  [[nodiscard]] const Entry* find(const IpAddress& address) const { return find(AddressWords::of(address)); }
+  [[nodiscard]] const Entry* find(const AddressWords& address) const {
+    const std::size_t mask = entries_.size() - 1;
+    for (std::size_t slot = address.hash(0) & mask;; slot = (slot + 1) & mask) {
+      const Entry& entry = entries_[slot];
+      if (entry.uses == address_use::none) return nullptr;
+      if (AddressWords::of(entry.address) == address) return &entry;
+    }
+  }
 
   [[nodiscard]] std::size_t size() const { return size_; }
   template <typename Visitor>

@@ -1,8 +1,12 @@
+#include <cstring>
+
+#include "dataplane/core/base/address_words.h"
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/core/wireguard/probe.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/grouping.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
@@ -14,85 +18,56 @@ using wireguard::AeadJob;
 using wireguard::DataHeader;
 using wireguard::Session;
 
+// What is being opened, packets of one session side by side.
 struct Opening {
-  PacketBurst packets;
-  Session* sessions[kBurst];
+  std::size_t count = 0;
+  Packet* packets[kBurst];
   std::uint64_t counters[kBurst];
   AeadJob jobs[kBurst];
+  unsigned groups = 0;
+  Session* sessions[kBurst];       // of the groups
+  std::uint8_t ends[kBurst];       // first packet behind the group
 };
 
-// Sessions by receiver index, never by source address; hopeless counters go before they cost a decryption.
+// Sessions by receiver index, never by source address, once per session; hopeless counters go before they cost a
+// decryption.
 void find_sessions(Worker& worker, PacketBurst& packets, Opening& opening) {
-  for (Packet* packet : packets)
-    worker.tunnels->prefetch_session_slot(reinterpret_cast<const DataHeader*>(packet->data)->receiver.get());
-  for (Packet* packet : packets) {
-    const auto* header = reinterpret_cast<const DataHeader*>(packet->data);
-    Session* session = worker.tunnels->find_session(header->receiver.get());
-    if (session == nullptr) {
-      worker.drop(packet, DropReason::wg_unknown_index);
-      continue;
-    }
-    const std::uint64_t counter = header->counter.get();
-    const DropReason reason = wireguard::DataPath::check_receive(*session, counter, worker.now.monotonic);
-    if (reason != DropReason::none) {
-      worker.drop(packet, reason);
-      continue;
-    }
-    const std::size_t i = opening.packets.size();
-    opening.sessions[i] = session;
-    opening.counters[i] = counter;
-    wireguard::prepare_open(*session, packet->bytes(), opening.jobs[i]);
-    opening.packets.add(packet);
+  std::uint32_t receivers[kBurst];
+  for (std::size_t i = 0; i < packets.size(); ++i) {
+    receivers[i] = reinterpret_cast<const DataHeader*>(packets[i]->data)->receiver.get();
+    worker.tunnels->prefetch_session_slot(receivers[i]);
   }
-}
-
-// The accepted packets of one run of a session go into the window together. Leaves them, with `peer` set.
-void accept_run(Worker& worker, Session& session, PacketBurst& run, const std::uint64_t* counters,
-                PacketBurst& accepted) {
-  const std::uint64_t bits = session.window.accept_burst(counters, static_cast<unsigned>(run.size()));
-  Packet* newest = nullptr;
-  std::uint64_t bytes = 0;
-  std::uint32_t count = 0;
-  bool data = false;
-  for (std::size_t i = 0; i < run.size(); ++i) {
-    Packet* packet = run[i];
-    if ((bits >> i & 1) == 0) {
-      worker.drop(packet, DropReason::wg_replay);
-      continue;
-    }
-    packet->peer = session.peer;
-    packet->session = &session;
-    packet->counter = counters[i];
-    bytes += packet->length;
-    ++count;
-    data = data || packet->length > wireguard::kDataOverhead;
-    newest = packet;
-    accepted.add(packet);
+  Groups groups;
+  group_by(receivers, packets.size(), groups);
+  for (unsigned g = 0; g < groups.count; ++g) {
+    const unsigned first = groups.order[groups.begin_of(g)];
+    worker.tunnels->prefetch_session(receivers[first],
+                                     reinterpret_cast<const DataHeader*>(packets[first]->data)->counter.get());
   }
-  if (newest == nullptr) return;  // a replay moves no endpoint and is no sign of life
-  worker.counters.decrypted_packets += count;
-  worker.counters.decrypted_bytes += bytes;
-  const wireguard::NoteBits notes = worker.tunnels->receive_notes(session, newest->outer, worker.now.monotonic);
-  worker.tunnels->note_received(worker.id + 1U, session.peer, count, bytes, data, worker.now.monotonic);
-  if (notes != 0) send_note(worker, session, notes, newest->outer);
-}
-
-void open(Worker& worker, Opening& opening, PacketBurst& accepted) {
-  const std::size_t n = opening.packets.size();
-  worker.aead->open({opening.jobs, n});
-  PacketBurst run;
-  std::uint64_t counters[kBurst + 1];  // one more than is used: the compiler cannot see that a run has at most kBurst
-  for (std::size_t i = 0; i < n; ++i) {
-    if (!opening.jobs[i].ok) {
-      worker.drop(opening.packets[i], DropReason::wg_authentication);
-    } else {
-      counters[run.size()] = opening.counters[i];
-      run.add(opening.packets[i]);
+  for (unsigned g = 0; g < groups.count; ++g) {
+    const unsigned begin = groups.begin_of(g);
+    Session* session = worker.tunnels->find_session(receivers[groups.order[begin]]);
+    for (unsigned i = begin; i < groups.end[g]; ++i) {
+      Packet* packet = packets[groups.order[i]];
+      if (session == nullptr) {
+        worker.drop(packet, DropReason::wg_unknown_index);
+        continue;
+      }
+      const std::uint64_t counter = reinterpret_cast<const DataHeader*>(packet->data)->counter.get();
+      const DropReason reason = wireguard::DataPath::check_receive(*session, counter, worker.now.monotonic);
+      if (reason != DropReason::none) {
+        worker.drop(packet, reason);
+        continue;
+      }
+      const std::size_t at = opening.count++;
+      opening.packets[at] = packet;
+      opening.counters[at] = counter;
+      wireguard::prepare_open(*session, packet->bytes(), opening.jobs[at]);
     }
-    if (i + 1 == n || opening.sessions[i + 1] != opening.sessions[i]) {
-      if (!run.empty()) accept_run(worker, *opening.sessions[i], run, counters, accepted);
-      run.clear();
-    }
+    const std::size_t before = opening.groups == 0 ? 0 : opening.ends[opening.groups - 1];
+    if (opening.count == before) continue;
+    opening.sessions[opening.groups] = session;
+    opening.ends[opening.groups++] = static_cast<std::uint8_t>(opening.count);
   }
 }
 
@@ -130,23 +105,102 @@ void input_control(Worker& worker, Packet* packet, const policy::PeerPolicy& pol
   to_slow(worker, packet, ToSlow::control, DropReason::control_ring_full);
 }
 
-void inner_input(Worker& worker, Packet* packet, const policy::PeerPolicy* policy, PacketBurst& inner_packets) {
-  MutableBytes inner;
+// Length of the inner packet by its own header, where that is plain; 0: trim_padding knows the reason.
+std::uint16_t plain_length(const Packet& packet) {
+  const std::uint8_t* at = packet.data;
+  be16 field;
+  if (packet.length >= sizeof(Ipv6Header) && at[0] >> 4 == 6) {
+    std::memcpy(&field, at + 4, sizeof field);
+    const unsigned length = sizeof(Ipv6Header) + unsigned{field.host()};
+    return length <= packet.length ? static_cast<std::uint16_t>(length) : std::uint16_t{0};
+  }
+  if (packet.length >= sizeof(Ipv4Header) && at[0] == 0x45) {
+    std::memcpy(&field, at + 2, sizeof field);
+    const std::uint16_t length = field.host();
+    return length >= sizeof(Ipv4Header) && length <= packet.length ? length : std::uint16_t{0};
+  }
+  return 0;
+}
+
+// What the inner packets of one peer are judged with.
+struct Sender {
+  const policy::PeerPolicy* policy = nullptr;
+  AddressWords tunnel_v4;
+  AddressWords tunnel_v6;
+};
+
+// Control is between two link-local addresses.
+bool may_be_control(const AddressWords& source, const std::uint8_t* destination) {
+  constexpr std::uint64_t kLinkLocal = 0x80fe;  // fe80::/64 as a word
+  std::uint64_t to;
+  std::memcpy(&to, destination, sizeof to);
+  return source.high == kLinkLocal || to == kLinkLocal;
+}
+
+void inner_input(Worker& worker, Packet* packet, const Sender& sender, PacketBurst& inner_packets) {
   const auto ecn = static_cast<std::uint8_t>(packet->user);
   packet->pull(wireguard::kDataHeaderSize);
   packet->truncate(static_cast<std::uint16_t>(packet->length - wireguard::kAeadTagSize));
-  if (const DropReason reason = wireguard::trim_padding(packet->bytes(), inner); reason != DropReason::none)
-    return worker.drop(packet, reason);
-  packet->truncate(static_cast<std::uint16_t>(inner.size()));
-  packet->flags = packet_flag::from_tunnel;
-  if (packet->data[0] >> 4 == 6) set_flag(*packet, packet_flag::ip6);
-  if (policy == nullptr) return worker.drop(packet, DropReason::policy_no_resource);
-  if (is_ip6(*packet) && wireguard::is_control_packet(packet->bytes())) return input_control(worker, packet, *policy);
-  if (!policy->source_allowed(ip_source(*packet))) return worker.drop(packet, DropReason::inner_source_not_allowed);
-  if (!is_ip6(*packet) && !ipv4_header_checksum_ok(packet->bytes()))
-    return worker.drop(packet, DropReason::ip_checksum_bad);
-  if (!decapsulate_ecn(*packet, ecn)) return worker.drop(packet, DropReason::inner_congestion);
+  std::uint16_t length = plain_length(*packet);
+  if (length == 0) {
+    MutableBytes inner;
+    if (const DropReason reason = wireguard::trim_padding(packet->bytes(), inner); reason != DropReason::none)
+      return worker.drop(packet, reason);
+    length = static_cast<std::uint16_t>(inner.size());
+  }
+  packet->truncate(length);
+  const bool six = packet->data[0] >> 4 == 6;
+  packet->flags = static_cast<std::uint8_t>(packet_flag::from_tunnel | (six ? packet_flag::ip6 : 0U));
+  if (sender.policy == nullptr) return worker.drop(packet, DropReason::policy_no_resource);
+  const AddressWords source = six ? AddressWords::of_v6(packet->data + 8) : AddressWords::of_v4(packet->data + 12);
+  if (six && may_be_control(source, packet->data + 24) && wireguard::is_control_packet(packet->bytes()))
+    return input_control(worker, packet, *sender.policy);
+  const bool something = (source.high | source.low >> 32) != 0;  // a peer without an address of this family has ::
+  const bool usual = something && source == (six ? sender.tunnel_v6 : sender.tunnel_v4);
+  if (!usual && !sender.policy->source_allowed(source.address()))
+    return worker.drop(packet, DropReason::inner_source_not_allowed);
+  if (ecn != 0) {  // what rests on a header's contents asks for its checksum; otherwise the translator does
+    if (!six && !ipv4_header_checksum_ok(packet->bytes())) return worker.drop(packet, DropReason::ip_checksum_bad);
+    if (!decapsulate_ecn(*packet, ecn)) return worker.drop(packet, DropReason::inner_congestion);
+  }
   inner_packets.add(packet);
+}
+
+// The authenticated packets of one session: into the window together, then on as inner packets of its peer.
+void accept_group(Worker& worker, Session& session, Packet** packets, const std::uint64_t* counters, unsigned count,
+                  PacketBurst& inner_packets) {
+  const std::uint64_t bits = session.window.accept_burst(counters, count);
+  Packet* newest = nullptr;
+  std::uint64_t bytes = 0;
+  std::uint32_t accepted = 0;
+  bool data = false;
+  for (unsigned i = 0; i < count; ++i) {
+    if ((bits >> i & 1) == 0) {
+      worker.drop(packets[i], DropReason::wg_replay);
+      continue;
+    }
+    newest = packets[accepted++] = packets[i];
+    bytes += newest->length;
+    data = data || newest->length > wireguard::kDataOverhead;
+  }
+  if (newest == nullptr) return;  // a replay moves no endpoint and is no sign of life
+  worker.counters.decrypted_packets += accepted;
+  worker.counters.decrypted_bytes += bytes;
+  const wireguard::NoteBits notes = worker.tunnels->receive_notes(session, newest->outer, worker.now.monotonic);
+  worker.tunnels->note_received(worker.id + 1U, session.peer, accepted, bytes, data, worker.now.monotonic);
+  if (notes != 0) send_note(worker, session, notes, newest->outer);
+
+  Sender sender;
+  sender.policy = worker.policies->find(session.peer);
+  if (sender.policy != nullptr) {
+    sender.tunnel_v4 = AddressWords::of(sender.policy->tunnel_v4);
+    sender.tunnel_v6 = AddressWords::of(sender.policy->tunnel_v6);
+  }
+  for (unsigned i = 0; i < accepted; ++i) {
+    packets[i]->peer = session.peer;
+    packets[i]->session = &session;
+    inner_input(worker, packets[i], sender, inner_packets);
+  }
 }
 
 }  // namespace
@@ -165,17 +219,23 @@ void decap(Worker& worker, PacketBurst& packets) {
   Opening opening;
   find_sessions(worker, packets, opening);
   packets.clear();
-  if (opening.packets.empty()) return;
-  PacketBurst accepted;
-  open(worker, opening, accepted);
-  PeerIndex last = kNoPeer;
-  const policy::PeerPolicy* policy = nullptr;
-  for (Packet* packet : accepted) {
-    if (packet->peer != last) {
-      last = packet->peer;
-      policy = worker.policies->find(last);
+  if (opening.count == 0) return;
+  worker.aead->open({opening.jobs, opening.count});
+  unsigned begin = 0;
+  for (unsigned g = 0; g < opening.groups; ++g) {
+    unsigned authentic = begin;
+    for (unsigned i = begin; i < opening.ends[g]; ++i) {
+      if (!opening.jobs[i].ok) {
+        worker.drop(opening.packets[i], DropReason::wg_authentication);
+        continue;
+      }
+      opening.packets[authentic] = opening.packets[i];
+      opening.counters[authentic++] = opening.counters[i];
     }
-    inner_input(worker, packet, policy, packets);
+    if (authentic > begin)
+      accept_group(worker, *opening.sessions[g], opening.packets + begin, opening.counters + begin, authentic - begin,
+                   packets);
+    begin = opening.ends[g];
   }
 }
 

@@ -1,40 +1,14 @@
 #include "dataplane/gateway/neighbour_table.h"
 
 #include <bit>
-#include <cstring>
 
 namespace penstock::gateway {
 namespace {
-
-struct Words {
-  std::uint64_t high;
-  std::uint64_t low;
-};
-
-Words words_of(const IpAddress& address) {
-  Words words;
-  std::memcpy(&words.high, address.bytes().data(), 8);
-  std::memcpy(&words.low, address.bytes().data() + 8, 8);
-  return words;
-}
-
-IpAddress address_of(std::uint64_t high, std::uint64_t low) {
-  std::array<std::uint8_t, 16> bytes;
-  std::memcpy(bytes.data(), &high, 8);
-  std::memcpy(bytes.data() + 8, &low, 8);
-  return IpAddress::v6(bytes);
-}
 
 std::uint64_t pack(const MacAddress& mac, PortIndex port, NeighbourState state) {
   std::uint64_t value = 0;
   for (const std::uint8_t octet : mac) value = value << 8 | octet;
   return value << 16 | std::uint64_t{port} << 8 | static_cast<std::uint64_t>(state);
-}
-
-std::uint64_t mix(std::uint64_t value) {  // splitmix64's finaliser
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebULL;
-  return value ^ (value >> 31);
 }
 
 }  // namespace
@@ -44,39 +18,6 @@ NeighbourTable::NeighbourTable(std::size_t capacity, std::uint64_t seed)
       capacity_((mask_ + 1) / 2),
       seed_(seed),
       entries_(std::make_unique<Entry[]>(mask_ + 1)) {}
-
-std::uint32_t NeighbourTable::hash(PortIndex port, const IpAddress& address) const {
-  const Words words = words_of(address);
-  return static_cast<std::uint32_t>(mix(mix(words.high ^ seed_) ^ words.low ^ port));
-}
-
-bool NeighbourTable::read(std::uint32_t slot, NeighbourView& out) const {
-  const Entry& entry = entries_[slot];
-  std::uint64_t high, low, value;
-  std::uint32_t before;
-  do {
-    before = entry.sequence.load(std::memory_order_acquire);
-    high = entry.address_high.load(std::memory_order_acquire);
-    low = entry.address_low.load(std::memory_order_acquire);
-    value = entry.value.load(std::memory_order_acquire);
-  } while ((before & 1) != 0 || entry.sequence.load(std::memory_order_relaxed) != before);
-  out.state = static_cast<NeighbourState>(value & 0xff);
-  if (out.state == NeighbourState::empty) return false;
-  out.port = static_cast<PortIndex>(value >> 8 & 0xff);
-  for (std::size_t i = 0; i < 6; ++i) out.mac[i] = static_cast<std::uint8_t>(value >> (56 - 8 * i));
-  out.address = address_of(high, low);
-  out.slot = slot;
-  return true;
-}
-
-bool NeighbourTable::find(PortIndex port, const IpAddress& address, NeighbourView& out) const {
-  std::uint32_t slot = hash(port, address) & mask_;
-  for (std::uint32_t probes = 0; probes <= mask_; ++probes, slot = (slot + 1) & mask_) {
-    if (!read(slot, out)) return false;
-    if (out.state != NeighbourState::erased && out.port == port && out.address == address) return true;
-  }
-  return false;
-}
 
 void NeighbourTable::mark_used(std::uint32_t slot) const {
   std::atomic<std::uint32_t>& used = entries_[slot].used;
@@ -89,7 +30,7 @@ bool NeighbourTable::take_used(std::uint32_t slot) {
 }
 
 void NeighbourTable::write(Entry& entry, const NeighbourView& view) {
-  const Words words = words_of(view.address);
+  const AddressWords words = AddressWords::of(view.address);
   const std::uint32_t sequence = entry.sequence.load(std::memory_order_relaxed);
   entry.sequence.store(sequence + 1, std::memory_order_relaxed);
   // Release stores keep the odd sequence in front of every field.
@@ -103,7 +44,7 @@ std::uint32_t NeighbourTable::insert(PortIndex port, const IpAddress& address) {
   NeighbourView view;
   if (find(port, address, view)) return view.slot;
   if (size_ >= capacity_) return kNoSlot;
-  std::uint32_t slot = hash(port, address) & mask_;
+  std::uint32_t slot = hash(port, AddressWords::of(address)) & mask_;
   while (read(slot, view) && view.state != NeighbourState::erased) slot = (slot + 1) & mask_;
   view = {};
   view.address = address;

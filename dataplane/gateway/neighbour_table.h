@@ -8,10 +8,12 @@
 
 #include <atomic>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string_view>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/base/address_words.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/packet/packet.h"
 
@@ -49,11 +51,41 @@ class NeighbourTable {
   explicit NeighbourTable(std::size_t capacity = 4096, std::uint64_t seed = 0);
 
   // Any thread. False: no such entry. Incomplete and failed entries are found too.
-  [[nodiscard]] bool find(PortIndex port, const IpAddress& address, NeighbourView& out) const;
+  [[nodiscard]] bool find(PortIndex port, const IpAddress& address, NeighbourView& out) const {
+    return find(port, AddressWords::of(address), out);
+  }
+  [[nodiscard]] bool find(PortIndex port, const AddressWords& address, NeighbourView& out) const {
+    std::uint32_t slot = hash(port, address) & mask_;
+    for (std::uint32_t probes = 0; probes <= mask_; ++probes, slot = (slot + 1) & mask_) {
+      if (!read(slot, out)) return false;
+      if (out.state != NeighbourState::erased && out.port == port && AddressWords::of(out.address) == address)
+        return true;
+    }
+    return false;
+  }
   // Any thread. Says that a stale entry was sent to.
   void mark_used(std::uint32_t slot) const;
   // Any thread: for `show neighbours`. False: the slot is empty.
-  [[nodiscard]] bool read(std::uint32_t slot, NeighbourView& out) const;
+  [[nodiscard]] bool read(std::uint32_t slot, NeighbourView& out) const {
+    const Entry& entry = entries_[slot];
+    AddressWords address;
+    std::uint64_t value;
+    std::uint32_t before;
+    do {
+      before = entry.sequence.load(std::memory_order_acquire);
+      address.high = entry.address_high.load(std::memory_order_acquire);
+      address.low = entry.address_low.load(std::memory_order_acquire);
+      value = entry.value.load(std::memory_order_acquire);
+    } while ((before & 1) != 0 || entry.sequence.load(std::memory_order_relaxed) != before);
+    out.state = static_cast<NeighbourState>(value & 0xff);
+    if (out.state == NeighbourState::empty) return false;
+    out.port = static_cast<PortIndex>(value >> 8 & 0xff);
+    const std::uint64_t mac = __builtin_bswap64(value);  // its first six bytes
+    std::memcpy(out.mac.data(), &mac, 6);
+    out.address = address.address();
+    out.slot = slot;
+    return true;
+  }
   [[nodiscard]] std::uint32_t slots() const { return mask_ + 1; }
 
   // Writer only, from here.
@@ -75,7 +107,9 @@ class NeighbourTable {
     std::atomic<std::uint64_t> value{0};  // mac << 16 | port << 8 | state
   };
 
-  [[nodiscard]] std::uint32_t hash(PortIndex port, const IpAddress& address) const;
+  [[nodiscard]] std::uint32_t hash(PortIndex port, const AddressWords& address) const {
+    return static_cast<std::uint32_t>(address.hash(seed_ ^ port));
+  }
   void write(Entry& entry, const NeighbourView& view);
 
   std::uint32_t mask_;

@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "dataplane/core/base/address_words.h"
 #include "dataplane/core/nat/fragments.h"
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/gateway/configuration.h"
@@ -49,30 +50,32 @@ void unreachable(Worker& worker, Packet* packet, PacketBurst& errors) {
 void output(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   worker.enter(Stage::output, packets.size());
   const Configuration& configuration = *worker.configuration;
+  const Route* const routes = configuration.routes.routes().data();
   NeighbourView neighbour;  // a burst is full of runs
+  AddressWords last;
   bool found = false;
   for (Packet* packet : packets) {
-    const IpAddress destination = ip_destination(*packet);
-    const IpAddress& next_hop =
-        packet->next_hop == 0
-            ? destination
-            : Configuration::next_hop(configuration.routes.routes()[packet->next_hop - 1], destination);
-    if (destination.is_v6() && is_multicast(destination)) {
-      transmit(worker, packet, multicast_mac_of(destination));
+    const bool six = is_ip6(*packet);
+    const AddressWords destination = six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
+    if (six && (destination.high & 0xff) == 0xff) {
+      transmit(worker, packet, multicast_mac_of(destination.address()));
       continue;
     }
-    if (!found || neighbour.port != packet->port || neighbour.address != next_hop) {
+    const Route* route = packet->next_hop == 0 ? nullptr : routes + (packet->next_hop - 1);
+    const AddressWords next_hop = route == nullptr || route->on_link() ? destination : AddressWords::of(route->via);
+    if (!found || neighbour.port != packet->port || !(next_hop == last)) {
       found = worker.neighbours->find(packet->port, next_hop, neighbour);
+      last = next_hop;
       if (found && neighbour.state == NeighbourState::stale) worker.neighbours->mark_used(neighbour.slot);
     }
-    if (found && neighbour.state == NeighbourState::failed) {
+    if (found && is_usable(neighbour.state) && packet->length <= packet->mtu_hint) [[likely]] {
+      transmit(worker, packet, neighbour.mac);
+    } else if (found && neighbour.state == NeighbourState::failed) {
       unreachable(worker, packet, errors);
     } else if (!found || !is_usable(neighbour.state)) {
       to_slow(worker, packet, ToSlow::neighbour_wait, DropReason::neighbour_wait_full);
-    } else if (packet->length > packet->mtu_hint) {
-      transmit_fragments(worker, packet, neighbour.mac);
     } else {
-      transmit(worker, packet, neighbour.mac);
+      transmit_fragments(worker, packet, neighbour.mac);
     }
   }
   packets.clear();

@@ -31,8 +31,11 @@ constexpr std::uint8_t kExcuses = 3;
 constexpr Duration kExcusedFor = milliseconds{100};
 constexpr Duration kActiveProbes = seconds{1};
 constexpr std::uint64_t kKeepalives = 2;  // packets that are neither data nor counted as overhead
+constexpr std::uint8_t kOthersToo = 4;    // of these
 constexpr Duration kSuspectEvery = milliseconds{500};
-// What may be under way: a round trip, generously.
+// What may have been under way when the last probe came: a round trip, generously; and when that is not known.
+constexpr int kUnderWayRtts = 2;
+constexpr Duration kUnderWaySlack = milliseconds{20};
 constexpr Duration kUnderWay = milliseconds{400};
 constexpr Duration kSendAgainFor = seconds{2};
 constexpr Duration kHeardOfLate = seconds{150};  // addresses that copies are sent to
@@ -117,7 +120,7 @@ void PeerWatch::mark_data(Peer& peer, Instant now) {
   active_until_ = std::max(active_until_, now + kActiveFor);
 }
 
-void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Instant now) {
+void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Duration rtt, Instant now) {
   Peer& peer = at(index);
   if (!peer.known) return;
   learn(index, path, false, now);
@@ -143,6 +146,7 @@ void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Instant no
       send_again(index, path, now);
   }
   peer.suspect = false;
+  if (rtt > Duration{}) peer.rtt = rtt;
   peer.spoken_to = Instant::min();
   peer.excuses = 0;
   note_traffic(peer, index, now);
@@ -244,6 +248,17 @@ void PeerWatch::begin_suspicion(PeerIndex index, Instant now) {
   hear_from_us(index);
   if (peer.suspect || !tunnels_.keeps(index) || peer.last_probe == Instant::min()) return;
   peer.suspect = true;
+  copy_to_others(index, 0, 1, now);
+}
+
+Instant PeerWatch::in_doubt_since(const Peer& peer) const {
+  return peer.last_probe - (peer.rtt > Duration{} ? peer.rtt * kUnderWayRtts + kUnderWaySlack : kUnderWay);
+}
+
+// To `paths` of the addresses besides the endpoint, from the `first` on, those heard last before others: the one that it
+// keeps warm first. Every further one costs as much again of what may be sent twice.
+void PeerWatch::copy_to_others(PeerIndex index, std::size_t first, std::size_t paths, Instant now) {
+  Peer& peer = peers_[index];
   const auto endpoint = tunnels_.endpoint(index);
   std::vector<const Address*> others;
   for (const Address& address : peer.addresses) {
@@ -253,10 +268,10 @@ void PeerWatch::begin_suspicion(PeerIndex index, Instant now) {
   std::sort(others.begin(), others.end(), [](const Address* a, const Address* b) { return a->heard > b->heard; });
   ResendOrder order;
   order.peer = index;
-  order.since = peer.last_probe - kUnderWay;
+  order.since = in_doubt_since(peer);
   order.up_to = order.until = now + kSendAgainFor;
-  for (const Address* address : others)
-    if (order.paths < ResendOrder::kMaxPaths) order.to[order.paths++] = address->path;
+  for (std::size_t i = first; i < others.size() && order.paths < std::min(paths, ResendOrder::kMaxPaths); ++i)
+    order.to[order.paths++] = others[i]->path;
   if (order.paths != 0) give_order(order);
 }
 
@@ -265,7 +280,7 @@ void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
   if (!tunnels_.keeps(index)) return;
   ResendOrder order;
   order.peer = index;
-  order.since = peers_[index].last_probe - kUnderWay;
+  order.since = in_doubt_since(peers_[index]);
   order.up_to = now;
   order.until = now + kSendAgainFor;
   order.paths = 1;
@@ -342,6 +357,8 @@ void PeerWatch::handle_timeout(Instant now) {
     ++peer.silent_times;
     arm_silence(index, peer.silent_times <= kSilentAgain.size() ? now + kSilentAgain[peer.silent_times - 1U] : kNever);
     begin_suspicion(index, now);
+    // Half a second more, and the address that it kept warm has not helped: the others.
+    if (peer.suspect && peer.silent_times == kOthersToo) copy_to_others(index, 1, 2, now);
   }
   if (heal_at_ <= now) send_some(now);
   if (look_at_ <= now) look_at_traffic(now);

@@ -55,7 +55,8 @@ class PeerWatch {
   // Something authenticated came from there.
   void heard_from(PeerIndex peer, const Path& path, Instant now);
   // A probe came: the peer is alive, and how often it probes says how busy it is. `moved`: it made `path` its endpoint.
-  void probed(PeerIndex peer, const Path& path, bool moved, Instant now);
+  // `rtt`: as the client measures it; 0: not known.
+  void probed(PeerIndex peer, const Path& path, bool moved, Duration rtt, Instant now);
   // Data was sent to a peer after a pause.
   void spoke_first(PeerIndex peer, Instant now);
   // One packet of ours to or from the peer that is no data.
@@ -90,6 +91,7 @@ class PeerWatch {
     Duration probe_interval{};            // smoothed; 0: sends none
     Instant spoken_to = Instant::min();   // we spoke first, and armed `silence`
     bool suspect = false;
+    Duration rtt{};                       // of its primary path; 0: not known
     std::uint8_t excuses = 0;             // of late probes, since the last one
     std::uint64_t received = 0, data = 0; // packets from it, and packets of data, when last looked at
     Instant data_at = Instant::min();
@@ -110,6 +112,8 @@ class PeerWatch {
   [[nodiscard]] bool excused(PeerIndex peer, Instant now);
   void begin_suspicion(PeerIndex peer, Instant now);
   void send_again(PeerIndex peer, const Path& path, Instant now);
+  void copy_to_others(PeerIndex peer, std::size_t first, std::size_t paths, Instant now);
+  [[nodiscard]] Instant in_doubt_since(const Peer& peer) const;
   void give_order(const ResendOrder& order);
   void look_at_traffic(Instant now);
   void mark_data(Peer& peer, Instant now);

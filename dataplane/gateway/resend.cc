@@ -34,7 +34,7 @@ std::size_t bucket_of(const IpAddress& address) {
 // ---- ResendGates ----
 
 bool ResendGates::would_take(const Gate& gate, const Rate& rate, std::size_t bytes, std::int64_t now) {
-  const std::int64_t burst = kBurst.count();
+  const std::int64_t burst = rate.burst;
   const auto arrival = [now](const std::atomic<std::int64_t>& time) {
     return std::max(time.load(std::memory_order_relaxed), now) - now;
   };
@@ -68,9 +68,9 @@ Instant ResendGates::next(PeerIndex peer, Instant at) const {
   constexpr std::int64_t kFullPacket = 1500;
   const Gate& tunnel = peers_[peer];
   const std::int64_t now = nanoseconds(at);
-  const std::int64_t packets = tunnel.packets.load(std::memory_order_relaxed) - kBurst.count() +
+  const std::int64_t packets = tunnel.packets.load(std::memory_order_relaxed) - kPerTunnel.burst +
                                cost(1, kPerTunnel.packets_per_second);
-  const std::int64_t bytes = tunnel.bytes.load(std::memory_order_relaxed) - kBurst.count() +
+  const std::int64_t bytes = tunnel.bytes.load(std::memory_order_relaxed) - kPerTunnel.burst +
                              cost(kFullPacket, kPerTunnel.bytes_per_second);
   const std::int64_t soon = now + std::chrono::nanoseconds{std::chrono::milliseconds{1}}.count();
   return Instant{Duration{std::max({packets, bytes, soon})}};
@@ -173,7 +173,7 @@ ResendStore::Kept ResendStore::keep(PeerIndex peer, Bytes datagram, Instant now)
   ring.rate_packets = std::max(ring.rate_packets, time) + cost(1, kKeepRate.packets_per_second);
   ring.rate_bytes =
       std::max(ring.rate_bytes, time) + cost(static_cast<std::int64_t>(datagram.size()), kKeepRate.bytes_per_second);
-  if (std::max(ring.rate_packets, ring.rate_bytes) - time > ResendGates::kBurst.count()) return Kept::too_fast;
+  if (std::max(ring.rate_packets, ring.rate_bytes) - time > kKeepRate.burst) return Kept::too_fast;
 
   while (ring.head != 0 && (ring.packets + 1 > kMaxPackets || ring.bytes + size > kMaxBytes)) drop_oldest_block(index);
   if (ring.tail == 0 || blocks_[ring.tail - 1].fill + size > kBlockSize) {
@@ -272,8 +272,14 @@ bool ResendStore::poll(Instant now, Copy& copy) {
   for (std::size_t looks = active_.size(); looks > 0 && !active_.empty(); --looks) {
     turn_ = turn_ < active_.size() ? turn_ : 0;
     Ring& ring = rings_[active_[turn_] - 1];
+    if (now < ring.not_before) {
+      schedule(ring.not_before);
+      ++turn_;
+      continue;
+    }
     const Record* record = now < ring.order.until ? current(ring) : nullptr;
     if (record == nullptr) {
+      ring.bite = 0;
       if (now >= ring.order.until || now >= ring.order.up_to) {
         stop(active_[turn_]);  // done; the next one has taken its place
       } else {
@@ -291,6 +297,10 @@ bool ResendStore::poll(Instant now, Copy& copy) {
     copy.peer = ring.peer;
     copy.to = path;
     copy.bytes = Bytes{reinterpret_cast<const std::uint8_t*>(record + 1), record->size};
+    if (++ring.bite >= kBite) {
+      ring.bite = 0;
+      ring.not_before = now + kPause;
+    }
     if (++ring.path >= ring.order.paths) {
       ring.path = 0;
       ring.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);

@@ -29,16 +29,17 @@
 
 namespace penstock::gateway {
 
-// How much may be sent again: packets and bytes per second with half a second's worth at once.
+// How much may be sent again: packets and bytes per second, with a second's worth of a tunnel at once.
 class ResendGates {
  public:
   struct Rate {
     std::int64_t packets_per_second;
     std::int64_t bytes_per_second;
+    std::int64_t burst;  // nanoseconds' worth
   };
-  static constexpr Rate kPerTunnel{2000, 250'000};        // 2 kpps, 2 Mbit/s
-  static constexpr Rate kPerAddress{50'000, 12'500'000};  // of everybody behind one address: a relay
-  static constexpr Duration kBurst = std::chrono::milliseconds{500};
+  static constexpr Rate kPerTunnel{2000, 250'000, 1'000'000'000};  // 2 kpps, 2 Mbit/s
+  // Of everybody behind one address, a relay: its socket holds a few hundred packets.
+  static constexpr Rate kPerAddress{50'000, 12'500'000, 2'000'000};
 
   explicit ResendGates(std::size_t max_peers) : peers_(max_peers) {}
   // Any thread. False: not now; ask again at next().
@@ -78,7 +79,10 @@ class ResendStore {
   static constexpr std::size_t kMaxBytes = 256 * 1024;
   static constexpr Duration kKeepFor = std::chrono::seconds{30};
   static constexpr Duration kQuiet = std::chrono::seconds{1};
-  static constexpr ResendGates::Rate kKeepRate{4000, 512'000};  // faster than that is not kept
+  static constexpr ResendGates::Rate kKeepRate{4000, 512'000, 500'000'000};  // faster than that is not kept
+  // Copies of one peer go in bites: sockets on the way hold a few hundred small packets.
+  static constexpr std::uint32_t kBite = 32;
+  static constexpr Duration kPause = std::chrono::milliseconds{3};
 
   ResendStore(ResendGates& gates, std::size_t max_peers, std::size_t blocks = kDefaultBlocks);
 
@@ -131,6 +135,8 @@ class ResendStore {
     Index at = 0;  // cursor: block and offset of the next record to send
     std::uint32_t offset = 0;
     std::uint32_t path = 0;  // of order.to
+    std::uint32_t bite = 0;
+    Instant not_before{};
     ResendOrder order{};
   };
 

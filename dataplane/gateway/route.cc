@@ -1,3 +1,4 @@
+#include "dataplane/core/base/address_words.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
@@ -18,25 +19,34 @@ bool may_be_fragmented(const Packet& packet) {
   return (header->flags_offset.host() & kIpv4DontFragment) == 0;
 }
 
+// An IPv6 address that is link-local or a group.
+bool stays_on_link(const AddressWords& destination) {
+  const auto first = static_cast<std::uint8_t>(destination.high);
+  const auto second = static_cast<std::uint8_t>(destination.high >> 8);
+  return first == 0xff || (first == 0xfe && (second & 0xc0) == 0x80);
+}
+
 }  // namespace
 
 void route(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   worker.enter(Stage::route, packets.size());
   const Configuration& configuration = *worker.configuration;
-  IpAddress last;  // a burst is full of runs
+  const Route* const routes = configuration.routes.routes().data();
+  AddressWords last;  // a burst is full of runs
   const Route* found = nullptr;
   std::size_t kept = 0;
   for (Packet* packet : packets) {
-    const IpAddress destination = ip_destination(*packet);
-    if (destination.is_v6() && (is_link_local(destination) || is_multicast(destination))) {
+    const bool six = is_ip6(*packet);
+    const AddressWords destination = six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
+    if (six && stays_on_link(destination)) {
       packet->next_hop = 0;  // stays on the port it belongs to
       if (packet->port >= configuration.ports.size()) {
         worker.drop(packet, DropReason::no_route);
         continue;
       }
     } else {
-      if (found == nullptr || destination != last) {
-        found = configuration.routes.lookup(destination);
+      if (found == nullptr || !(destination == last)) {
+        found = six ? configuration.routes.lookup_v6(packet->data + 24) : configuration.routes.lookup_v4(packet->data + 16);
         last = destination;
       }
       if (found == nullptr) {
@@ -44,7 +54,7 @@ void route(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
         continue;
       }
       packet->port = found->port;
-      packet->next_hop = static_cast<std::uint32_t>(found - configuration.routes.routes().data()) + 1;
+      packet->next_hop = static_cast<std::uint32_t>(found - routes) + 1;
     }
     packet->mtu_hint = configuration.ports[packet->port].mtu;
     if (packet->length > packet->mtu_hint && !may_be_fragmented(*packet)) {

@@ -44,18 +44,4 @@ bool RouteTable::add(const Route& route) {
   return true;
 }
 
-const Route* RouteTable::lookup(const IpAddress& destination) const {
-  const bool four = destination.is_v4();
-  const std::array<std::uint8_t, 16>& bytes = destination.bytes();
-  std::uint32_t node = four ? kRootV4 : kRootV6;
-  std::uint16_t best = 0;
-  for (std::size_t at = four ? 12 : 0; at < 16; ++at) {
-    const Slot& slot = nodes_[node][bytes[at]];
-    if (slot.route != 0) best = slot.route;
-    if (slot.child == 0) break;
-    node = slot.child;
-  }
-  return best == 0 ? nullptr : &routes_[best - 1U];
-}
-
 }  // namespace penstock::gateway

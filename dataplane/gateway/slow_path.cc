@@ -154,7 +154,7 @@ struct SlowPath::Implementation {
       peer.switch_sequence = probe->switch_sequence;
       device.set_endpoint(packet->peer, packet->outer, now);
     }
-    watch.probed(packet->peer, packet->outer, moved, now.monotonic);
+    watch.probed(packet->peer, packet->outer, moved, std::chrono::microseconds{probe->rtt_us}, now.monotonic);
     peer.session_is_new = false;
     const auto reply =
         wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);

@@ -1,3 +1,4 @@
+#include "dataplane/core/base/address_words.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/stun/message.h"
 #include "dataplane/core/wireguard/messages.h"
@@ -8,12 +9,15 @@
 namespace penstock::gateway {
 namespace {
 
-enum class Kind : std::uint8_t { handshake, data, stun, wrong_length, unknown };
+enum class Kind : std::uint8_t { handshake, stun, wrong_length, unknown };
+
+bool is_data(Bytes payload) {
+  return wireguard::classify(payload) == wireguard::MessageType::data;
+}
 
 Kind kind_of_datagram(Bytes payload) {
   switch (wireguard::classify(payload)) {
-    case wireguard::MessageType::data:
-      return Kind::data;
+    case wireguard::MessageType::data:  // told apart before
     case wireguard::MessageType::none:
       break;
     default:
@@ -29,9 +33,11 @@ Kind kind_of_datagram(Bytes payload) {
 // UDP header off, `outer` filled. STUN is told apart before the header goes, since only its checksum is looked at: what
 // WireGuard sends authenticates itself.
 void input(Worker& worker, Packet* packet, PacketBurst& data) {
-  const IpAddress remote = ip_source(*packet);
-  const IpAddress us = ip_destination(*packet);
-  const std::uint8_t ecn = is_ip6(*packet) ? (packet->data[1] >> 4) & 3 : packet->data[1] & 3;
+  const bool six = is_ip6(*packet);
+  const IpAddress remote =
+      (six ? AddressWords::of_v6(packet->data + 8) : AddressWords::of_v4(packet->data + 12)).address();
+  const IpAddress us = (six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16)).address();
+  const std::uint8_t ecn = six ? (packet->data[1] >> 4) & 3 : packet->data[1] & 3;
   packet->pull(packet->l4_offset);
   const auto* udp = reinterpret_cast<const UdpHeader*>(packet->data);  // classify has seen that it is there
   const std::uint16_t length = udp->length.host();
@@ -41,6 +47,11 @@ void input(Worker& worker, Packet* packet, PacketBurst& data) {
   packet->outer.remote = {remote, udp->source_port.host()};
   packet->outer.local = {us, worker.configuration->tunnel.listen_port};
   packet->outer.relay = 0;
+  if (is_data(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)))) [[likely]] {
+    packet->pull(sizeof(UdpHeader));
+    packet->user = ecn;
+    return data.add(packet);
+  }
   const Kind kind = kind_of_datagram(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)));
   if (kind == Kind::stun) {
     const bool unchecked = remote.is_v4() && udp->checksum == be16{};
@@ -49,9 +60,6 @@ void input(Worker& worker, Packet* packet, PacketBurst& data) {
   }
   packet->pull(sizeof(UdpHeader));
   switch (kind) {
-    case Kind::data:
-      packet->user = ecn;
-      return data.add(packet);
     case Kind::handshake:
       set_kind(*packet, ToSlow::handshake);
       packet->rss_worker = worker.id;

@@ -20,10 +20,11 @@ constexpr Duration kActivityGranularity = 100ms;
 constexpr std::size_t kPeersPerCommand = 256;
 
 nat::TranslatorConfig translator_config(const Config& config, const gateway::Configuration& path,
-                                        std::uint16_t worker) {
+                                        std::uint16_t worker, nat::PeerHomes* homes) {
   nat::TranslatorConfig out;
   out.worker = worker;
   out.workers = config.workers;
+  out.homes = homes;
   for (const IpAddress& address : path.nat.source_addresses)
     (address.is_v4() ? out.source_v4 : out.source_v6).push_back(address);
   out.first_port = path.nat.first_port;
@@ -94,6 +95,7 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   state->public_key = public_key->bytes;
   state->instance = state->random.next_u64();
   state->policies = std::make_unique<gateway::PolicyTable>(config.max_peers);
+  state->homes = std::make_unique<nat::PeerHomes>(config.max_peers);
   state->neighbours = std::make_unique<gateway::NeighbourTable>(4096, state->random.next_u64());
   for (std::uint16_t i = 0; i < config.workers; ++i) state->links.workers.push_back(std::make_unique<WorkerLink>());
 
@@ -121,6 +123,9 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   wireguard::wipe(device.private_key.bytes);
   state->slow_path->set_stun_servers(config.stun_servers, now);
 
+  // Helpers must not lose their core in the middle: only workers that have one each.
+  if (config.workers > 1 && config.poll == PollMode::busy)
+    state->aead_share = std::make_unique<AeadShare>(config.workers);
   std::vector<Port*> ports;
   for (const auto& port : state->parts.ports) ports.push_back(port.get());
   for (std::uint16_t i = 0; i < config.workers; ++i) {
@@ -128,7 +133,7 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     set->aead = wireguard::make_aead_context(config.aead);
     if (set->aead == nullptr)
       return ConfigError{config.file, "aead", fmt::format("{} is not available on this machine", config.aead)};
-    nat::TranslatorConfig translation = translator_config(config, state->path, i);
+    nat::TranslatorConfig translation = translator_config(config, state->path, i, state->homes.get());
     if (config.nat_log != NatLog::off) {
       set->binding_log = std::make_unique<RingBindingLog>(config.nat_log == NatLog::sessions);
       translation.log = set->binding_log.get();
@@ -141,6 +146,10 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     worker.configuration = &state->path;
     worker.tunnels = &state->slow_path->tunnels().data_path();
     worker.aead = set->aead.get();
+    if (state->aead_share != nullptr) {
+      set->shared_aead = std::make_unique<SharedAead>(*set->aead, *state->aead_share, i);
+      worker.aead = set->shared_aead.get();
+    }
     worker.translator = set->translator.get();
     worker.policies = state->policies.get();
     worker.neighbours = state->neighbours.get();
@@ -154,6 +163,8 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     setup.platform = state->parts.platform;
     setup.links = &state->links;
     setup.poll = config.poll;
+    setup.share = state->aead_share.get();
+    setup.own_aead = set->aead.get();
     if (!config.cores.empty()) setup.core = config.cores[i];
     set->loop = std::make_unique<WorkerLoop>(setup);
     state->workers.push_back(std::move(set));

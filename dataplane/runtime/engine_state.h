@@ -5,12 +5,14 @@
 #include <memory>
 #include <vector>
 
+#include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator.h"
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
+#include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/links.h"
@@ -25,6 +27,7 @@ namespace penstock::runtime {
 struct WorkerSet {
   SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
+  std::unique_ptr<SharedAead> shared_aead;
   std::unique_ptr<RingBindingLog> binding_log;  // null: off
   std::unique_ptr<nat::Translator> translator;
   std::unique_ptr<gateway::ResendStore> resend;
@@ -52,6 +55,8 @@ struct Engine::State {
 
   rcu::Reclaimer reclaimer;
   std::unique_ptr<gateway::PolicyTable> policies;
+  std::unique_ptr<nat::PeerHomes> homes;
+  std::unique_ptr<AeadShare> aead_share;  // several busy workers
   std::unique_ptr<gateway::NeighbourTable> neighbours;
   std::unique_ptr<gateway::ResendGates> resend_gates;
   std::unique_ptr<gateway::SlowPath> slow_path;

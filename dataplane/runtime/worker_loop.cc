@@ -76,6 +76,7 @@ void WorkerLoop::run() {
       if (!busy && setup_.poll == PollMode::adaptive && setup_.worker->now.monotonic - last_busy_ > kSpin) rest();
     }
   }
+  if (idle_) setup_.share->set_idle(false);
   reclaim();
   setup_.platform->leave_thread();
 }
@@ -89,7 +90,16 @@ bool WorkerLoop::step() {
   }
   ++setup_.worker->counters.loops;
   rcu::quiescent();
+  if (setup_.share != nullptr) help(busy);
   return busy;
+}
+
+void WorkerLoop::help(bool busy) {
+  if (busy == idle_) {
+    idle_ = !busy;
+    setup_.share->set_idle(idle_);
+  }
+  if (idle_) setup_.share->help(setup_.worker->id, *setup_.own_aead);
 }
 
 // One burst of each source, so that none starves another (trap io-9).
@@ -128,6 +138,7 @@ bool WorkerLoop::take_from(Ring& ring, Process process) {
   if (n == 0) return false;
   for (std::size_t i = 0; i < n; ++i) burst.add(taken[i]);
   process(*setup_.worker, burst);
+  setup_.worker->enter(gateway::Stage::io, n);
   drain();
   return true;
 }

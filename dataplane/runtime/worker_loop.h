@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dataplane/gateway/worker.h"
+#include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/config.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/packet_io.h"
@@ -30,6 +31,8 @@ class WorkerLoop {
     Links* links = nullptr;
     PollMode poll = PollMode::adaptive;
     std::optional<std::uint16_t> core;  // to run on
+    AeadShare* share = nullptr;         // of several workers; then also the worker's own backend:
+    wireguard::AeadContext* own_aead = nullptr;
   };
 
   explicit WorkerLoop(const Setup& setup);
@@ -45,6 +48,7 @@ class WorkerLoop {
  private:
   void run();
   bool turn();
+  void help(bool busy);
   bool receive_from_ports();
   template <typename Ring, typename Process>
   bool take_from(Ring& ring, Process process);
@@ -61,6 +65,7 @@ class WorkerLoop {
   std::vector<pollfd> descriptors_;
   bool must_poll_ = false;
   bool sent_ = false;  // since the last reclaim
+  bool idle_ = false;  // as AeadShare knows it
   Instant last_busy_{};
   std::atomic<bool> stop_{false};
   std::thread thread_;

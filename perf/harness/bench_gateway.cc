@@ -100,7 +100,11 @@ void CountedAead::open(std::span<AeadJob> list) {
 }
 
 BenchGateway::BenchGateway(const Shape& shape)
-    : shape_(shape), neighbours_(4096, 1), policies_(std::max(shape.configured_peers, shape.peers)) {
+    : shape_(shape),
+      neighbours_(4096, 1),
+      policies_(std::max(shape.configured_peers, shape.peers)),
+      homes_(static_cast<std::uint32_t>(policies_.size())),
+      aead_share_(shape.workers) {
   if (const auto error = gateway::Configuration::build(description(shape), configuration_))
     fail("configuration: {}: {}", error->key, error->reason);
   sealer_ = wireguard::make_aead_context("auto");
@@ -128,8 +132,9 @@ BenchGateway::BenchGateway(const Shape& shape)
     auto aead = wireguard::make_aead_context(shape.aead);
     if (aead == nullptr) fail("AEAD backend {} is not available on this machine", shape.aead);
     set->aead = std::make_unique<CountedAead>(std::move(aead));
-    set->translator = std::make_unique<nat::Translator>(
-        translation(shape, configuration_, w, static_cast<std::uint32_t>(policies_.size())), random_, *set->pool);
+    nat::TranslatorConfig translator = translation(shape, configuration_, w, static_cast<std::uint32_t>(policies_.size()));
+    translator.homes = &homes_;
+    set->translator = std::make_unique<nat::Translator>(translator, random_, *set->pool);
     gateway::Worker& worker = set->worker;
     worker.id = w;
     worker.workers = shape.workers;
@@ -148,6 +153,12 @@ BenchGateway::BenchGateway(const Shape& shape)
     setup.platform = &platform_;
     setup.links = &links_;
     setup.poll = runtime::PollMode::busy;
+    if (shape.workers > 1) {  // as the engine does it
+      set->shared_aead = std::make_unique<runtime::SharedAead>(*set->aead, aead_share_, w);
+      worker.aead = set->shared_aead.get();
+      setup.share = &aead_share_;
+      setup.own_aead = set->aead.get();
+    }
     set->loop = std::make_unique<runtime::WorkerLoop>(setup);
     workers_.push_back(std::move(set));
   }

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator.h"
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/core/wireguard/device.h"
@@ -18,6 +19,7 @@
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/worker.h"
+#include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/system_random.h"
 #include "dataplane/runtime/worker_loop.h"
@@ -124,6 +126,7 @@ class BenchGateway {
   struct WorkerSet {
     std::unique_ptr<MemoryPool> pool;
     std::unique_ptr<CountedAead> aead;
+    std::unique_ptr<runtime::SharedAead> shared_aead;
     std::unique_ptr<nat::Translator> translator;
     gateway::Worker worker;
     std::unique_ptr<runtime::WorkerLoop> loop;
@@ -145,6 +148,8 @@ class BenchGateway {
   gateway::PolicyTable policies_;
   NoPlatform platform_;
   runtime::Links links_;
+  nat::PeerHomes homes_;
+  runtime::AeadShare aead_share_;
   std::unique_ptr<wireguard::Device> device_;
   wireguard::PublicKey public_key_{};
   std::vector<wireguard::PrivateKey> client_keys_;

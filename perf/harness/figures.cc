@@ -34,6 +34,15 @@ bool write_json(const std::string& path, const std::vector<Figure>& figures) {
     line["peer"] = figure.peer.empty() ? nlohmann::json() : nlohmann::json(figure.peer);
     line["peer_value"] = number(figure.peer_value);
     line["ratio"] = number(figure.ratio);
+    if (figure.spread) line["spread"] = {figure.spread->first, figure.spread->second};
+    if (figure.best) line["best"] = *figure.best;
+    if (figure.goal) line["goal"] = *figure.goal;
+    if (figure.floor) line["floor"] = *figure.floor;
+    if (figure.goal_share) line["goal_share"] = *figure.goal_share;
+    if (figure.less_is_better) line["better"] = "less";
+    if (figure.reference_only) line["reference_only"] = true;
+    if (!figure.stages.empty()) line["stages"] = figure.stages;
+    if (!figure.note.empty()) line["note"] = figure.note;
     list.push_back(line);
   }
   std::ofstream file(path);

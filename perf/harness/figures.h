@@ -1,8 +1,10 @@
 // Samples, and the lines that perf programs print: a table for people, JSON for perf/run.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace penstock::perf {
@@ -23,14 +25,21 @@ class Samples {
 };
 
 struct Figure {
-  std::string suite;
-  std::string name;
+  std::string suite{};
+  std::string name{};
   double value = 0;
-  std::string unit;
-  std::optional<double> limit;  // what the machine allows: the same without everything that is not its core
-  std::string peer;             // who is compared with; empty: nobody
-  std::optional<double> peer_value;
-  std::optional<double> ratio;  // value / peer_value, or value / limit
+  std::string unit{};
+  std::optional<double> limit{};  // what the machine allows: the same without everything that is not its core
+  std::string peer{};             // who is compared with; empty: nobody
+  std::optional<double> peer_value{};
+  std::optional<double> ratio{};  // how many times better than the peer
+  // What perf/README.md says of them.
+  std::optional<std::pair<double, double>> spread{};
+  std::optional<double> best{}, goal{}, floor{}, goal_share{};
+  bool less_is_better = false;
+  bool reference_only = false;
+  std::map<std::string, double> stages{};
+  std::string note{};
 };
 
 // Collects figures and writes them as a JSON list. `path` empty: nowhere. False when the file cannot be written.

@@ -51,7 +51,7 @@ void Window::lay_worker(std::uint16_t worker) {
   std::vector<wireguard::AeadJob> jobs;
   jobs.reserve(traffic_.packets);
   Flow flow;
-  for (std::size_t i = 0; i < traffic_.packets; ++i) {
+  for (std::size_t i = 0; i < traffic_.packets && !flows.empty(); ++i) {
     if (i % traffic_.train == 0) flow = flow_of(flows[random_() % flows.size()], gateway_.shape().peers);
     const std::uint16_t size = traffic_.sizes[random_() % traffic_.sizes.size()];
     const auto number = static_cast<std::uint32_t>(sent_.size());

@@ -12,7 +12,8 @@ int main(int argc, char** argv) {
   CLI::App app{"Measures the packet path of the gateway: real worker loops, every check on, ports in memory."};
   Options options;
   app.add_option("names", options.names,
-                 "what to measure: up/64 up/imix up/1420 down/64 down/imix down/1420 nat64/64 nat64/1420; none: all");
+                 "what to measure: up/64 up/imix up/1420, the same with down/; nat64/64 nat64/1420; with two workers "
+                 "cores/up/64 cores/up/1420 fat/up/64 fat/up/1420 and the same with down/; none: all");
   app.add_flag("--quick", options.quick, "a second per name instead of three");
   app.add_option("--json", options.json, "write the figures to this file");
   app.add_option("--peers", options.peers, "peers with sessions")->check(CLI::Range(1U, 1U << 21));

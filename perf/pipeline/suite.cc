@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <map>
+
+#include "perf/pipeline/cases.h"
 
 namespace penstock::perf {
 namespace {
@@ -11,23 +14,7 @@ namespace {
 constexpr unsigned kSamplesPerWindow = 16;
 constexpr double kBetterHalf = 0.25;  // of cycles: the median of the better half of the windows
 
-struct Case {
-  std::string name;
-  bool up = true;
-  std::vector<std::uint16_t> sizes;  // empty: translation alone
-  std::uint16_t size = 0;
-};
-
-const std::vector<Case>& cases() {
-  static const std::vector<Case> all = {
-      {"up/64", true, {64}, 64},         {"up/imix", true, imix(), 0},    {"up/1420", true, {1420}, 1420},
-      {"down/64", false, {64}, 64},      {"down/imix", false, imix(), 0}, {"down/1420", false, {1420}, 1420},
-      {"nat64/64", true, {}, 64},        {"nat64/1420", true, {}, 1420},
-  };
-  return all;
-}
-
-// Cycles per packet, of one name.
+// Cycles per packet, of one case.
 struct Measured {
   Samples total;
   Samples aead;
@@ -46,10 +33,10 @@ void add(Measured& to, const Outcome& outcome, std::uint16_t workers, bool stage
       to.stages[i].add(static_cast<double>(outcome.stage_cycles[i]) / packets);
     return;
   }
-  const double aead = static_cast<double>(outcome.aead_cycles) / packets / workers;
+  const double aead = static_cast<double>(outcome.aead_cycles) / packets;
   to.total.add(total);
-  to.aead.add(aead * workers);
-  to.rest.add((total - aead) * workers);
+  to.aead.add(aead);
+  to.rest.add(total * workers - aead);
   if (outcome.raw_packets != 0) {
     const double raw = static_cast<double>(outcome.raw_cycles) / static_cast<double>(outcome.raw_packets);
     to.raw.add(raw);
@@ -64,8 +51,8 @@ std::string measure(BenchGateway& gateway, const Options& options, const Case& w
   traffic.up = what.up;
   traffic.sizes = what.sizes;
   traffic.train = options.train;
-  traffic.packets = std::min(packets_in(gateway.pool(0), std::size_t{options.window_mib} << 20),
-                             gateway.shape().buffers / 2);
+  traffic.packets =
+      std::min(packets_in(gateway.pool(0), std::size_t{options.window_mib} << 20), gateway.shape().buffers / 2);
   Window window(gateway, traffic, 1);
   using Clock = std::chrono::steady_clock;
   const auto end = Clock::now() + std::chrono::duration<double>(seconds);
@@ -81,104 +68,155 @@ std::string measure(BenchGateway& gateway, const Options& options, const Case& w
   return {};
 }
 
-void print_head(const Options& options, const BenchGateway& gateway, std::string_view aead) {
-  fmt::print("pipeline: {} worker(s), {} peers, {} flows, NAT{}, trains of {}, AEAD {}, TSC {:.3f} GHz\n",
-             options.workers, gateway.shape().peers, gateway.shape().flows, options.translation, options.train, aead,
-             tsc_hz() / 1e9);
-  fmt::print("{:<11}{:>8}{:>8}{:>9}{:>8}{:>8}{:>8}{:>9}{:>7}  {}\n", "", "Mpps", "Gbit/s", "cycles", "AEAD", "rest",
-             "raw AEAD", "", "share", "cycles: best, median, 90 % (windows)");
-}
+class Report {
+ public:
+  explicit Report(const Options& options) : options_(options) {}
 
-void report(const Options& options, const Case& what, const Measured& m, std::vector<Figure>& figures) {
-  const double cycles = m.total.quantile(kBetterHalf);
-  const double mpps = tsc_hz() / cycles / 1e6;
-  const double gbits = mpps * m.bytes_per_packet * 8 / 1000;
-  const double raw = m.raw.quantile(kBetterHalf) / options.workers;
-  const double share = m.share.median();
-  fmt::print("{:<11}{:>8.2f}{:>8.2f}{:>9.0f}{:>8.0f}{:>8.0f}{:>8.0f}{:>9}{:>6.0f}%  {:.0f}, {:.0f}, {:.0f} ({})\n",
-             what.name, mpps, gbits, cycles, m.aead.quantile(kBetterHalf), m.rest.quantile(kBetterHalf),
-             m.raw.quantile(kBetterHalf), "", share * 100, m.total.quantile(0), m.total.median(), m.total.quantile(0.9),
-             m.total.count());
-  const double raw_mpps = tsc_hz() / raw / 1e6;
-  const std::string peer = "the AEAD alone";
-  const std::string name = what.name;
-  figures.push_back({"pipeline", name, mpps, "Mpps", raw_mpps, peer, raw_mpps, share});
-  const double raw_gbits = raw_mpps * m.bytes_per_packet * 8 / 1000;
-  figures.push_back({"pipeline", name, gbits, "Gbit/s", raw_gbits, peer, raw_gbits, share});
-  figures.push_back({"pipeline", name + "/rest", m.rest.quantile(kBetterHalf), "cycles", {}, "", {}, {}});
-  figures.push_back({"pipeline", name + "/aead", m.aead.quantile(kBetterHalf), "cycles", m.raw.quantile(kBetterHalf),
-                     peer, m.raw.quantile(kBetterHalf), {}});
-  if (!options.stages) return;
-  fmt::print("           ");
-  for (std::size_t i = 0; i < gateway::kStageCount; ++i) {
-    const double stage = m.stages[i].quantile(kBetterHalf);
-    if (stage < 0.5) continue;
-    fmt::print(" {} {:.0f}", gateway::kStageNames[i], stage);
-    figures.push_back({"pipeline", fmt::format("{}/stage/{}", name, gateway::kStageNames[i]), stage, "cycles", {}, "",
-                       {}, {}});
+  void head(const BenchGateway& gateway, std::string_view aead) {
+    if (std::exchange(head_, true)) return;
+    fmt::print("pipeline: {} peers, {} flows, NAT{}, trains of {}, AEAD {}, TSC {:.3f} GHz\n", gateway.shape().peers,
+               gateway.shape().flows, options_.translation, options_.train, aead, tsc_hz() / 1e9);
+    fmt::print("{:<14}{:>8}{:>8}{:>8}{:>8}{:>8}{:>10}{:>7}  {}\n", "", "Mpps", "Gbit/s", "cycles", "AEAD", "rest",
+               "raw AEAD", "share", "cycles: best, median, 90 % (windows)");
   }
-  fmt::print(" (AEAD within decap, encap)\n");
+
+  void path(const Case& what, const Measured& m) {
+    const double cycles = m.total.quantile(kBetterHalf);
+    const double mpps = mpps_of(cycles);
+    const double bits = m.bytes_per_packet * 8 / 1000;
+    const double raw = m.raw.quantile(kBetterHalf) / what.workers;
+    fmt::print("{:<14}{:>8.2f}{:>8.2f}{:>8.0f}{:>8.0f}{:>8.0f}{:>10.0f}{:>6.0f}%  {:.0f}, {:.0f}, {:.0f} ({})", what.name,
+               mpps, mpps * bits, cycles, m.aead.quantile(kBetterHalf), m.rest.quantile(kBetterHalf),
+               m.raw.quantile(kBetterHalf), m.share.median() * 100, m.total.quantile(0), m.total.median(),
+               m.total.quantile(0.9), m.total.count());
+    const Goal& goal = what.goal;
+    for (const bool packets : {true, false}) {
+      const double factor = packets ? 1 : bits;
+      Figure figure{.suite = "pipeline", .name = what.name, .value = mpps * factor, .unit = packets ? "Mpps" : "Gbit/s"};
+      figure.limit = mpps_of(raw) * factor;
+      figure.spread = {mpps_of(m.total.quantile(0.9)) * factor, mpps_of(m.total.quantile(0.1)) * factor};
+      figure.best = mpps_of(m.total.quantile(0)) * factor;
+      if (packets == goal.in_packets) {
+        if (goal.goal > 0) figure.goal = goal.goal;
+        if (goal.floor > 0) figure.floor = goal.floor;
+        if (goal.share > 0) figure.goal_share = goal.share;
+      }
+      figure.reference_only = true;
+      figures.push_back(figure);
+    }
+    Figure rest{.suite = "pipeline", .name = what.name + "/rest", .value = m.rest.quantile(kBetterHalf),
+                .unit = "cycles"};
+    if (goal.rest > 0) rest.goal = goal.rest;
+    rest.spread = {m.rest.quantile(0.1), m.rest.quantile(0.9)};
+    rest.less_is_better = rest.reference_only = true;
+    rest.note = "all that is not the AEAD, per packet";
+    for (std::size_t i = 0; i < gateway::kStageCount; ++i)
+      if (const double stage = m.stages[i].quantile(kBetterHalf); stage >= 0.5)
+        rest.stages[std::string(gateway::kStageNames[i])] = stage;
+    if (options_.stages) {
+      fmt::print("\n   ");
+      for (const auto& [stage, count] : rest.stages) fmt::print(" {} {:.0f}", stage, count);
+      fmt::print(" (AEAD within decap, encap)");
+    }
+    figures.push_back(rest);
+    scaling(what, mpps);
+    fmt::print("\n");
+  }
+
+  void translation(const Case& what, const Samples& cycles) {
+    const double mpps = mpps_of(cycles.quantile(kBetterHalf));
+    fmt::print("{:<14}{:>8.2f}{:>8.2f}{:>8.0f}{:>41}  {:.0f}, {:.0f}, {:.0f} ({})\n", what.name, mpps,
+               mpps * what.size * 8 / 1000, cycles.quantile(kBetterHalf), "", cycles.quantile(0), cycles.median(),
+               cycles.quantile(0.9), cycles.count());
+    Figure figure{.suite = "pipeline", .name = what.name, .value = mpps, .unit = "Mpps"};
+    figure.spread = {mpps_of(cycles.quantile(0.9)), mpps_of(cycles.quantile(0.1))};
+    figure.best = mpps_of(cycles.quantile(0));
+    figure.goal = what.goal.goal;
+    figure.reference_only = true;
+    figures.push_back(figure);
+    figures.push_back(
+        {.suite = "pipeline", .name = what.name, .value = mpps * what.size * 8 / 1000, .unit = "Gbit/s"});
+  }
+
+  std::vector<Figure> figures;
+
+ private:
+  static double mpps_of(double cycles) { return tsc_hz() / cycles / 1e6; }
+
+  // Two workers beside one.
+  void scaling(const Case& what, double mpps) {
+    if (what.workers == 1) {
+      single_[what.base] = mpps;
+      return;
+    }
+    const auto one = single_.find(what.base);
+    if (one == single_.end()) return;
+    const double times = mpps / one->second;
+    fmt::print("  {:.2f} x one worker", times);
+    Figure figure{.suite = "pipeline", .name = what.name + "/times", .value = times, .unit = "x one worker"};
+    figure.goal = what.goal.times;
+    figure.note = "the two processors may share a core: see what the AEAD alone loses";
+    figures.push_back(figure);
+  }
+
+  const Options& options_;
+  bool head_ = false;
+  std::map<std::string, double> single_;
+};
+
+std::unique_ptr<BenchGateway> make_gateway(const Options& options, const Case& what) {
+  Shape shape;
+  shape.workers = what.workers;
+  shape.peers = what.one_peer ? 1 : options.peers;
+  shape.flows = options.flows;
+  shape.families = {options.translation[0] == '6', options.translation[1] == '6'};
+  shape.aead = options.aead;
+  shape.largest = what.size == 64 ? 64 : 1420;  // small packets lie closer together in memory
+  shape.buffers = std::max<std::size_t>(std::size_t{options.window_mib} * 2048 * 2, 16384);
+  auto gateway = std::make_unique<BenchGateway>(shape);
+  gateway->connect();
+  gateway->open_flows();
+  return gateway;
 }
 
 }  // namespace
 
 int run(const Options& options) {
-  std::vector<Case> chosen;
-  for (const Case& one : cases())
-    if (options.names.empty() ||
-        std::find(options.names.begin(), options.names.end(), one.name) != options.names.end())
-      chosen.push_back(one);
-  if (chosen.size() < options.names.size() || chosen.empty()) {
+  const std::vector<Case> chosen = choose_cases(options);
+  if (chosen.empty()) {
     fmt::print(stderr, "perf-pipeline: unknown name; see --help\n");
     return 2;
   }
   const double seconds = options.seconds.value_or(options.quick ? 1.0 : 3.0);
-  std::vector<Figure> figures;
-  bool head = false;
-  for (const std::uint16_t largest : {std::uint16_t{64}, std::uint16_t{1420}}) {
-    std::unique_ptr<BenchGateway> gateway;
-    for (const Case& what : chosen) {
-      // Small packets lie closer together in memory, so each size has its own buffers.
-      if ((what.size == 64) != (largest == 64)) continue;
-      if (gateway == nullptr) {
-        Shape shape;
-        shape.workers = options.workers;
-        shape.peers = options.peers;
-        shape.flows = options.flows;
-        shape.families = {options.translation[0] == '6', options.translation[1] == '6'};
-        shape.aead = options.aead;
-        shape.largest = largest;
-        shape.buffers = std::max<std::size_t>(std::size_t{options.window_mib} * 2048 * 2, 16384);
-        gateway = std::make_unique<BenchGateway>(shape);
-        gateway->connect();
-        gateway->open_flows();
-        if (!head) print_head(options, *gateway, gateway->aead(0).name());
-        head = true;
-      }
-      std::string wrong;
-      if (what.sizes.empty()) {
-        const Samples cycles = measure_nat64(*gateway, what.size, seconds, wrong);
-        if (wrong.empty()) {
-          const double mpps = tsc_hz() / cycles.quantile(kBetterHalf) / 1e6;
-          fmt::print("{:<11}{:>8.2f}{:>8.2f}{:>9.0f}{:>49}  {:.0f}, {:.0f}, {:.0f} ({})\n", what.name, mpps,
-                     mpps * what.size * 8 / 1000, cycles.quantile(kBetterHalf), "", cycles.quantile(0), cycles.median(),
-                     cycles.quantile(0.9), cycles.count());
-          figures.push_back({"pipeline", what.name, mpps, "Mpps", {}, "", {}, {}});
-          figures.push_back({"pipeline", what.name, mpps * what.size * 8 / 1000, "Gbit/s", {}, "", {}, {}});
-        }
-      } else {
-        Measured measured;
-        wrong = measure(*gateway, options, what, seconds, measured);
-        if (wrong.empty()) report(options, what, measured, figures);
-      }
-      if (!wrong.empty()) {
-        fmt::print(stderr, "perf-pipeline: {}: {}\n", what.name, wrong);
-        return 1;
-      }
-      std::fflush(stdout);
+  Report report(options);
+  std::unique_ptr<BenchGateway> gateway;
+  const Case* made_for = nullptr;
+  for (const Case& what : chosen) {
+    const bool fits = made_for != nullptr && made_for->workers == what.workers && made_for->one_peer == what.one_peer &&
+                      (made_for->size == 64) == (what.size == 64);
+    if (!fits) {
+      gateway.reset();
+      gateway = make_gateway(options, what);
+      made_for = &what;
     }
+    fmt::print(stderr, "{}\n", what.name);
+    report.head(*gateway, gateway->aead(0).name());
+    std::string wrong;
+    if (what.sizes.empty()) {
+      const Samples cycles = measure_nat64(*gateway, what.size, seconds, wrong);
+      if (wrong.empty()) report.translation(what, cycles);
+    } else {
+      Measured measured;
+      wrong = measure(*gateway, options, what, seconds, measured);
+      if (wrong.empty()) report.path(what, measured);
+    }
+    if (!wrong.empty()) {
+      fmt::print(stderr, "perf-pipeline: {}: {}\n", what.name, wrong);
+      return 1;
+    }
+    std::fflush(stdout);
   }
-  if (!write_json(options.json, figures)) {
+  if (!write_json(options.json, report.figures)) {
     fmt::print(stderr, "perf-pipeline: {}: cannot be written\n", options.json);
     return 1;
   }

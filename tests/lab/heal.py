@@ -216,7 +216,8 @@ def show_outages(names, arguments):
 def parser():
     options = argparse.ArgumentParser(prog="scripts/heal", description="What heals, how fast, and what it costs.")
     options.add_argument("--row", action="append", default=[], choices=[*(row.name for row in ROWS), "cold"],
-                         help="only this row (cold: the first packet's budget); may be repeated (default: all that take less than a minute a repetition)")
+                         help="only this row (cold: the first packet's budget); may be repeated (default: all that take "
+                         "less than a minute a repetition)")
     options.add_argument("--repeat", type=int, default=3, help="repetitions; 20 for acceptance (default: 3)")
     options.add_argument("--driver", choices=[d for d in DRIVERS if d != "tap"], default="af_packet")
     options.add_argument("--client-nat", metavar="KIND", default="preserving")

@@ -62,8 +62,8 @@ class Matrix:
             wire.forget()
         for process in ("dataplane", "gateway", "client"):
             lab.start(process)
-        ping = subprocess.Popen(["ip", "netns", "exec", lab.network.namespace("client"), "ping", "-n", "-i", "0.1", TARGET],
-                                text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        ping = subprocess.Popen(["ip", "netns", "exec", lab.network.namespace("client"), "ping", "-n", "-i", "0.1",
+                                 TARGET], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
             wait_until(lambda: self.path() != "none", 15, "a path at all")
             expected = "direct" if direct_is_possible(parse(kind(*client)), parse(kind(*gateway))) else "relayed"

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """All four translations between a real client and real servers, with the kernels on both sides as judges.
 
-A client's names are reached over IPv4 and IPv6 whatever records they have: NAT44 and NAT64 to `four`, NAT46 and NAT66 to
-`six`, both behind a router in the LAN (penstock_lab/far.py).
+A client's names are reached over IPv4 and IPv6 whatever records they have: NAT44 and NAT64 to `four`, NAT46 and NAT66
+to `six`, both behind a router in the LAN (penstock_lab/far.py).
 """
 
 import contextlib
@@ -69,7 +69,8 @@ class Tests:
 
     def traceroute(self, kind, *method):
         name, family, _ = TRANSLATIONS[kind]
-        code, out, errors = self.client("traceroute", f"-{family}", "-n", "-q", "1", "-w", "3", "-m", "5", *method, name)
+        code, out, errors = self.client("traceroute", f"-{family}", "-n", "-q", "1", "-w", "3", "-m", "5", *method,
+                                        name)
         seen = [line.split()[1] for line in out.splitlines()[1:]]
         if code != 0 or seen != self.hops_of(kind):
             raise LabError(f"{kind}: saw {seen} {errors.strip()}, want {self.hops_of(kind)}")
@@ -147,7 +148,8 @@ class Tests:
         for kind, name, family in self.each():
             answer = self.ask("echo", name, family, 200_000)
             fits = 1280 - (60 if family == 6 else 40) - 12
-            if answer["options"] & TCPI_OPTIONS != TCPI_OPTIONS or not 1100 <= answer["mss"] <= fits or not answer["same"]:
+            agreed = answer["options"] & TCPI_OPTIONS == TCPI_OPTIONS
+            if not agreed or not 1100 <= answer["mss"] <= fits or not answer["same"]:
                 raise LabError(f"{kind}: {answer}")
 
     def tcp_endings(self):

@@ -119,6 +119,8 @@ def main(cases):
             [ip6(A6, embedded, udp(A6, embedded))], 0)
         run(f"RFC 6052 /{length}, 6 to 4", options, [ip6(A6, embedded, udp(A6, embedded), hop=64)],
             [ip4(A4, B4, udp(A4, B4), ttl=63, flags=0)], 0)
+    run("prefix with host bits", ["--map", f"{A4}={A6}", "--map", "2001:db8:100:99::/40"], [ip4(A4, B4, udp(A4, B4))],
+        [ip6(A6, "2001:db8:1c0:2:21::", udp(A6, "2001:db8:1c0:2:21::"))], 0)
     run("prefix pair of RFC 7757",
         ["--map", "198.51.100.0/24=2001:db8:a::/120", "--map", "2001:db8:b::/120=192.0.2.0/24"], [in4],
         [ip6("2001:db8:a::2", "2001:db8:b::21", udp("2001:db8:a::2", "2001:db8:b::21"), tc=0xB9)], 0)
@@ -179,6 +181,14 @@ def main(cases):
     behind = fragment(b"\x11\0" + bytes(6) + udp(B6, A6), 0, 0, protocol=60)
     run("extension header behind the fragment header", PAIRS, [ip6(B6, A6, behind, 44, hop=64)], ["drop"], 0,
         "RFC 7915 §5.1.1(.|\n)*sender is told.*ICMP type 1 code 1")
+    for number in (0, 43, 44, 60):
+        run(f"protocol {number} would be an extension header", PAIRS, [ip4(A4, B4, bytes(16), protocol=number)],
+            ["silence"], 0, "RFC 8200")
+    long = bytes(i & 0xFF for i in range(20000))
+    run("jumbo frame", PAIRS + ["--mtu6", "65000"], [ip4(A4, B4, udp(A4, B4, long))], [ip6(A6, B6, udp(A6, B6, long))],
+        0)
+    run("the longest packet there is", PAIRS + ["--mtu6", "65535"], [ip4(A4, B4, udp(A4, B4, bytes(65507)))], ["drop"],
+        0)
     none = ip4(A4, B4, udp(A4, B4, zero=True))
     run("zero UDP checksum is computed", PAIRS, [none], [ip6(A6, B6, udp(A6, B6))], 0)
     run("zero UDP checksum dropped elsewhere", PAIRS, [none], ["drop"], 1, "zero-udp-checksums")

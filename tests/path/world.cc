@@ -1,12 +1,13 @@
 #include "tests/path/world.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace penstock::path {
 
 Packet* HeapPackets::make(const Octets& bytes) {
   auto buffer = std::make_unique<Buffer>();
-  buffer->memory.resize(kRoom + kMinHeadroom + kMinTailroom);
+  buffer->memory.resize(std::max(kRoom, bytes.size()) + kMinHeadroom + kMinTailroom);
   Packet& packet = buffer->packet;
   packet.data = buffer->memory.data() + kMinHeadroom;
   packet.headroom = kMinHeadroom;
@@ -68,6 +69,19 @@ std::vector<World::Result> World::up(PeerIndex peer, const Octets& bytes) {
   packet->flags = packet_flag::from_tunnel;
   Packet* const burst[] = {packet};
   translator().translate_up(burst, view(), now(), outcomes);
+  return collect(outcomes);
+}
+
+std::vector<World::Result> World::up(const std::vector<Incoming>& burst) {
+  publish();
+  nat::Outcomes outcomes;
+  std::vector<Packet*> packets;
+  for (const Incoming& one : burst) {
+    packets.push_back(packets_.make(one.bytes));
+    packets.back()->peer = one.peer;
+    packets.back()->flags = packet_flag::from_tunnel;
+  }
+  translator().translate_up(packets, view(), now(), outcomes);
   return collect(outcomes);
 }
 

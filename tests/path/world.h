@@ -62,6 +62,12 @@ class World {
   // What came out since the last call of either; the packets themselves are freed.
   std::vector<Result> up(PeerIndex peer, const Octets& bytes);
   std::vector<Result> down(const Octets& bytes);
+  // Several at once, at most kBurst.
+  struct Incoming {
+    PeerIndex peer;
+    Octets bytes;
+  };
+  std::vector<Result> up(const std::vector<Incoming>& burst);
   // Lets time pass and ageing happen.
   std::vector<Result> after(Duration duration);
   std::vector<Result> release();

@@ -99,13 +99,14 @@ void Connectivity::handle_local_addresses(std::span<const Endpoint> sockets, std
   impl_->tick(now);
   std::vector<Endpoint> new_hosts{hosts.begin(), hosts.end()};
   // A socket leads nowhere while we have no address of its family (IPv6-only networks): relays are then reached over the
-  // other one. Without any address - between two networks - nothing is given up.
-  const auto has_family = [&](bool v4) {
-    return std::any_of(hosts.begin(), hosts.end(), [v4](const Endpoint& host) { return host.address.is_v4() == v4; });
-  };
+  // other one. Without any address - between two networks - it stays as it was.
+  const auto& known = hosts.empty() && !impl_->sockets.empty() ? impl_->sockets : new_hosts;
   std::vector<Endpoint> new_sockets;
   for (const Endpoint& socket : sockets)
-    if (hosts.empty() || has_family(socket.address.is_v4())) new_sockets.push_back(socket);
+    if (known.empty() || std::any_of(known.begin(), known.end(), [&](const Endpoint& e) {
+          return e.address.is_v4() == socket.address.is_v4();
+        }))
+      new_sockets.push_back(socket);
   if (new_sockets == impl_->sockets && new_hosts == impl_->hosts) return;
   const bool roamed = !impl_->sockets.empty();
   impl_->sockets = std::move(new_sockets);

@@ -14,6 +14,7 @@ void Connectivity::Impl::send_from(Relay& relay) {
 }
 
 void Connectivity::Impl::pump() {
+  choose_near_relays();
   // Each round may give another part something to say; a bound keeps a mistake from becoming a hang.
   for (int round = 0; round < 16; ++round) {
     const bool relays_spoke = pump_relays();
@@ -29,7 +30,6 @@ void Connectivity::Impl::pump() {
   }
   gatherer.set_pace(pace, now.monotonic);
   pump_gatherer();
-  choose_near_relays();
   run_streams();
   for (auto& relay : relays) send_from(*relay);
   expected = poll_timeout().at;

@@ -18,6 +18,8 @@ constexpr Duration kMaxPenalty = 60s;
 constexpr Duration kForgivenAfter = 60s;
 constexpr Duration kHintPause = 2s;
 constexpr Duration kMinRecheck = 25ms;
+constexpr std::size_t kResendBite = 32;
+constexpr Duration kResendPause = 3ms;
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
 }  // namespace
@@ -111,11 +113,13 @@ void PathAgent::note_received(const Path& path, bool is_data, Now time) {
   const bool fresh = session_ && find(path) == nullptr;
   PathState* known = session_ ? learn(path, now) : find(path);
   if (known == nullptr) return;
-  // The same address of the gateway by another port, the same way: its NAT has forgotten the mapping that we use.
-  if (const PathState* used = find(primary_); fresh && used != nullptr && used->alive() && !suspected_at_ &&
-                                              used->path.relay == path.relay && used->path.local == path.local &&
-                                              used->path.remote.address == path.remote.address) {
-    known->last_received = now;
+  // The gateway by another port than a path we keep has, on the same way: its NAT has forgotten the mappings we use.
+  const auto renumbers = [&](const PathState& p) {
+    return p.alive() && role(p) != Role::none && p.path.relay == path.relay && p.path.local == path.local &&
+           p.path.remote.address == path.remote.address && p.path.remote.port != path.remote.port;
+  };
+  if (fresh && !suspected_at_ && primary_ != 0 && std::any_of(paths_.begin(), paths_.end(), renumbers)) {
+    find(path)->last_received = now;
     return begin_suspicion(time);
   }
   known->last_received = now;
@@ -202,8 +206,14 @@ void PathAgent::run_resends(Instant now) {
     ring_.give_up();
     return;
   }
+  // In bites: sockets on the way hold a few hundred small packets, and what does not fit there is lost for good.
+  std::size_t bite = 0;
   for (ResendRing::Packet& packet : ring_.packets()) {
     if (!packet.waiting) continue;
+    if (bite++ == kResendBite) {
+      resend_next_ = now + kResendPause;
+      return;
+    }
     if (!budget_.take(packet.bytes.size(), now)) {
       resend_next_ = budget_.next(packet.bytes.size(), now);
       return;

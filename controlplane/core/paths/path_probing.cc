@@ -85,6 +85,7 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.path = path.number;
   probe.id = random_.next_u64();
   probe.sent_at = static_cast<std::uint64_t>(now_.time_since_epoch().count());
+  if (path.srtt) probe.rtt_us = static_cast<std::uint32_t>(std::min<Duration>(*path.srtt, 1000s) / 1us);
   if (path.number == primary_) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
     // that never comes. Ten a second is the most we use for long.

@@ -41,8 +41,19 @@ struct AddressWords {
   // The first byte of an IPv4 address; of an IPv6 address use `high`.
   [[nodiscard]] std::uint8_t first_v4() const { return static_cast<std::uint8_t>(low >> 32); }
 
+  // Every bit of the result depends on every bit of the address. `seed`: secret where others choose the addresses.
+  [[nodiscard]] std::uint64_t hash(std::uint64_t seed) const {
+    return fold(fold(low ^ seed, 0x9e3779b97f4a7c15ULL) ^ high, 0xff51afd7ed558ccdULL);
+  }
+
   bool operator==(const AddressWords& other) const {
     return ((high ^ other.high) | (low ^ other.low)) == 0;
+  }
+
+ private:
+  static std::uint64_t fold(std::uint64_t a, std::uint64_t b) {
+    const auto product = static_cast<unsigned __int128>(a) * b;
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
   }
 };
 static_assert(sizeof(AddressWords) == sizeof(IpAddress));

@@ -200,9 +200,9 @@ void Translator::Implementation::give_out_refused(Outcomes& out) {
 
 std::uint16_t Translator::Implementation::next_identification() {
   // Workers share the addresses: each has its own residue.
-  identification_ = static_cast<std::uint16_t>(identification_ + config_.workers);
-  const unsigned base = identification_ - identification_ % config_.workers;
-  return static_cast<std::uint16_t>(base + config_.worker);
+  const unsigned next = unsigned{identification_} + config_.workers;
+  identification_ = static_cast<std::uint16_t>(next <= 0xffff ? next : config_.worker);
+  return identification_;
 }
 
 }  // namespace penstock::nat

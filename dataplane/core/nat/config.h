@@ -10,6 +10,7 @@
 
 namespace penstock::nat {
 
+class PeerHomes;
 class BindingLog;
 
 // Lifetimes of idle flows.
@@ -35,6 +36,8 @@ enum class Filtering : std::uint8_t { address_and_port_dependent, address_depend
 struct TranslatorConfig {
   std::uint16_t worker = 0;   // this one
   std::uint16_t workers = 1;  // of this many
+  // Shared by them all (peer_homes.h): a peer's flows live with one worker. nullptr: spread by a hash of the tuple.
+  PeerHomes* homes = nullptr;
 
   // Addresses of the gateway that clients appear under, per family; empty: no translation into that family.
   std::vector<IpAddress> source_v4;

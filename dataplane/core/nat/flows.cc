@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "dataplane/core/nat/fast_path.h"
+#include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 
@@ -109,7 +110,10 @@ void Translator::Implementation::take_out(flow::Slot slot) {
   const flow::FlowRecord& record = table_[slot];
   const bool last = release_outside(slot);
   if (config_.log != nullptr && (last || config_.log->wants_destinations())) record_binding(record, false);
-  if (table_.peer_flows(record.peer) == 1) --active_peers_;
+  if (table_.peer_flows(record.peer) == 1) {
+    --active_peers_;
+    if (config_.homes != nullptr) config_.homes->leave(record.peer, config_.worker);
+  }
   table_.erase(slot, outside_hash(record));
 }
 

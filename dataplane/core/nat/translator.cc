@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dataplane/core/nat/fast_path.h"
+#include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
 
@@ -152,8 +153,10 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
       limiter_inside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       limiter_outside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       fragments_{config.fragments, config.timers.fragments},
-      identification_{static_cast<std::uint16_t>(random.next_u32())} {
+      identification_{0} {
   config_.workers = std::max<std::uint16_t>(config_.workers, 1);
+  const auto start = static_cast<std::uint16_t>(random.next_u32() & 0x7fff);
+  identification_ = static_cast<std::uint16_t>(start - start % config_.workers + config_.worker);
   const PortRangeOfWorker range{config.first_port, config.last_port, config_.worker, config_.workers};
   // Identifiers of ICMP queries know no reserved range.
   const PortRangeOfWorker identifiers{0, 65535, config_.worker, config_.workers};
@@ -187,6 +190,7 @@ Instant Translator::Implementation::instant_of(flow::Tick tick) const {
 std::uint16_t Translator::Implementation::owner_of(const Classified& what, const Packet& packet, bool down) const {
   const auto workers = config_.workers;
   if (workers == 1 || what.kind == PacketKind::refused || what.kind == PacketKind::other) return config_.worker;
+  if (!down && config_.homes != nullptr) return config_.homes->find_or_claim(packet.peer, config_.worker);
   if (what.kind == PacketKind::fragment) {
     // Pieces meet where any of them can tell; the whole goes on from there (see up_fragment).
     if (packet.flow == kCollected) return config_.worker;
@@ -333,7 +337,10 @@ bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const
   // Without DF the whole way cuts for the smallest IPv6 way.
   constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
   if (!inside6 && outside6 && length > kIpv6MinimumMtu && (packet.data[6] & kDontFragment) == 0) return false;
-  if (!rewrite_up(packet, record, source_address(record), outside6 ? std::uint16_t{0} : next_identification(),
+  const IpAddress& source = record.source_address == flow::kOwnSource
+                                ? record.inside_source
+                                : (outside6 ? config_.source_v6 : config_.source_v4)[record.source_address];
+  if (!rewrite_up(packet, record, source, outside6 ? std::uint16_t{0} : next_identification(),
                   !config_.rewrite_identification))
     return false;
   packet.flow = slot + 1;

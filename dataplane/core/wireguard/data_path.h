@@ -75,8 +75,15 @@ class DataPath {
     Session* session = sessions_[receiver_index & slot_mask_].load(std::memory_order_acquire);
     return session != nullptr && session->local_index == receiver_index ? session : nullptr;
   }
+  // For bursts: the slot first, then (it has come) what find_session and check_receive read of the session.
   void prefetch_session_slot(std::uint32_t receiver_index) const {
     __builtin_prefetch(&sessions_[receiver_index & slot_mask_]);
+  }
+  void prefetch_session(std::uint32_t receiver_index, std::uint64_t counter) const {
+    const Session* session = sessions_[receiver_index & slot_mask_].load(std::memory_order_acquire);
+    if (session == nullptr) return;
+    __builtin_prefetch(session);
+    session->window.prefetch(counter);
   }
 
   // Before decryption: wg_session_expired, wg_replay (hopeless counters) or none.

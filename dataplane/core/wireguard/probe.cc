@@ -1,6 +1,7 @@
 #include "dataplane/core/wireguard/probe.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "dataplane/core/packet/headers.h"
 
@@ -15,7 +16,7 @@ struct ProbeLayout {
   be64 id;
   be64 sent_at;
 };
-static_assert(sizeof(ProbeLayout) == kProbeSize && alignof(ProbeLayout) == 1);
+static_assert(sizeof(ProbeLayout) + sizeof(be32) == kProbeSize && alignof(ProbeLayout) == 1);
 
 constexpr std::array<std::uint8_t, 16> kClient{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
 constexpr std::array<std::uint8_t, 16> kGateway{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2};
@@ -30,7 +31,11 @@ std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe) {
                            be32::from_host(probe.switch_sequence),
                            be64::from_host(probe.id),
                            be64::from_host(probe.sent_at)};
-  return std::bit_cast<std::array<std::uint8_t, kProbeSize>>(layout);
+  std::array<std::uint8_t, kProbeSize> out;
+  const be32 rtt = be32::from_host(probe.rtt_us);
+  std::memcpy(out.data(), &layout, sizeof layout);
+  std::memcpy(out.data() + sizeof layout, &rtt, sizeof rtt);
+  return out;
 }
 
 std::optional<Probe> parse_probe(Bytes payload) {
@@ -38,7 +43,13 @@ std::optional<Probe> parse_probe(Bytes payload) {
   if (layout == nullptr || layout->version != kProbeVersion) return std::nullopt;
   const auto type = static_cast<ControlType>(layout->type);
   if (type != ControlType::probe && type != ControlType::probe_reply) return std::nullopt;
-  return Probe{type, layout->path.host(), layout->switch_sequence.host(), layout->id.host(), layout->sent_at.host()};
+  const auto* rtt = view_as<be32>(payload.subspan(sizeof(ProbeLayout)));
+  return Probe{type,
+               layout->path.host(),
+               layout->switch_sequence.host(),
+               layout->id.host(),
+               layout->sent_at.host(),
+               rtt == nullptr ? 0 : rtt->host()};
 }
 
 Probe reply_to(const Probe& probe) {

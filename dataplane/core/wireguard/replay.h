@@ -56,6 +56,11 @@ class ReplayWindow {
     return accepted;
   }
 
+  void prefetch(std::uint64_t counter) const {
+    __builtin_prefetch(&head_);
+    __builtin_prefetch(&words_[counter / kBlock % kBlocks], 1);
+  }
+
   // Forgets everything. Not concurrently with use.
   void reset() {
     head_.store(0, std::memory_order_relaxed);

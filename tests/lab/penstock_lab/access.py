@@ -31,6 +31,8 @@ def client_site(network, parts):
         _machine(network, "client2", f"{net.CLIENT2}/28", net.CNAT_LAN)
     if "roaming" in parts:
         _second_uplink(network)
+    if "ipv6only" in parts:
+        _ipv6_only(network)
 
 
 def _uplink(network, router, address):
@@ -55,7 +57,7 @@ def _second_uplink(network):
     network.address("cnat2", "lan", f"{net.CNAT2_LAN}/28")
 
 
-def ipv6_only(network):
+def _ipv6_only(network):
     """No IPv4 on the client's link; the router translates (NAT64, tayga and the NAT behind it) and routes IPv6 as it is."""
     network.ip("client", "address", "flush", "dev", "eth0", "scope", "global")
     network.ip("client", "route", "flush", "default", check=False)
@@ -127,6 +129,30 @@ remote-control:
 """)
     lab.processes.start("dns64", "cnat", ["unbound", "-d", "-p", "-c", str(dns)])
     wait_until(lambda: f"[{net.CNAT_LAN6}]:53" in network.inside("cnat", "ss", "-Hlnu", capture=True), 10, "DNS64")
+
+
+# Networks that let almost nothing out; names are resolved by the router.
+ONLY_443 = """
+table ip narrow {
+  chain out {
+    type filter hook forward priority filter - 2;
+    iifname "lan" tcp dport 443 accept
+    iifname "lan" reject with icmp type admin-prohibited
+  }
+}
+"""
+NOTHING = ONLY_443.replace('    iifname "lan" tcp dport 443 accept\n', "")
+PROXY_PORT = 3128
+
+
+def narrow(lab, with_proxy):
+    lab.network.inside("cnat", "nft", "-f", "-", text_input=NOTHING if with_proxy else ONLY_443)
+    if with_proxy:
+        config = lab.directory / "tinyproxy.conf"
+        config.write_text(f"Port {PROXY_PORT}\nListen {net.CNAT_LAN}\nTimeout 600\nMaxClients 50\n"
+                          f"Allow {net.CLIENT}\nConnectPort 443\n")
+        lab.processes.start("proxy", "cnat", ["tinyproxy", "-d", "-c", str(config)])
+        wait_until(lambda: f":{PROXY_PORT} " in lab.network.inside("cnat", "ss", "-Hlnt", capture=True), 10, "proxy")
 
 
 def nats(parts, which):

@@ -49,6 +49,7 @@ class Lab:
         self._save()
         try:
             self.network.up(driver, parts)
+            access.client_site(self.network, parts)
             for host in (h for h in hosts_of(parts) if h.startswith(("client", "gw"))):
                 path = resolv_conf(self.network, host)
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,6 +63,8 @@ class Lab:
             self.services.start(parts)
             if "ipv6only" in parts:
                 access.start_nat64(self)
+            if "tcp443" in parts or "proxy" in parts:
+                access.narrow(self, with_proxy="proxy" in parts)
             self.penstock.configure()
             for process in [p for p in self.penstock.started if p not in without] if processes is None else processes:
                 self.penstock.start(process)

@@ -6,6 +6,7 @@ import pathlib
 import secrets
 import subprocess
 
+from . import access
 from . import topology as net
 from .process import wait_until
 from .services import write
@@ -81,8 +82,14 @@ class Penstock:
     def config_file(self, process):
         return self.directory / f"{process}.yaml"
 
+    @property
+    def narrow(self):
+        """Whether the client's network lets out nothing but TCP to port 443."""
+        return "tcp443" in self.parts or "proxy" in self.parts
+
     def _portal_link(self, by_name=False):
-        return {"address": f"{'portal.example' if by_name else net.PORTAL}:8443", "server_name": "portal.example",
+        port = 443 if self.narrow else 8443
+        return {"address": f"{'portal.example' if by_name else net.PORTAL}:{port}", "server_name": "portal.example",
                 "ca_file": str(self.directory / "pki" / "ca.pem")}
 
     def _device(self, index, side):
@@ -129,6 +136,7 @@ class Penstock:
             "state_directory": str(self.directory / "state" / client),
             "tun": {"name": "penstock0", "mtu": 1280},
             "dns": {"mode": "resolv_conf"},
+            **({"proxy": f"{net.CNAT_LAN}:{access.PROXY_PORT}"} if "proxy" in self.parts else {}),
         }
 
     def _portal_config(self):
@@ -139,11 +147,13 @@ class Penstock:
         gateways = ("gw1", "gw2") if "gateway2" in self.parts else ("gw1",)
         return {
             "control": {"socket": str(self.socket("portal"))},
-            "listen": f"{net.PORTAL}:8443",
+            "listen": f"{net.PORTAL}:{443 if self.narrow else 8443}",
             "tls": {"certificate_file": str(self.directory / "pki" / "portal.pem"),
                     "key_file": str(self.directory / "pki" / "portal.key")},
             "secret_file": str(self.directory / "state" / "portal.secret"),
             "relays": [{"id": name, "udp": [f"{address}:3478" for address in addresses], "realm": "penstock",
+                        **({"tls": [{"endpoint": f"{addresses[0]}:443", "name": "relay.example"}]}
+                           if self.narrow else {}),
                         "shared_secret_file": str(self.directory / "relay.secret")} for name, addresses in relays],
             "sites": [{"id": "hq"}],
             "gateways": [{"id": gateway, "site": "hq", "token_sha256": self.token_hash(gateway)}
@@ -174,7 +184,8 @@ class Penstock:
     def start(self, process):
         if process in USERS:
             # The resolver file as the network would have set it; the client puts it back when it ends.
-            write(resolv_conf(self.network, HOST_OF[process]), f"nameserver {net.CNAT_LAN6 if 'ipv6only' in self.parts else net.RESOLVER}\n")
+            resolver = net.CNAT_LAN6 if "ipv6only" in self.parts else net.RESOLVER
+            write(resolv_conf(self.network, HOST_OF[process]), f"nameserver {resolver}\n")
         is_dataplane = process.startswith("dataplane")
         arguments = self.options.get("client_arguments", []) if process in USERS else []
         self.processes.start(process, HOST_OF[process],

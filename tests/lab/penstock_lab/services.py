@@ -42,16 +42,20 @@ def make_pki(directory):
     """A throw-away certificate authority and the portal's certificate."""
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    ca_key, ca = directory / "ca.key", directory / "ca.pem"
-    key, request, certificate = directory / "portal.key", directory / "portal.csr", directory / "portal.pem"
     run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3",
-        "-keyout", str(ca_key), "-out", str(ca), "-subj", "/CN=lab CA")
+        "-keyout", str(directory / "ca.key"), "-out", str(directory / "ca.pem"), "-subj", "/CN=lab CA")
+    os.chmod(directory / "ca.key", 0o600)
+    make_certificate(directory, "portal", "portal.example")
+
+
+def make_certificate(directory, name, host):
+    """NAME.key and NAME.pem for that host, signed by the lab's authority."""
+    key, request, certificate = directory / f"{name}.key", directory / f"{name}.csr", directory / f"{name}.pem"
     run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(key),
-        "-out", str(request), "-subj", "/CN=portal.example", "-addext", "subjectAltName=DNS:portal.example")
-    run("openssl", "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca_key), "-CAcreateserial",
-        "-days", "3", "-copy_extensions", "copy", "-out", str(certificate))
-    for secret in (ca_key, key):
-        os.chmod(secret, 0o600)
+        "-out", str(request), "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}")
+    run("openssl", "x509", "-req", "-in", str(request), "-CA", str(directory / "ca.pem"), "-CAkey",
+        str(directory / "ca.key"), "-CAcreateserial", "-days", "3", "-copy_extensions", "copy", "-out", str(certificate))
+    os.chmod(key, 0o600)
 
 
 class Services:
@@ -76,6 +80,8 @@ class Services:
 
     def start(self, parts=()):
         make_pki(self.directory / "pki")
+        if "tcp443" in parts or "proxy" in parts:
+            make_certificate(self.directory / "pki", "relay", "relay.example")
         self.start_relay()
         if "relay2" in parts:
             self.start_relay("relay2")
@@ -94,11 +100,17 @@ class Services:
         directory = self.directory / name
         config = write(directory / "turnserver.conf", "\n".join([
             *(f"listening-ip={address}" for address in listening), f"relay-ip={addresses[0]}",
-            "listening-port=3478", "min-port=49152", "max-port=49999", "fingerprint", "use-auth-secret",
-            f"static-auth-secret={self.relay_secret.read_text().strip()}", "realm=penstock", "no-tls", "no-dtls",
+            *self._relay_tls(), "listening-port=3478", "min-port=49152", "max-port=49999", "fingerprint", "use-auth-secret",
+            f"static-auth-secret={self.relay_secret.read_text().strip()}", "realm=penstock", "no-dtls",
             "no-cli", "mobility", "no-multicast-peers", "log-file=stdout", "simple-log",
             f"userdb={directory}/turndb", f"pidfile={directory}/turnserver.pid", ""]), 0o600)
         self.processes.start(name, "inet", ["turnserver", "-c", str(config)])
+
+    def _relay_tls(self):
+        """Over TLS as well where nothing else gets through; once the certificate is there (see start())."""
+        if not (self.directory / "pki" / "relay.pem").exists():
+            return ["no-tls"]
+        return ["tls-listening-port=443", f"cert={self.directory}/pki/relay.pem", f"pkey={self.directory}/pki/relay.key"]
 
     def _public_resolver(self):
         config = write(self.directory / "unbound" / "unbound.conf", f"""server:

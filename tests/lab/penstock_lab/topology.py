@@ -5,11 +5,19 @@
                                  portal,                                          servers, iperf3)
                                  relay, resolver, web)
 
-What a lab may have besides (`parts`): a second uplink of the client (`roaming`: cnat2), a second gateway in the site
-(`gateway2`: gw2), a second relay (`relay2`), a second user behind the same NAT (`client2`). Or another access network of
-the client (access.py): `cgnat` (another NAT, cgn, behind the first one, 100.64.0.0/10 in between), `mobile` (the client
-itself has an address of 100.64.0.0/10), `ipv6only` (the client has IPv6 alone, with NAT64 and DNS64 in the router), `dslite` (IPv4
-to the router's B4, in IPv6 to the AFTR, and translated there).
+What a lab may have besides (`parts`):
+
+    roaming    a second uplink of the client, behind cnat2        client2   a second user behind the same NAT
+    gateway2   a second gateway in the site, gw2                  relay2    a second relay
+
+or another access network of the client (access.py):
+
+    cgnat      another NAT, cgn, behind the first one; 100.64.0.0/24 between the two
+    mobile     the client's own address is out of 100.64.0.0/10, which tunnels use too
+    ipv6only   IPv6 alone, with NAT64 and DNS64 in the router
+    dslite     IPv4 goes in IPv6 to the AFTR, aftr, and is translated there
+    tcp443     nothing but TCP to port 443 gets out
+    proxy      nothing gets out but by the HTTP proxy in the router
 
 Everything lives inside namespaces named `<instance>-<host>`; the machine's own interfaces are never touched.
 Addresses are from the documentation ranges.
@@ -17,11 +25,10 @@ Addresses are from the documentation ranges.
 
 import subprocess
 
-from . import access
-
 HOSTS = ("client", "cnat", "inet", "gnat", "gw", "lan")
 PARTS = {"roaming": ("cnat2",), "gateway2": ("gw2",), "relay2": (), "client2": ("client2",), "cgnat": ("cgn",),
-         "mobile": (), "ipv6only": (), "dslite": ("aftr",)}  # part -> hosts it adds
+         "mobile": (), "ipv6only": (), "dslite": ("aftr",),
+         "tcp443": (), "proxy": ()}  # part -> hosts it adds
 ALL_HOSTS = HOSTS + tuple(host for hosts in PARTS.values() for host in hosts)
 
 PORTAL = "198.51.100.10"
@@ -128,13 +135,13 @@ class Network:
             self.ip(host, "address", "add", address, "dev", interface, *extra)
 
     def up(self, driver, parts=()):
+        """Everything but the client's side, which access.py adds."""
         for host in hosts_of(parts):
             run("ip", "netns", "add", self.namespace(host))
             self.ip(host, "link", "set", "lo", "up")
             self.sysctl(host, net__ipv6__conf__all__accept_dad=0, net__ipv6__conf__default__accept_dad=0,
                         net__ipv4__ping_group_range="0 2147483647")
         self._wan()
-        access.client_site(self, parts)
         self.bridge("gnat", "site", ())
         self.address("gnat", "site", f"{GNAT_LAN}/26")
         self.sysctl("gnat", net__ipv4__ip_forward=1)
@@ -144,8 +151,6 @@ class Network:
             self._gateway_host("gw2", "2", GW2_MGMT, LAN_MGMT2_4, driver)
         if "relay2" in parts:
             self.address("inet", "br0", f"{RELAY2}/25")
-        if "ipv6only" in parts:
-            access.ipv6_only(self)
 
     def _wan(self):
         self.wire("inet", "to-gnat", "gnat", "wan")

@@ -1,6 +1,7 @@
 #include "tests/path/foreign/address_map.h"
 
 #include <algorithm>
+#include <charconv>
 
 #include "dataplane/core/policy/forbidden.h"
 
@@ -23,20 +24,33 @@ constexpr unsigned kV4Begin = 96;  // of an IPv4 address in its v4-mapped form
 
 }  // namespace
 
+std::optional<Prefix> parse_prefix(std::string_view text) {
+  const std::size_t slash = text.find('/');
+  const auto address = IpAddress::parse(text.substr(0, slash));
+  if (!address) return std::nullopt;
+  const unsigned most = address->is_v4() ? 32 : 128;
+  if (slash == std::string_view::npos) return Prefix{*address, most};
+  unsigned length = 0;
+  const std::string_view digits = text.substr(slash + 1);
+  const auto [end, code] = std::from_chars(digits.data(), digits.data() + digits.size(), length);
+  if (code != std::errc{} || end != digits.data() + digits.size() || length > most) return std::nullopt;
+  return Prefix{*address, length};
+}
+
 bool AddressMap::add(std::string_view text, std::string& error) {
   const std::size_t equals = text.find('=');
-  const auto first = Prefix::parse(text.substr(0, equals));
+  const auto first = parse_prefix(text.substr(0, equals));
   if (equals == std::string_view::npos) {
     if (!first || first->address().is_v4() || !policy::is_rfc6052_length(first->length())) {
-      error = "needs V4=V6, or an IPv6 prefix of length 32, 40, 48, 56, 64 or 96 (RFC 6052) without host bits";
+      error = "needs V4=V6, or an IPv6 prefix of length 32, 40, 48, 56, 64 or 96 (RFC 6052)";
       return false;
     }
     prefixes_.push_back(*first);
     return true;
   }
-  const auto second = Prefix::parse(text.substr(equals + 1));
+  const auto second = parse_prefix(text.substr(equals + 1));
   if (!first || !second || first->address().is_v4() == second->address().is_v4()) {
-    error = "needs an IPv4 and an IPv6 address, or prefixes without host bits";
+    error = "needs an IPv4 and an IPv6 address or prefix";
     return false;
   }
   const Pair pair = first->address().is_v4() ? Pair{*first, *second} : Pair{*second, *first};

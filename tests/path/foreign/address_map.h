@@ -10,6 +10,9 @@
 
 namespace penstock::path {
 
+// "2001:db8::/40", "192.0.2.1" (all bits); host bits are cleared. nullopt: malformed.
+[[nodiscard]] std::optional<Prefix> parse_prefix(std::string_view text);
+
 class AddressMap {
  public:
   // "198.51.100.8=2001:db8::8", "192.0.2.0/24=2001:db8:a::/120" (either order), "2001:db8:64::/96". False: malformed;

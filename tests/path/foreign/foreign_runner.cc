@@ -87,7 +87,7 @@ struct Arguments {
     std::string why;
     if (key == "--map") return siit.map.add(value, why) ? remember_prefix(value) : fail("--map " + value + " " + why);
     if (key == "--prefix" || key == "--pool6") {
-      const auto prefix = Prefix::parse(value);
+      const auto prefix = parse_prefix(value);
       if (!prefix || prefix->address().is_v4() || !policy::is_rfc6052_length(prefix->length()))
         return fail("--prefix " + value + " is no IPv6 prefix of RFC 6052");
       nat64.prefix = *prefix;
@@ -129,7 +129,7 @@ struct Arguments {
   }
 
   bool remember_prefix(const std::string& value) {
-    const auto prefix = Prefix::parse(value);
+    const auto prefix = parse_prefix(value);
     if (!have_prefix_ && prefix && prefix->address().is_v6()) nat64.prefix = *prefix;
     have_prefix_ = have_prefix_ || prefix.has_value();
     return true;
@@ -153,7 +153,7 @@ struct Arguments {
   bool add_pool(const std::string& value) {
     stateful = true;
     const std::size_t colon = value.find(':');
-    const auto prefix = Prefix::parse(value.substr(0, colon));
+    const auto prefix = parse_prefix(value.substr(0, colon));
     if (!prefix || prefix->address().is_v6() || prefix->length() < 24)
       return fail("--nat64 " + value + " is no IPv4 address or prefix of at most 256");
     for (std::uint32_t i = 0; i < 1U << (32 - prefix->length()); ++i)

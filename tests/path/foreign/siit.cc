@@ -23,6 +23,22 @@ bool multicast(const IpAddress& address) {
   return address.is_v4() ? address.v4_value() >> 28 >= 0xe : address.bytes()[0] == 0xff;
 }
 
+// Protocol numbers that IPv6 takes for extension headers (RFC 8200 §4, RFC 7045): data would be read as one.
+bool extension_number(std::uint8_t protocol) {
+  switch (protocol) {
+    case ip_protocol::hop_by_hop:
+    case ip_protocol::ipv6_routing:
+    case ip_protocol::ipv6_fragment:
+    case ip_protocol::ipv6_destination:
+    case ip_protocol::mobility:
+    case 139:  // HIP
+    case 140:  // shim6
+      return true;
+    default:
+      return false;
+  }
+}
+
 bool icmp_error(const Packet& packet, const IpView& view) {
   return is_icmp(view) && !view.later_fragment() && packet.length > view.header_length &&
          nat::is_icmp_error(packet.data[view.header_length], view.v6());
@@ -120,6 +136,11 @@ bool Siit::check(const Call& call, bool to6) {
            "RFC 7915 §5.1: a routing header with segments left: Parameter Problem pointing at Segments Left");
     return false;
   }
+  if (to6 && extension_number(view.protocol)) {
+    refuse(call, DropReason::nat_untranslatable, IcmpProblem::none, 0,
+           "RFC 8200 §4: this protocol number means an extension header in IPv6");
+    return false;
+  }
   if (is_icmp(view) && view.fragment()) {
     refuse(call, DropReason::nat_fragment_unsupported, IcmpProblem::prohibited, 0,
            "RFC 7915 §1.2: fragmented ICMP is not translated");
@@ -199,9 +220,13 @@ void Siit::forward(Call& call, bool to6) {
   rewrite.ports = false;
   rewrite.delta = nat::transport_delta(from, rewrite.to, view.protocol, false);
 
+  if (nat::translated_length(view, to6) > 0xffff)
+    return refuse(call, DropReason::too_big, IcmpProblem::none, 0, "RFC 8200 §3: longer than a length field can say");
   std::uint32_t limit = 0;
   const bool fit = call.hairpin || fits(call, to6, limit);
-  const bool cut = !fit && to6 && !view.dont_fragment;
+  // What is short enough to have no DF in IPv4 comes from senders that cannot send less (RFC 7915 §5, §5.1).
+  const bool cut = !fit && (to6 ? !view.dont_fragment
+                                : nat::translated_length(view, false) <= nat::kIpv6MinimumMtu - 20U);
   if (!fit && !cut) {
     std::uint32_t mtu = limit + 20;
     if (to6) {
@@ -240,6 +265,9 @@ void Siit::translate_error(Call& call, bool to6) {
   // What can have no flow still has addresses.
   if (quoted.reason != DropReason::none && quoted.reason != DropReason::icmp_error_unmatched)
     return refuse(call, quoted.reason, IcmpProblem::none);
+  if (to6 && extension_number(quoted.view.protocol))
+    return refuse(call, DropReason::nat_untranslatable, IcmpProblem::none, 0,
+                  "RFC 8200 §4: the quoted packet's protocol number means an extension header in IPv6");
   nat::ErrorRewrite rewrite;
   nat::Tuple outer;
   if (!map_addresses(call, to6, true, outer)) return;

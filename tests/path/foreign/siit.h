@@ -30,6 +30,8 @@ class Siit : public TranslatorUnderTest {
   explicit Siit(SiitConfig config) : config_{std::move(config)} {}
   ForeignResult send(const Octets& bytes) override;
   void after(Duration) override {}
+  // Packets it has not given back: none between calls.
+  [[nodiscard]] std::size_t held() const { return packets_.outstanding(); }
 
  private:
   struct Call {

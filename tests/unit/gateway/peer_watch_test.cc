@@ -48,7 +48,7 @@ struct Watch {
     watch.set_endpoints(peer, {}, now);
     watch.heard_from(peer, {{}, address_of(peer), 0}, now);
   }
-  void probe(PeerIndex peer) { watch.probed(peer, {{}, address_of(peer), 0}, true, now); }
+  void probe(PeerIndex peer) { watch.probed(peer, {{}, address_of(peer), 0}, true, 10ms, now); }
   // Moves on, one step of the watch at a time.
   std::vector<Sent> run(Duration time) {
     std::vector<Sent> out;

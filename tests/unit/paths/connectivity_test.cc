@@ -76,7 +76,7 @@ TEST(Relays, TheNearestAreChosen) {
   for (int i = 1; i <= 5; ++i) {
     const std::string number = std::to_string(i);
     const Endpoint server = endpoint("198.51.100.2" + number + ":3478");
-    relays.push_back({"relay" + number, {server}, "user", "secret", ""});
+    relays.push_back({"relay" + number, {server}, "user", "secret", "", {}});
     bench.delays[server] = 200ms - i * 30ms;  // the last is the nearest
   }
   bench.connectivity.handle_relays(relays, bench.now());
@@ -102,7 +102,7 @@ TEST(Relays, AreReachedOverTheFamilyThatWeHave) {
   const Endpoint sockets[] = {endpoint("0.0.0.0:41000"), endpoint("[::]:41000")};
   const Endpoint four = endpoint("198.51.100.130:41000"), six = endpoint("[2001:db8:c::2]:41000");
   const std::vector<RelayConfig> relays = {
-      {"relay", {endpoint("198.51.100.20:3478"), endpoint("[2001:db8::20]:3478")}, "user", "secret", ""}};
+      {"relay", {endpoint("198.51.100.20:3478"), endpoint("[2001:db8::20]:3478")}, "user", "secret", "", {}}};
   bench.connectivity.handle_local_addresses(sockets, {&six, 1}, bench.now());
   bench.connectivity.handle_relays(relays, bench.now());
   bench.run(500ms);
@@ -123,7 +123,7 @@ TEST(Relays, WithoutAnswersTheFirstOfTheListAreUsed) {
   Bench bench;
   std::vector<RelayConfig> relays;
   for (int i = 1; i <= 3; ++i)
-    relays.push_back({"relay" + std::to_string(i), {endpoint("198.51.100.2" + std::to_string(i) + ":3478")}, "u", "s", ""});
+    relays.push_back({"relay" + std::to_string(i), {endpoint("198.51.100.2" + std::to_string(i) + ":3478")}, "u", "s", "", {}});
   bench.connectivity.handle_relays(relays, bench.now());
   bench.run(500ms);
   EXPECT_TRUE(bench.allocations.contains(endpoint("198.51.100.21:3478")));

@@ -407,6 +407,32 @@ TEST_F(PathBench, WhatArrivesOnASuspectPathIsFollowedUpAtOnce) {
   EXPECT_FALSE(agent.suspect());
 }
 
+// Its NAT has forgotten: what it sends comes from another port. That is sooner than any answer is late.
+TEST_F(PathBench, AGatewayThatSpeaksFromAnotherPortHasLostItsMappings) {
+  start();
+  session_up();
+  run(2s, 50);
+  ASSERT_EQ(agent.primary(), kDirect);
+  ASSERT_EQ(agent.standby(), kRelayed);
+  const Path renumbered{kSocket, endpoint("203.0.113.7:60001"), 1};
+  links[kDirect].up = links[kRelayed].up = false;
+  const Instant forgot = time;
+  run(30ms, 50);
+  agent.note_received(renumbered, false, now());
+  drain();
+  EXPECT_TRUE(agent.suspect());
+  run(100ms, 50);
+  EXPECT_EQ(agent.primary(), renumbered);
+  EXPECT_LE(changes.back().first - forgot, 100ms);
+  // A gateway that is known by several ports from the start is no news.
+  run(2s, 50);
+  EXPECT_FALSE(agent.suspect());
+  const std::size_t before = count(AgentEvent::Kind::suspect);
+  agent.note_received(renumbered, true, now());
+  drain();
+  EXPECT_EQ(count(AgentEvent::Kind::suspect), before);
+}
+
 // Why the path in use was changed is remembered for whoever asks.
 TEST_F(PathBench, TellsWhyThePathInUseWasChanged) {
   start();

@@ -1,0 +1,64 @@
+#include "dataplane/runtime/aead_share.h"
+
+#include <algorithm>
+
+namespace penstock::runtime {
+namespace {
+
+constexpr std::uint64_t kGeneration = std::uint64_t{1} << 32;
+constexpr std::uint64_t kChunkMask = kGeneration - 1;
+constexpr std::size_t kWorthSharing = 16;  // jobs
+
+void work(wireguard::AeadContext& context, std::span<wireguard::AeadJob> jobs, bool seal) {
+  if (seal) {
+    context.seal(jobs);
+  } else {
+    context.open(jobs);
+  }
+}
+
+}  // namespace
+
+// Everything is read before the claim: when the claim succeeds the generation has not changed, so what was read
+// belongs to it; and it cannot change until the chunk is done.
+bool AeadShare::take_chunk(Offer& offer, wireguard::AeadContext& context) {
+  std::uint64_t ticket = offer.ticket.load(std::memory_order_acquire);
+  const std::size_t first = static_cast<std::size_t>(ticket & kChunkMask) * kChunk;
+  const std::size_t count = offer.count.load(std::memory_order_relaxed);
+  if (first >= count) return false;
+  wireguard::AeadJob* jobs = offer.jobs.load(std::memory_order_relaxed);
+  const bool seal = offer.seal.load(std::memory_order_relaxed);
+  if (!offer.ticket.compare_exchange_strong(ticket, ticket + 1, std::memory_order_acq_rel)) return true;
+  const std::size_t size = std::min(kChunk, count - first);
+  work(context, {jobs + first, size}, seal);
+  offer.done.fetch_add(static_cast<std::uint32_t>(size), std::memory_order_release);
+  return true;
+}
+
+void AeadShare::run(std::uint16_t owner, wireguard::AeadContext& own, std::span<wireguard::AeadJob> jobs, bool seal) {
+  Offer& offer = offers_[owner];
+  const std::uint64_t generation = (offer.ticket.load(std::memory_order_relaxed) & ~kChunkMask) + kGeneration;
+  offer.jobs.store(jobs.data(), std::memory_order_relaxed);
+  offer.count.store(static_cast<std::uint32_t>(jobs.size()), std::memory_order_relaxed);
+  offer.seal.store(seal, std::memory_order_relaxed);
+  offer.done.store(0, std::memory_order_relaxed);
+  offer.ticket.store(generation, std::memory_order_release);
+  while (take_chunk(offer, own)) {
+  }
+  while (offer.done.load(std::memory_order_acquire) < jobs.size()) __builtin_ia32_pause();
+}
+
+bool AeadShare::help(std::uint16_t helper, wireguard::AeadContext& context) {
+  bool helped = false;
+  for (std::uint16_t other = 0; other < workers_; ++other)
+    if (other != helper)
+      while (take_chunk(offers_[other], context)) helped = true;
+  return helped;
+}
+
+void SharedAead::run(std::span<wireguard::AeadJob> jobs, bool seal) {
+  if (jobs.size() < kWorthSharing || !share_.anybody_idle()) return work(own_, jobs, seal);
+  share_.run(worker_, own_, jobs, seal);
+}
+
+}  // namespace penstock::runtime

@@ -1,0 +1,76 @@
+#include <rte_eal.h>
+#include <rte_errno.h>
+#include <rte_hash.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "perf/flow_table/rival_hashes.h"
+
+namespace penstock::perf {
+namespace {
+
+constexpr std::size_t kLookBurst = 64;
+
+// Their tables take 32 bits.
+hash_sig_t signature(const flow::KeyHash& hash, const FlatKey& key) {
+  const std::uint64_t value = hash(inside_key(key));
+  return static_cast<hash_sig_t>(value ^ value >> 32);
+}
+
+}  // namespace
+
+bool start_eal() {
+  std::array<std::string, 9> words = {"perf-flow-table", "--no-huge", "--in-memory",    "--no-pci", "--no-telemetry",
+                                      "-m",              "4096",      "--log-level=3", "--no-shconf"};
+  std::array<char*, 9> arguments;
+  for (std::size_t i = 0; i < words.size(); ++i) arguments[i] = words[i].data();
+  if (rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) >= 0) return true;
+  std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
+  return false;
+}
+
+RteHash::RteHash(std::uint32_t count, Random& random) : hash_(random) {
+  rte_hash_parameters parameters{};
+  parameters.name = "rival";
+  parameters.entries = count;
+  parameters.key_len = sizeof(FlatKey);
+  parameters.socket_id = SOCKET_ID_ANY;
+  parameters.extra_flag = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF | RTE_HASH_EXTRA_FLAGS_EXT_TABLE;
+  table_ = rte_hash_create(&parameters);
+  if (table_ == nullptr) {
+    std::fprintf(stderr, "rte_hash of %u entries: %s\n", count, rte_strerror(rte_errno));
+    std::exit(1);
+  }
+  for (std::uint32_t n = 0; n < count; ++n) {
+    const FlatKey key = key_of(n);
+    void* number = reinterpret_cast<void*>(static_cast<std::uintptr_t>(n));
+    if (rte_hash_add_key_with_hash_data(table_, &key, signature(hash_, key), number) != 0) {
+      std::fprintf(stderr, "rte_hash is full at %u entries\n", n);
+      std::exit(1);
+    }
+  }
+}
+
+RteHash::~RteHash() {
+  rte_hash_free(table_);
+}
+
+std::uint64_t RteHash::look_up(const FlatKey* keys) const {
+  std::array<const void*, kLookBurst> pointers;
+  std::array<hash_sig_t, kLookBurst> signatures;
+  std::array<void*, kLookBurst> found;
+  for (std::size_t i = 0; i < kLookBurst; ++i) {
+    pointers[i] = keys + i;
+    signatures[i] = signature(hash_, keys[i]);
+  }
+  std::uint64_t hits = 0;
+  rte_hash_lookup_with_hash_bulk_data(table_, pointers.data(), signatures.data(), kLookBurst, &hits, found.data());
+  std::uint64_t sum = 0;
+  for (std::size_t i = 0; i < kLookBurst; ++i) sum += reinterpret_cast<std::uintptr_t>(found[i]);
+  return hits == ~std::uint64_t{0} ? sum : 0;
+}
+
+}  // namespace penstock::perf

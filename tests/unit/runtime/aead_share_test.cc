@@ -1,0 +1,77 @@
+// A burst that several workers work on is done once, wholly, and before its owner goes on.
+#include "dataplane/runtime/aead_share.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+namespace penstock::runtime {
+namespace {
+
+using wireguard::AeadJob;
+
+// Counts in the job's counter how often it was done.
+class CountingAead final : public wireguard::AeadContext {
+ public:
+  void seal(std::span<AeadJob> jobs) override { touch(jobs, 1); }
+  void open(std::span<AeadJob> jobs) override { touch(jobs, 1000); }
+  [[nodiscard]] std::string_view name() const override { return "counting"; }
+  std::uint64_t done = 0;
+
+ private:
+  void touch(std::span<AeadJob> jobs, std::uint64_t by) {
+    for (AeadJob& job : jobs) {
+      job.counter += by;
+      job.ok = true;
+      ++done;
+    }
+  }
+};
+
+TEST(AeadShare, EveryJobIsDoneOnceWhoeverHelps) {
+  AeadShare share(2);
+  CountingAead own, helper;
+  SharedAead shared(own, share, 0);
+  std::atomic<bool> stop{false};
+  share.set_idle(true);
+  std::thread thread([&] {
+    while (!stop.load()) share.help(1, helper);
+  });
+  std::uint64_t expected = 0;
+  for (unsigned round = 0; round < 20000; ++round) {
+    std::array<AeadJob, 64> jobs{};
+    const std::size_t count = 1 + round % jobs.size();
+    const bool seal = round % 2 == 0;
+    const std::span<AeadJob> burst(jobs.data(), count);
+    if (seal) {
+      shared.seal(burst);
+    } else {
+      shared.open(burst);
+    }
+    expected += count;
+    for (const AeadJob& job : burst) {
+      ASSERT_EQ(job.counter, seal ? 1U : 1000U) << "in round " << round;
+      ASSERT_TRUE(job.ok);
+    }
+  }
+  stop = true;
+  thread.join();
+  EXPECT_EQ(own.done + helper.done, expected);
+}
+
+TEST(AeadShare, NothingIsOfferedWhenNobodyIdles) {
+  AeadShare share(2);
+  CountingAead own, helper;
+  SharedAead shared(own, share, 0);
+  std::array<AeadJob, 64> jobs{};
+  shared.seal(jobs);
+  EXPECT_EQ(own.done, 64U);
+  EXPECT_FALSE(share.help(1, helper));
+  EXPECT_EQ(helper.done, 0U);
+}
+
+}  // namespace
+}  // namespace penstock::runtime

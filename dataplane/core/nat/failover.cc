@@ -59,9 +59,12 @@ bool Translator::Implementation::move_flow(const Call& call, flow::Slot slot, co
   record.state = static_cast<std::uint8_t>(TcpState::init);
   record.last_seen = call.tick;
   record.flags = static_cast<std::uint8_t>(record.flags & ~flow_mark::narrow);
-  if (!assign_outside(record)) return false;
-  const flow::Slot again = put_in(call, record);
-  if (again == flow::kNoSlot) return false;
+  // The peer keeps its home meanwhile: for a moment it may have no flow, but this one is coming back.
+  const flow::Slot again = assign_outside(record) ? put_in(call, record) : flow::kNoSlot;
+  if (again == flow::kNoSlot) {
+    leave_home(record.peer);
+    return false;
+  }
   extras_[again] = extra;
   if ((record.flags & flow_mark::opening) != 0) openings_[extra.opening].slot = again;
   return true;

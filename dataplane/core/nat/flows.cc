@@ -110,10 +110,7 @@ void Translator::Implementation::take_out(flow::Slot slot) {
   const flow::FlowRecord& record = table_[slot];
   const bool last = release_outside(slot);
   if (config_.log != nullptr && (last || config_.log->wants_destinations())) record_binding(record, false);
-  if (table_.peer_flows(record.peer) == 1) {
-    --active_peers_;
-    if (config_.homes != nullptr) config_.homes->leave(record.peer, config_.worker);
-  }
+  if (table_.peer_flows(record.peer) == 1) --active_peers_;
   table_.erase(slot, outside_hash(record));
 }
 
@@ -161,9 +158,16 @@ void Translator::Implementation::touch(const Call& call, flow::Slot slot, bool f
 }
 
 void Translator::Implementation::end_flow(flow::Slot slot) {
+  const PeerIndex peer = table_[slot].peer;
   end_opening(slot);
   take_out(slot);
+  leave_home(peer);
   ++counters_.flows_ended;
+}
+
+// The peer may find a new home when it has no flow left here.
+void Translator::Implementation::leave_home(PeerIndex peer) {
+  if (config_.homes != nullptr && table_.peer_flows(peer) == 0) config_.homes->leave(peer, config_.worker);
 }
 
 void Translator::Implementation::age(const Call& call, std::uint32_t budget) {

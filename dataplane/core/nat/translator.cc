@@ -190,10 +190,12 @@ Instant Translator::Implementation::instant_of(flow::Tick tick) const {
 std::uint16_t Translator::Implementation::owner_of(const Classified& what, const Packet& packet, bool down) const {
   const auto workers = config_.workers;
   if (workers == 1 || what.kind == PacketKind::refused || what.kind == PacketKind::other) return config_.worker;
-  if (!down && config_.homes != nullptr) return config_.homes->find_or_claim(packet.peer, config_.worker);
+  // Not where ports stay as they are: there they tell the owner from both sides.
+  const bool by_home = !down && config_.homes != nullptr && !config_.keep_source;
   if (what.kind == PacketKind::fragment) {
     // Pieces meet where any of them can tell; the whole goes on from there (see up_fragment).
     if (packet.flow == kCollected) return config_.worker;
+    if (by_home) return config_.homes->find_or_claim(packet.peer, config_.worker);
     return static_cast<std::uint16_t>(plain_hash(what.tuple.source, what.tuple.destination, what.view.identification) %
                                       workers);
   }
@@ -207,6 +209,7 @@ std::uint16_t Translator::Implementation::owner_of(const Classified& what, const
     tuple = {quoted.tuple.destination, quoted.tuple.source, quoted.tuple.destination_port, quoted.tuple.source_port};
   }
   if (!has_ports(protocol)) return 0;
+  if (by_home) return config_.homes->find_or_claim(packet.peer, config_.worker);
   if (down) return static_cast<std::uint16_t>(tuple.destination_port / 2 % workers);
   // A port that stays as it is must tell its owner from inside as well.
   if (config_.keep_source) return static_cast<std::uint16_t>(tuple.source_port / 2 % workers);

@@ -180,6 +180,7 @@ class Translator::Implementation {
   bool still_allowed(const Call& call, flow::Slot slot);
   void touch(const Call& call, flow::Slot slot, bool from_inside, Bytes transport);
   void end_flow(flow::Slot slot);
+  void leave_home(PeerIndex peer);
   void age(const Call& call, std::uint32_t budget);
   [[nodiscard]] flow::Tick lifetime(const flow::FlowRecord& record) const;
 

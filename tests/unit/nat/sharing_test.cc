@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 
+#include "dataplane/core/nat/peer_homes.h"
 #include "tests/path/world.h"
 
 namespace penstock::nat {
@@ -56,6 +57,25 @@ TEST(SharedPorts, TwoAddressesAreFilledByTwoPeersEvenly) {
   world.translator().for_each_flow(
       {}, [&](const FlowInfo& flow) { addresses[flow.peer].insert(flow.outside_source.address); });
   for (const auto& [peer, used] : addresses) EXPECT_EQ(used.size(), 1u) << "RFC 7857 §4: paired, peer " << peer;
+}
+
+// A peer's home decides on the worker, except where both sides must find it by the packet alone.
+TEST(SharedPorts, WhatHasNoPortsAndWhatKeepsItsPortGoesByThePacket) {
+  PeerHomes homes{16};
+  const auto owner = [&](bool keep_source, const std::string& transport) -> int {
+    World world;
+    furnish(world);
+    world.config.workers = 2;
+    world.config.worker = 1;
+    world.config.homes = &homes;
+    world.config.keep_source = keep_source;
+    const auto out = world.up(1, build_packet("ip4 src=100.64.0.1 dst=203.0.113.80 df " + transport).bytes);
+    return out.size() == 1 && out[0].action == Action::handover ? out[0].worker : 1;
+  };
+  EXPECT_EQ(owner(false, "udp sport=4000 dport=53"), 1) << "the first that is asked";
+  EXPECT_EQ(owner(false, "raw protocol=132 data=#12"), 0) << "replies tell no port";
+  EXPECT_EQ(owner(true, "udp sport=4000 dport=53"), 0) << "the port stays and tells";
+  EXPECT_EQ(owner(true, "udp sport=4002 dport=53"), 1);
 }
 
 }  // namespace

@@ -14,9 +14,9 @@ import subprocess
 import sys
 import time
 
+from penstock_lab.lab import Lab
 from penstock_lab import topology as net
 from penstock_lab.far import FarNetwork
-from penstock_lab.lab import Lab
 from penstock_lab.process import wait_until
 from penstock_lab.services import write
 from penstock_lab.topology import LabError

@@ -42,6 +42,11 @@ def complete(row, where, suite):
     return full
 
 
+def without_blanks(row):
+    """The row with every common key, and of the others those that say something."""
+    return {key: value for key, value in row.items() if key in COMMON or value is not None}
+
+
 def verdict(row, reference):
     """'met', 'missed', 'below floor', or '' when nothing was aimed at (here)."""
     less = row["better"] == "less"

@@ -49,10 +49,27 @@ HEADER = ["figure", "Penstock", "unit", "spread", "limit", "of limit", "peer", "
 RIGHT = {1, 4, 5, 7, 8}
 
 
+def used_columns(lines):
+    return [i for i in range(len(HEADER)) if any(line[i] for line in lines[1:])]
+
+
+def markdown(suite, rows, verdict, reference):
+    """The same table for a page."""
+    lines = [HEADER] + [cells(row, verdict(row, reference), reference) for row in rows]
+    used = used_columns(lines)
+    out = [f"### {suite}", ""]
+    for index, line in enumerate(lines):
+        out.append("| " + " | ".join(line[i].replace("|", "/") for i in used) + " |")
+        if index == 0:
+            out.append("|" + "|".join("--:" if i in RIGHT else "---" for i in used) + "|")
+    notes = dict.fromkeys(f"- `{row['name']}`: {row['note']}" for row in rows if row["note"])
+    return "\n".join(out + ([""] + list(notes) if notes else [])) + "\n"
+
+
 def render(suite, rows, verdict, reference):
     """The table of one suite, with notes below."""
     lines = [HEADER] + [cells(row, verdict(row, reference), reference) for row in rows]
-    used = [i for i in range(len(HEADER)) if any(line[i] for line in lines[1:])]
+    used = used_columns(lines)
     widths = {i: max(len(line[i]) for line in lines) for i in used}
     out = [suite, ""]
     for index, line in enumerate(lines):

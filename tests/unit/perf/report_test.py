@@ -80,6 +80,16 @@ class Shown(unittest.TestCase):
                      "up/64: why"):
             self.assertIn(part, text)
 
+    def test_the_same_table_for_a_page(self):
+        text = table.markdown("pipeline", [row(limit=10, spread=[4.5, 5.5], note="why")], rows.verdict, False)
+        self.assertIn("| up/64 | 5.00 | Mpps | 4.50 – 5.50 | 10.0 | 50 % |", text)
+        self.assertIn("- `up/64`: why", text)
+
+    def test_results_have_every_common_key_and_no_blanks(self):
+        kept = rows.without_blanks(row())
+        self.assertLessEqual(set(rows.COMMON), set(kept))
+        self.assertNotIn("note", kept)
+
     def test_numbers_keep_three_figures(self):
         for value, text in ((0, "0"), (0.01234, "0.0123"), (1.234, "1.23"), (12.34, "12.3"), (123.4, "123"),
                             (1234567, "1 234 567"), (None, "")):

@@ -37,7 +37,7 @@ FlatKey key_of(std::uint32_t n) {
 
 LfHash::LfHash(std::uint32_t count, Random& random) : nodes_(std::make_unique<Node[]>(count)), hash_(random) {
   const std::size_t buckets = std::bit_ceil(std::size_t{count});
-  table_ = cds_lfht_new(buckets, buckets, 0, 0, nullptr);
+  table_ = cds_lfht_new_flavor(buckets, buckets, 0, 0, &urcu_qsbr_flavor, nullptr);
   if (table_ == nullptr) std::abort();
   for (std::uint32_t n = 0; n < count; ++n) {
     nodes_[n].key = key_of(n);

@@ -85,7 +85,7 @@ TEST(Control, ExactlyThisPairAndHeader) {
   for (const Case& one :
        {Case{"version", 0, 0x40, false}, Case{"next header", 6, 17, true}, Case{"hop limit", 7, 254, true},
         Case{"source", 23, 3, true}, Case{"source is the gateway", 23, 2, true}, Case{"destination", 39, 9, true},
-        Case{"longer than its packet", 5, 25, true}, Case{"empty", 5, 0, true}, Case{"unknown type", 40, 4, true},
+        Case{"longer than its packet", 5, kProbeSize + 1, true}, Case{"empty", 5, 0, true}, Case{"unknown type", 40, 4, true},
         Case{"type 0", 40, 0, true}}) {
     auto packet = good;
     packet[one.offset] = one.value;
@@ -97,7 +97,7 @@ TEST(Control, ExactlyThisPairAndHeader) {
   // Padding behind the packet is not its payload.
   std::vector<std::uint8_t> padded(good.begin(), good.end());
   padded.resize(80);
-  EXPECT_EQ(parse_control(padded)->payload.size(), 24U);
+  EXPECT_EQ(parse_control(padded)->payload.size(), kProbeSize);
 }
 
 RC_GTEST_PROP(Control, AnyBytes, (std::vector<std::uint8_t> bytes)) {

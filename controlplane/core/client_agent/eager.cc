@@ -15,7 +15,6 @@ constexpr Duration kHoldQuery = std::chrono::milliseconds{4200};  // the caller 
 constexpr std::size_t kMaxHeld = 256;
 constexpr Duration kDeadAfter = std::chrono::seconds{15};
 constexpr Duration kCheckEvery = std::chrono::seconds{5};
-constexpr std::size_t kMaxTcpAnswer = 65535;
 
 }  // namespace
 
@@ -91,16 +90,9 @@ void ClientAgent::Impl::answer_held(const std::string& name, Now now) {
 }
 
 void ClientAgent::Impl::answer_query(const HeldQuery& query, bool from_map, Now now) {
-  Bytes answer;
-  dns::AnswerBuilder builder;
-  const dns::Query parsed = dns::parse_query(query.message);
-  if (from_map) {
-    answer = resolver->handle_query(query.message, query.client, now);
-    if (answer.empty()) return;  // comes later
-  } else {
-    builder.start(parsed, dns::rcode::servfail, false, {});
-    answer = builder.finish(query.client.transport == dns::Transport::udp ? parsed.udp_limit() : kMaxTcpAnswer);
-  }
+  const Bytes answer = from_map ? resolver->handle_query(query.message, query.client, now)
+                                : resolver->failure(query.message, query.client);
+  if (answer.empty()) return;  // comes later
   dns_outputs.emplace_back(dns::Answer{query.client, {answer.begin(), answer.end()}});
 }
 

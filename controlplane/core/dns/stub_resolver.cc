@@ -283,6 +283,11 @@ Bytes StubResolver::handle_query(Bytes message, const Client& client, Now now) {
   return out;
 }
 
+Bytes StubResolver::failure(Bytes message, const Client& client) {
+  const Query query = parse_query(message);
+  return impl_->error(query, rcode::servfail, client.transport == Transport::udp ? query.udp_limit() : kMaxTcpSize);
+}
+
 const StubResolverStats& StubResolver::stats() const {
   return impl_->stats;
 }

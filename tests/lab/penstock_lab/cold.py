@@ -9,6 +9,7 @@ from .meter import Meter
 
 TARGET = "web.corp.example"
 ALLOWANCE = 0.020  # seconds, of the budget
+PAUSE = 2.5  # a client asks for a Resource once in two seconds, also after a restart
 
 
 def round_trip(lab, host, address):
@@ -21,6 +22,7 @@ def round_trip(lab, host, address):
 def measure(lab):
     """Seconds from the first packet's sending to its arrival at the server, after a start of the client."""
     lab.restart("client")
+    time.sleep(PAUSE)
     meter = Meter(lab, TARGET, rate=100, download=0, ping=False).start(linger=1)
     try:
         meter.wait_flowing()

@@ -87,8 +87,9 @@ TEST(VlanSide, AnotherVlanNoTagAndTwoTagsAreRefused) {
   doubled.insert(doubled.begin() + 16, inner_tag.begin(), inner_tag.end());
   const auto unknown = world.gateway.drops(DropReason::ether_type_unknown);
   world.gateway.receive(kLan, service);
+  EXPECT_EQ(world.gateway.drops(DropReason::vlan_unexpected), unexpected + 3);
   world.gateway.receive(kLan, doubled);
-  EXPECT_EQ(world.gateway.drops(DropReason::ether_type_unknown), unknown + 2);
+  EXPECT_EQ(world.gateway.drops(DropReason::ether_type_unknown), unknown + 1);
   EXPECT_TRUE(world.client.received.empty());
 }
 

@@ -86,8 +86,9 @@ void Access::revoked() {
   if (renewal_) wish_ = asked_ = renewal_ = false;
 }
 
-void Access::unreachable(Now now) {
+void Access::unreachable(Now now, bool insist) {
   if (refusal_stands(now.monotonic)) return;
+  renewal_ = renewal_ || (insist && granted_);
   wish_at(spaced(now.monotonic) + std::chrono::milliseconds{random_->below(kJitterMs + 1)});
 }
 

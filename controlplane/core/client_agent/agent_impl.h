@@ -282,7 +282,7 @@ struct ClientAgent::Impl {
   void link_alive(Link& link, Now now);
   void link_lost(Link& link, Now now);
   void leave_link(Link& link, Now now);
-  void ask_for_another(ResourceState& state, Now now);
+  void ask_for_another(ResourceState& state, Now now, bool insist = false);
   [[nodiscard]] bool in_use(const ResourceState& state, Now now) const;
   void handle_link_timeout(Link& link, Now now);
   void announce(Link& link, Target& target, Now now);

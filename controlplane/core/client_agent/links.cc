@@ -159,10 +159,10 @@ bool ClientAgent::Impl::in_use(const ResourceState& state, Now now) const {
 }
 
 // The portal is told which gateway does not answer and may choose another; at once, then with back-off.
-void ClientAgent::Impl::ask_for_another(ResourceState& state, Now now) {
+void ClientAgent::Impl::ask_for_another(ResourceState& state, Now now, bool insist) {
   if (now.monotonic < state.ask_again) return;
   state.ask_again = now.monotonic + state.asking.next(random);
-  state.access.unreachable(now);
+  state.access.unreachable(now, insist);
 }
 
 // The gateway is going away: what is in use moves before it does, the rest asks when it is wanted.
@@ -170,7 +170,7 @@ void ClientAgent::Impl::leave_link(Link& link, Now now) {
   link.unreachable = true;
   const std::vector<ResourceState*> users(link.resources.begin(), link.resources.end());
   for (ResourceState* state : users)
-    if (in_use(*state, now)) ask_for_another(*state, now);
+    if (in_use(*state, now)) ask_for_another(*state, now, true);
   // The link may end with its last user.
   for (ResourceState* state : users)
     if (!in_use(*state, now)) revoke(*state, now);

@@ -23,7 +23,6 @@ void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now no
       if (link == nullptr) continue;
       if (in.reason == DropReason::wg_keepalive && link->heals)
         d.connectivity.note_received(link->peer, in.from, false, now);
-      if (in.reason == DropReason::none || in.reason == DropReason::wg_keepalive) link->heard_at = now.monotonic;
       if (in.reason == DropReason::none) d.handle_inner(*link, in.inner, in.from, now);
     }
     burst.clear();
@@ -120,7 +119,8 @@ void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from
     return drop(DropReason::control_malformed);
   switch (packet->type) {
     case wireguard::ControlType::probe_reply: {
-      if (!link.heals) return;  // it was heard
+      link.heard_at = now.monotonic;
+      if (!link.heals) return;
       const DropReason reason = connectivity.handle_probe_reply(link.peer, packet->payload, from, now);
       if (reason != DropReason::none) drop(reason);
       return;

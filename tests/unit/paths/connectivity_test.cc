@@ -40,6 +40,7 @@ struct Bench {
                           std::pair{transmit->remote, std::vector<std::uint8_t>(answer.begin(), answer.end())});
         } else if (message && message->method() == stun::Method::allocate) {
           allocations[transmit->remote] = time;
+          first_asked.emplace(transmit->remote, time);
         }
       }
       while (connectivity.poll_event()) {
@@ -66,7 +67,7 @@ struct Bench {
   Instant time{1h};
   std::map<Endpoint, Duration> delays;
   std::multimap<Instant, std::pair<Endpoint, std::vector<std::uint8_t>>> answers;
-  std::map<Endpoint, Instant> allocations;  // latest request
+  std::map<Endpoint, Instant> allocations, first_asked;  // latest and first request
 };
 
 // More relays than are used: the nearest by round-trip time are.
@@ -83,8 +84,7 @@ TEST(Relays, TheNearestAreChosen) {
   bench.run(2s);
   ASSERT_TRUE(bench.allocations.contains(endpoint("198.51.100.25:3478")));
   ASSERT_TRUE(bench.allocations.contains(endpoint("198.51.100.24:3478")));
-  const Instant chosen = bench.allocations[endpoint("198.51.100.25:3478")];
-  EXPECT_LE(chosen, Instant{1h} + 1s);
+  EXPECT_LE(bench.first_asked[endpoint("198.51.100.25:3478")], Instant{1h} + 1s);
   for (const char* far : {"198.51.100.21:3478", "198.51.100.22:3478", "198.51.100.23:3478"})
     if (bench.allocations.contains(endpoint(far))) {
       EXPECT_LE(bench.allocations[endpoint(far)], Instant{1h} + 200ms) << far;

@@ -243,7 +243,7 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         device.want_session(link->peer, now);
         // Asking again makes the gateway punch, and brings its candidates of today.
         for (ResourceState* state : link->resources)
-          if (in_use(*state, now)) state->access.unreachable(now, true);
+          if (in_use(*state, now)) state->access.unreachable(now);
         event(AgentEvent::portal_suspect);
         break;
       case Kind::unreachable:

@@ -168,21 +168,29 @@ void RelayStream::Impl::proxy_input() {
   // Byte by byte behind the headers nothing may be taken that belongs to TLS or TURN: the relay speaks only when spoken
   // to, so what is there is the proxy's answer alone.
   std::array<char, 1024> buffer;
-  for (;;) {
+  std::string closed;  // what it said before it closed counts for more
+  while (closed.empty()) {
     const ssize_t n = ::recv(fd.get(), buffer.data(), buffer.size(), 0);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-    if (n <= 0) return fail(n == 0 ? "the proxy closed the connection" : std::string{"proxy: "} + std::strerror(errno));
+    if (n <= 0) {
+      closed = n == 0 ? "the proxy closed the connection" : std::string{"proxy: "} + std::strerror(errno);
+      break;
+    }
     proxy_answer.append(buffer.data(), static_cast<std::size_t>(n));
     if (proxy_answer.size() > kMaxProxyAnswer) return fail("the proxy's answer is too long");
   }
   const std::size_t end = proxy_answer.find("\r\n\r\n");
-  if (end == std::string::npos) return;
+  if (end == std::string::npos) {
+    if (!closed.empty()) fail(closed);
+    return;
+  }
   const std::string line = proxy_answer.substr(0, proxy_answer.find("\r\n"));
   const std::size_t space = line.find(' ');
   if (!line.starts_with("HTTP/1.") || space == std::string::npos || line.size() < space + 4 || line[space + 1] != '2')
     return fail("the proxy refuses: " + line);
   if (end + 4 != proxy_answer.size()) return fail("the proxy says more than its answer");
+  if (!closed.empty()) return fail(closed);
   options.tls ? begin_tls() : come_up();
 }
 

@@ -7,7 +7,7 @@
 //   connect         both streams come up, allocate and permit each other's relayed address; or why not
 //   channels        bind channels in both directions
 //   exchange N      N payloads of many sizes each way, through both allocations; every one must arrive unharmed
-//   burst N         N payloads one way without waiting; all must arrive, in order
+//   burst N         N payloads one way, many at a time; in order, nearly all
 //   down            the server has gone: both streams must say so
 #include <sys/random.h>
 
@@ -144,22 +144,28 @@ class Program {
     return "ok channel=" + std::to_string(a_.by_channel + b_.by_channel - before);
   }
   std::string burst(std::size_t count) {
+    constexpr std::size_t kWindow = 32;
     b_.received.clear();
     std::vector<std::vector<std::uint8_t>> sent;
+    std::size_t lost = 0;
     for (std::size_t i = 0; i < count; ++i) {
       sent.emplace_back(100 + i % 1100);
       random_.fill(sent.back());
       // A stream that is full takes more when the loop has turned.
       if (!run(5s, [&] { return a_.send_payload(b_.client.relayed(), sent.back()); })) return "error stuck";
+      if (sent.size() % kWindow != 0) continue;
+      run(500ms, [&] { return b_.received.size() + lost == sent.size(); });
+      lost = sent.size() - b_.received.size();
     }
-    // The relay itself may drop datagrams between its two allocations; what arrives must be in order and nearly all.
-    run(2s, [&] { return b_.received.size() == count; });
+    run(500ms, [&] { return b_.received.size() + lost == sent.size(); });
     std::size_t at = 0;
     for (const auto& payload : b_.received) {
       while (at < sent.size() && sent[at] != payload) ++at;
-      if (at == sent.size()) return "error out of order or changed";
+      if (at++ == sent.size()) return "error out of order or changed";
     }
-    return b_.received.size() * 10 >= count * 9 ? "ok" : "error only " + std::to_string(b_.received.size()) + " arrived";
+    // Between the relay's two allocations they are datagrams, which its sockets may lose.
+    lost = sent.size() - b_.received.size();
+    return lost * 50 <= count ? "ok" : "error " + std::to_string(lost) + " lost";
   }
   std::string down() {
     return run(10s, [&] { return a_.down && b_.down; }) ? "ok " + a_.why : "error still up";

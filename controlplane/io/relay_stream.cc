@@ -61,7 +61,7 @@ bool add_roots(SSL_CTX* context, const std::string& pem) {
 }  // namespace
 
 struct RelayStream::Impl : std::enable_shared_from_this<Impl> {
-  enum class Phase : std::uint8_t { connecting, proxy, tls, up, down };
+  enum class Phase : std::uint8_t { connecting, proxy, tls, up, failing, down };
 
   Loop* loop = nullptr;
   RelayStreamOptions options;
@@ -81,6 +81,7 @@ struct RelayStream::Impl : std::enable_shared_from_this<Impl> {
 
   void start();
   void fail(const std::string& why);
+  void fail_soon(const std::string& why);  // from the loop: nobody is called back from inside their own call
   void ready(std::uint32_t events);
   void connected();
   void proxy_input();
@@ -88,7 +89,8 @@ struct RelayStream::Impl : std::enable_shared_from_this<Impl> {
   void handshake();
   void come_up();
   void read();
-  bool flush();
+  [[nodiscard]] bool flush(std::string& why);  // false: failed
+  bool flushed();                              // the same, and tells of it
   void watch();
   // Bytes moved; 0: would block; -1: failed or closed (`why` says).
   ssize_t read_some(std::span<std::uint8_t> into, std::string& why);
@@ -103,13 +105,16 @@ void RelayStream::Impl::fail(const std::string& why) {
   if (callbacks.down) callbacks.down(why);
 }
 
+void RelayStream::Impl::fail_soon(const std::string& why) {
+  phase = Phase::failing;
+  source.reset();
+  failed_because = why;
+  failure = loop->add_timer([this] { fail(failed_because); });
+  failure.set(Loop::now().monotonic);
+}
+
 void RelayStream::Impl::start() {
   const Endpoint& to = options.proxy ? *options.proxy : options.server;
-  const auto fail_soon = [this](const std::string& why) {
-    failed_because = why;
-    failure = loop->add_timer([this] { fail(failed_because); });
-    failure.set(Loop::now().monotonic);
-  };
   fd = Descriptor(::socket(to.address.is_v4() ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) return fail_soon(std::string{"socket: "} + std::strerror(errno));
   const int one = 1;
@@ -130,20 +135,21 @@ void RelayStream::Impl::ready(std::uint32_t events) {
       connected();
       break;
     case Phase::proxy:
-      if ((events & EPOLLOUT) != 0 && !flush()) return;
+      if ((events & EPOLLOUT) != 0 && !flushed()) return;
       if ((events & ~std::uint32_t{EPOLLOUT}) != 0) proxy_input();
       break;
     case Phase::tls:
       handshake();
       break;
     case Phase::up:
-      if ((events & EPOLLOUT) != 0 && !flush()) return;
+      if ((events & EPOLLOUT) != 0 && !flushed()) return;
       read();
       break;
+    case Phase::failing:
     case Phase::down:
       return;
   }
-  if (phase != Phase::down) watch();
+  if (phase != Phase::down && phase != Phase::failing) watch();
 }
 
 void RelayStream::Impl::watch() {
@@ -161,7 +167,7 @@ void RelayStream::Impl::connected() {
   const std::string target = options.server.to_string();
   const std::string request = "CONNECT " + target + " HTTP/1.1\r\nHost: " + target + "\r\n\r\n";
   queued.assign(request.begin(), request.end());
-  flush();
+  flushed();
 }
 
 void RelayStream::Impl::proxy_input() {
@@ -294,15 +300,17 @@ void RelayStream::Impl::read() {
   }
 }
 
-// False: the stream has failed.
-bool RelayStream::Impl::flush() {
+bool RelayStream::Impl::flushed() {
+  std::string why;
+  if (flush(why)) return true;
+  fail(why);
+  return false;
+}
+
+bool RelayStream::Impl::flush(std::string& why) {
   while (written < queued.size()) {
-    std::string why;
     const ssize_t n = write_some(Bytes{queued}.subspan(written), why);
-    if (n < 0) {
-      fail(why);
-      return false;
-    }
+    if (n < 0) return false;
     if (n == 0) return true;
     written += static_cast<std::size_t>(n);
   }
@@ -337,9 +345,12 @@ bool RelayStream::send(Bytes message) {
     d.written = 0;
   }
   d.queued.insert(d.queued.end(), message.begin(), message.end());
-  const auto keep = impl_;
-  if (d.flush() && d.phase == Impl::Phase::up) d.watch();
-  return d.phase == Impl::Phase::up;
+  if (std::string why; !d.flush(why)) {
+    d.fail_soon(why);
+    return false;
+  }
+  d.watch();
+  return true;
 }
 
 }  // namespace penstock::io

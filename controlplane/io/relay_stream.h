@@ -42,7 +42,7 @@ class RelayStream {
   RelayStream(const RelayStream&) = delete;
   RelayStream& operator=(const RelayStream&) = delete;
 
-  // False: not connected, or full; the message is lost.
+  // False: not connected, or full; the message is lost. Calls nobody back.
   bool send(Bytes message);
 
  private:

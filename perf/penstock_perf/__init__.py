@@ -1,0 +1,1 @@
+"""Runs the measuring suites and shows what they found."""

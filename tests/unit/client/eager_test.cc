@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
+#include "controlplane/core/dns/query.h"
 #include "tests/unit/client/agent_harness.h"
 
 namespace penstock::client {
@@ -100,6 +103,24 @@ TEST_F(Eager, FailuresAreTheQuerysAnswer) {
   net.advance(4300ms);
   ASSERT_EQ(net.dns_answers.size(), before + 1) << "before the caller gives up";
   EXPECT_EQ(net.dns_answers.back()[3] & 0x0f, 2);
+}
+
+// As dig and resolver libraries ask: with a client cookie, without one of ours yet (RFC 7873).
+TEST_F(Eager, FailuresCarryTheCookie) {
+  net.gw().deaf = true;
+  std::vector<std::uint8_t> message = Network::query("late.corp.example", kA);
+  const std::uint8_t option[] = {0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8};
+  dns::append_opt(message, 0, false, option);
+  dns::Client client;
+  client.remote = *Endpoint::parse("127.0.0.1:4000");
+  EXPECT_TRUE(net.agent->handle_query(message, client, net.now).empty());
+  net.advance(4300ms);
+  ASSERT_EQ(net.dns_answers.size(), 1U);
+  const std::vector<std::uint8_t>& answer = net.dns_answers.back();
+  EXPECT_EQ(answer[3] & 0x0f, 2);
+  const auto cookie = std::search(answer.begin(), answer.end(), option + 4, option + 12);
+  ASSERT_NE(cookie, answer.end());
+  EXPECT_EQ(answer.end() - cookie, 16) << "the client's eight bytes and ours";
 }
 
 TEST_F(Eager, ARefusalIsTheQuerysAnswer) {

@@ -48,6 +48,7 @@ struct Config {
   std::vector<std::uint16_t> cores;  // empty: not pinned
   PollMode poll = PollMode::adaptive;
   std::string aead = "auto";
+  std::uint16_t handshake_threads = 1;  // 0: the slow thread does them
 
   std::string exception_tap;  // empty: none
   std::vector<Endpoint> stun_servers;

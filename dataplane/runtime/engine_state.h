@@ -11,6 +11,7 @@
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/slow_path.h"
 #include "dataplane/runtime/engine.h"
+#include "dataplane/runtime/handshake_thread.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
 #include "dataplane/runtime/slow_thread.h"
@@ -51,6 +52,7 @@ struct Engine::State {
   std::unique_ptr<gateway::NeighbourTable> neighbours;
   std::unique_ptr<gateway::SlowPath> slow_path;
   std::unique_ptr<SlowThread> slow;
+  std::vector<std::unique_ptr<HandshakeThread>> handshakes;
   std::vector<std::unique_ptr<WorkerSet>> workers;
   bool running = false;
   Instant next_use_report;

@@ -1,0 +1,194 @@
+// One handshake thread's work, in this thread: gate, open, answer. The limit is what OpenSSL's X25519 alone takes for
+// the same multiplications (three by a point and one by the base; the one of the static keys is kept from the peer's
+// first handshake), measured in turns with it.
+#include <openssl/evp.h>
+
+#include <chrono>
+#include <cstdio>
+#include <memory>
+#include <random>
+
+#include "dataplane/core/wireguard/handshake_gate.h"
+#include "dataplane/core/wireguard/handshake_work.h"
+#include "dataplane/runtime/system_random.h"
+#include "perf/handshake/suite.h"
+
+namespace penstock::perf {
+namespace {
+
+using namespace wireguard;
+
+constexpr std::size_t kWindow = 64;  // handshakes
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+struct Client {
+  DhKey key;
+  Hash static_static;
+};
+
+// Initiations of as many peers, each used once, and what the Device would know of the peers.
+class Prepared {
+ public:
+  Prepared(const DhKey& gateway, Random& random) {
+    for (std::size_t i = 0; i < kWindow; ++i) {
+      PrivateKey key;
+      random.fill(key.bytes);
+      clients_.push_back({DhKey(key), {}});
+      if (!gateway.agree(clients_.back().key.public_key(), clients_.back().static_static)) std::abort();
+    }
+    messages.resize(kWindow);
+    works.resize(kWindow);
+  }
+
+  void renew(const DhKey& gateway, Random& random) {
+    timestamp_ = next_timestamp(timestamp_);
+    for (std::size_t i = 0; i < kWindow; ++i) {
+      PrivateKey ephemeral;
+      random.fill(ephemeral.bytes);
+      InitiatorState state;
+      if (!create_initiation(clients_[i].key, gateway.public_key(), clients_[i].static_static, ephemeral, timestamp_,
+                             static_cast<std::uint32_t>(i), messages[i], state))
+        std::abort();
+      put_mac1({reinterpret_cast<std::uint8_t*>(&messages[i]), sizeof messages[i]}, gateway.public_key());
+    }
+  }
+  // What Device::claim gives.
+  void claim(std::size_t i) {
+    works[i].static_static = clients_[i].static_static;
+    works[i].local_index = static_cast<std::uint32_t>(i);
+  }
+
+  std::vector<InitiationMessage> messages;
+  std::vector<InitiationWork> works;
+
+ private:
+  std::vector<Client> clients_;
+  Timestamp timestamp_{0x40};
+};
+
+// OpenSSL's multiplications with everything prepared that can be: nothing but the curve.
+class Curve {
+ public:
+  explicit Curve(Random& random) {
+    std::uint8_t bytes[32];
+    random.fill(bytes);
+    own_ = EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, bytes, sizeof bytes);
+    random.fill(bytes);
+    peer_ = EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, bytes, sizeof bytes);
+    context_ = EVP_PKEY_CTX_new(own_, nullptr);
+    if (EVP_PKEY_derive_init(context_) != 1 || EVP_PKEY_derive_set_peer_ex(context_, peer_, 0) != 1) std::abort();
+    generator_ = EVP_PKEY_CTX_new_id(EVP_PKEY_X25519, nullptr);
+    if (EVP_PKEY_keygen_init(generator_) != 1) std::abort();
+  }
+  ~Curve() {
+    EVP_PKEY_CTX_free(context_);
+    EVP_PKEY_CTX_free(generator_);
+    EVP_PKEY_free(own_);
+    EVP_PKEY_free(peer_);
+  }
+  Curve(const Curve&) = delete;
+  Curve& operator=(const Curve&) = delete;
+
+  void by_point() {
+    std::uint8_t out[32];
+    std::size_t size = sizeof out;
+    if (EVP_PKEY_derive(context_, out, &size) != 1) std::abort();
+  }
+  void by_base() {
+    EVP_PKEY* made = nullptr;
+    if (EVP_PKEY_keygen(generator_, &made) != 1) std::abort();
+    EVP_PKEY_free(made);
+  }
+
+ private:
+  EVP_PKEY *own_, *peer_;
+  EVP_PKEY_CTX *context_, *generator_;
+};
+
+}  // namespace
+
+bool measure_rate(bool quick, std::vector<Row>& rows) {
+  std::fprintf(stderr, "handshakes beside X25519\n");
+  runtime::SystemRandom random;
+  PrivateKey key;
+  random.fill(key.bytes);
+  const DhKey gateway(key);
+  GateLimits limits;
+  limits.under_load_per_s = limits.per_source_per_s = limits.per_source_burst = 1'000'000;
+  HandshakeGate gate(gateway.public_key(), limits, nullptr, random);
+  Prepared prepared(gateway, random);
+  Curve curve(random);
+  std::vector<double> handshakes, multiplications, shares, by_point;
+  const int windows = quick ? 25 : 100;
+  for (int window = 0; window < windows; ++window) {
+    prepared.renew(gateway, random);
+    auto start = std::chrono::steady_clock::now();
+    GateMessage messages[kWindow];
+    for (std::size_t i = 0; i < kWindow; ++i) {
+      messages[i].bytes = {reinterpret_cast<const std::uint8_t*>(&prepared.messages[i]), sizeof(InitiationMessage)};
+      messages[i].source = {IpAddress::v4(0xc6336400 + static_cast<std::uint32_t>(i)), 1};
+    }
+    gate.judge(messages, Instant(std::chrono::seconds(window + 1)));
+    std::size_t answered = 0;
+    for (std::size_t i = 0; i < kWindow; ++i) {
+      InitiationWork& work = prepared.works[i];
+      work = InitiationWork{};
+      work.message = prepared.messages[i];
+      if (messages[i].verdict != DropReason::none || open_initiation(gateway, work) != DropReason::none) continue;
+      prepared.claim(i);
+      answer_initiation(gateway, random, work);
+      answered += work.answered;
+    }
+    const double ours = seconds_since(start) / kWindow;
+    if (answered != kWindow) {
+      std::fprintf(stderr, "perf-handshake: only %zu of %zu handshakes were answered\n", answered, kWindow);
+      return false;
+    }
+    start = std::chrono::steady_clock::now();
+    for (std::size_t i = 0; i < 3 * kWindow; ++i) curve.by_point();
+    const double point = seconds_since(start);
+    for (std::size_t i = 0; i < kWindow; ++i) curve.by_base();
+    const double limit = seconds_since(start) / kWindow;
+    by_point.push_back(point / (3 * kWindow));
+    handshakes.push_back(1 / ours);
+    multiplications.push_back(1 / limit);
+    shares.push_back(limit / ours);
+  }
+  Row row;
+  row.suite = "handshake";
+  row.name = "responder";
+  row.value = quantile(handshakes, 0.75);
+  row.unit = "handshakes/s per thread";
+  // The share comes from pairs of neighbouring windows; the limit is stated so that it gives that share.
+  const double share = quantile(shares, 0.5);
+  row.limit = row.value / share;
+  row.peer = "X25519 of OpenSSL alone";
+  row.peer_value = row.limit;
+  row.ratio = share;
+  row.goal_share = 0.9;
+  row.spread = {quantile(handshakes, 0.1), quantile(handshakes, 1)};
+  rows.push_back(row);
+  Row tunnels;
+  tunnels.suite = "handshake";
+  tunnels.name = "tunnels";
+  tunnels.value = row.value * 120;
+  tunnels.unit = "tunnels per thread";
+  tunnels.note = "each renews its session every 120 s";
+  rows.push_back(tunnels);
+  Row x25519;
+  x25519.suite = "handshake";
+  x25519.name = "x25519";
+  x25519.value = 1e6 * quantile(by_point, 0.25);
+  x25519.unit = "us";
+  x25519.less_is_better = true;
+  x25519.note = "one multiplication by a point, OpenSSL";
+  rows.push_back(x25519);
+  std::printf("responder   %8.0f handshakes/s per thread, %.0f %% of what X25519 alone allows (%.0f); %.0f tunnels\n",
+              row.value, 100 * share, *row.limit, tunnels.value);
+  return true;
+}
+
+}  // namespace penstock::perf

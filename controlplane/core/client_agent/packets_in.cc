@@ -114,10 +114,13 @@ bool ClientAgent::Impl::source_allowed(const Link& link, const InnerPacket& info
 
 void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from, Now now) {
   if (!link.managed) return drop(DropReason::control_not_allowed);
-  if (link.heals) connectivity.note_received(link.peer, from, false, now);
   const auto packet = wireguard::parse_control(inner);
   if (!packet || packet->direction != wireguard::ControlDirection::to_client)
     return drop(DropReason::control_malformed);
+  // An answer proves the path of its probe, wherever it comes from. Its source is no further path: between two NATs that
+  // map by address and port every probe is answered from a new one, and that would be probed in turn, without end.
+  if (link.heals && packet->type != wireguard::ControlType::probe_reply)
+    connectivity.note_received(link.peer, from, false, now);
   switch (packet->type) {
     case wireguard::ControlType::probe_reply: {
       if (!link.heals) return;  // it was heard

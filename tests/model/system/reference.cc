@@ -20,6 +20,8 @@ constexpr Duration kLongOutage = 12s;      // sessions, allocations and streams 
 constexpr Duration kClientRestart = 6s;
 constexpr Duration kDataPlane = 8s;
 constexpr Duration kGatewayOff = 12s;
+constexpr Duration kKeepalive = 45s;       // an idle client finds a gateway gone by its keepalive of 25 s
+constexpr Duration kMissed = 5s;           // from the first packet into a session that is gone
 constexpr Duration kLoss = 2s;
 constexpr Duration kRevoked = 2s;          // until every gateway has been told
 constexpr Duration kGranted = 20s;         // asking again backs off while refused
@@ -92,6 +94,16 @@ Duration Reference::informed(Duration at, bool streams) const {
   return out;
 }
 
+Duration Reference::missed(unsigned client, unsigned site, Duration end, Duration usual) const {
+  Duration next = end + settle::kKeepalive;
+  for (const Traffic& traffic : plan_.traffic) {
+    const FlowPlan& flow = plan_.flows[traffic.flow];
+    if (flow.client != client || flow.site != site || traffic.until <= end) continue;
+    next = std::min(next, std::max(traffic.from, end));
+  }
+  return std::max(end + usual, next + settle::kMissed);
+}
+
 void Reference::take(const Event& event) {
   const Duration from = event.at, end = event.at + event.how_long;
   const auto site_of = [&](unsigned gateway) { return plan_.gateways[gateway].site; };
@@ -141,13 +153,13 @@ void Reference::take(const Event& event) {
       add_client(event.who, from, asks(end + settle::kClientRestart), event);
       break;
     case Mishap::data_plane_restarts:
-      add_site(site_of(event.who), from, asks(from + settle::kDataPlane), event);
-      break;
-    case Mishap::control_ended:  // clients leave at once for another gateway, or ask for this one again
-      add_site(site_of(event.who), from, asks(end + settle::kGatewayOff), event);
-      break;
     case Mishap::gateway_off:
-      add_site(site_of(event.who), from, asks(end + settle::kGatewayOff), event);
+    case Mishap::control_ended:  // clients leave at once for another gateway, or ask for this one again
+      for (unsigned c = 0; c < plan_.clients.size(); ++c) {
+        const unsigned site = site_of(event.who);
+        const bool off = event.kind != Mishap::data_plane_restarts;
+        add(c, site, from, asks(missed(c, site, off ? end : from, off ? settle::kGatewayOff : settle::kDataPlane)), event);
+      }
       break;
     case Mishap::revoked:
       rights_[event.who][event.other].push_back({from, false, informed(from + settle::kRevoked, true)});

@@ -47,6 +47,8 @@ class Reference {
   void add_site(unsigned site, Duration from, Duration until, const Event& event, bool reset = false);
   void take(const Event& event);
   // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on.
+  // A session that is gone is missed only when it is used: within `usual`, or a while after the next packet.
+  [[nodiscard]] Duration missed(unsigned client, unsigned site, Duration end, Duration usual) const;
   [[nodiscard]] Duration informed(Duration at, bool streams = false) const;
   [[nodiscard]] Verdict right(unsigned client, unsigned site, Duration sent) const;
   [[nodiscard]] bool calm(unsigned flow, Duration sent) const;

@@ -106,7 +106,7 @@ def stages(rows, directory, footer):
     for row in rows:
         figure, separator, stage = row["name"].partition("/stage/")
         if row["stages"]:
-            columns[row["name"]] = row["stages"]
+            columns[row["name"].removesuffix("/rest")] = row["stages"]
         elif separator and row["unit"] == "cycles":
             columns.setdefault(figure, {})[stage] = row["value"]
     if not columns:

@@ -106,6 +106,15 @@ def _legend(canvas, names):
         x += needed
 
 
+def _group_label(canvas, centre, bottom, slot, name):
+    """On one line where it fits, else broken at its slashes."""
+    if 6.8 * len(name) <= slot:
+        canvas.text(centre, bottom + 18, name, anchor="middle")
+        return
+    for line, part in enumerate(name.split("/")):
+        canvas.text(centre, bottom + 12 + 10 * line, part, size=9, anchor="middle")
+
+
 def bars(path, title, subtitle, label, groups, series, footer="", log=False):
     """`series`: [(name, [value or None per group], [(low, high) or None per group])]; one cluster of bars per group."""
     canvas = Canvas(title, subtitle)
@@ -115,7 +124,7 @@ def bars(path, title, subtitle, label, groups, series, footer="", log=False):
     width = min(slot * 0.84 / len(series), 64)
     for g, group in enumerate(groups):
         centre = LEFT + slot * (g + 0.5)
-        canvas.text(centre, bottom + 18, group, anchor="middle")
+        _group_label(canvas, centre, bottom, slot, group)
         for s, (name, numbers, spreads) in enumerate(series):
             if numbers[g] is None:
                 continue
@@ -140,7 +149,7 @@ def stacked(path, title, subtitle, label, groups, names, columns, footer=""):
     width = min(slot * 0.6, 90)
     for g, (group, column) in enumerate(zip(groups, columns)):
         centre, total = LEFT + slot * (g + 0.5), 0
-        canvas.text(centre, bottom + 18, group, anchor="middle")
+        _group_label(canvas, centre, bottom, slot, group)
         for n, name in enumerate(names):
             value = column.get(name, 0)
             if not value:

@@ -234,6 +234,7 @@ void PathAgent::begin_suspicion(Now time) {
     unreachable_at_ = now_ + kUnreachable;
   } else {
     suspected_at_ = now_;
+    doubted_ = now_;
     said_unreachable_ = false;
     stalled_at_ = now_ + kStalled;
     unreachable_at_ = now_ + kUnreachable;
@@ -283,7 +284,9 @@ PathState* PathAgent::best_alive(std::uint16_t but_not) {
 
 bool PathAgent::better(const PathState& candidate, const PathState& used, Instant now) const {
   if (!candidate.alive() || candidate.number == used.number || now < candidate.penalty_until) return false;
-  if (!candidate.srtt) return false;
+  // What made us doubt the primary may have ended this path as well (the gateway's NAT forgot both): only what was
+  // asked since then counts.
+  if (!candidate.srtt || candidate.proven < doubted_) return false;
   const Duration theirs = *candidate.srtt;
   const bool steady_loss = candidate.loss_permille <= used.loss_permille + 50;
   if (!used.srtt) return candidate.direct() && !used.direct();
@@ -324,8 +327,12 @@ void PathAgent::make_primary(PathState& path, std::string_view why, Now time) {
     old->penalty_until = now_ + std::min(kMaxPenalty, kPenalty * (1 << std::min(old->demotions, 4U)));
     ++old->demotions;
   }
+  // A primary left for a better one with an answer overdue: what was sent over it since it last proved itself is in doubt.
+  const PathState* left = find(primary_);
+  const bool overdue = left != nullptr && !suspected_at_ && left->overdue(now_);
   primary_ = path.number;
   if (standby_ == path.number) standby_ = 0;
+  if (overdue && path.alive()) resend_over(path, path.proven, now_);
   emit_changed(path.path, why);
   if (path.alive() && suspected_at_) {
     resend_over(path, path.proven, now_);

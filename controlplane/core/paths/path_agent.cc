@@ -19,7 +19,10 @@ constexpr Duration kForgivenAfter = 60s;
 constexpr Duration kHintPause = 2s;
 constexpr Duration kMinRecheck = 25ms;
 constexpr std::size_t kResendBite = 32;
+constexpr unsigned kQuickBites = 5;  // these fit into a socket that nobody reads at the moment
 constexpr Duration kResendPause = 3ms;
+constexpr Duration kLongResendPause = 6ms;  // what a busy relay keeps up with
+constexpr Duration kForgetBites = 100ms;
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
 }  // namespace
@@ -191,6 +194,7 @@ std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
 
 // Over `path`, which carries what is sent from `since` on: everything it has not carried since then.
 void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
+  if (resend_to_ != path.number || now >= resend_last_ + kForgetBites) resend_bites_ = 0;
   resend_to_ = path.number;
   resend_until_ = now + kDuplicateFor;
   ring_.drop_sent_before(now - kOldestResend);
@@ -211,7 +215,8 @@ void PathAgent::run_resends(Instant now) {
   for (ResendRing::Packet& packet : ring_.packets()) {
     if (!packet.waiting) continue;
     if (bite++ == kResendBite) {
-      resend_next_ = now + kResendPause;
+      resend_next_ = now + (++resend_bites_ < kQuickBites ? kResendPause : kLongResendPause);
+      resend_last_ = resend_next_;
       return;
     }
     if (!budget_.take(packet.bytes.size(), now)) {

@@ -172,6 +172,8 @@ class PathAgent {
   std::uint16_t resend_to_ = 0;
   Instant resend_until_{};
   Instant resend_next_ = kNever;
+  unsigned resend_bites_ = 0;  // of late, over the same path
+  Instant resend_last_ = kLongAgo;
   std::array<Path, 2> route_;
   std::deque<AgentEvent> events_;
 };

@@ -122,6 +122,7 @@ struct Device::Impl {
   void flush_staged(Peer& peer, Now now);
   void apply_notes(NoteBits bits, Session& session, const Path& from, Now now);
   void open_batch(std::span<Inbound*> batch, std::span<Session*> sessions, Now now);
+  void accept_run(Session& session, std::span<Inbound*> run, std::span<const AeadJob> jobs, Now now);
 
   DeviceConfig config;
   Random& random;

@@ -82,7 +82,10 @@ gateway::WorkerCounters Engine::counters() const {
     sum.icmp_errors_sent += translated.icmp_errors_sent;
   }
   add_words(sum.drops, state_->slow_path->drops());
-  for (std::size_t i = 0; i < kDropReasonCount; ++i) sum.drops[i] += state_->slow->drops(static_cast<DropReason>(i));
+  for (std::size_t i = 0; i < kDropReasonCount; ++i) {
+    sum.drops[i] += state_->slow->drops(static_cast<DropReason>(i));
+    for (const auto& thread : state_->handshakes) sum.drops[i] += thread->drops(static_cast<DropReason>(i));
+  }
   return sum;
 }
 

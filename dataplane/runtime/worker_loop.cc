@@ -106,6 +106,7 @@ void WorkerLoop::help(bool busy) {
 bool WorkerLoop::turn() {
   bool busy = receive_from_ports();
   busy |= take_from(link_.injected, gateway::process_injected);
+  for (auto& rings : link_.handshakes) busy |= take_from(rings->replies, gateway::process_injected);
   busy |= take_from(link_.handover, gateway::process_handover);
   busy |= take_from(link_.from_kernel, gateway::process_exception);
   gateway::end_of_loop(*setup_.worker);
@@ -146,7 +147,12 @@ bool WorkerLoop::take_from(Ring& ring, Process process) {
 void WorkerLoop::drain() {
   gateway::Outputs& out = setup_.worker->out;
   // The slow thread first: a peer that has moved shall be known to have moved before the answer to its packet is here.
-  bool wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
+  bool wake = false;
+  if (link_.handshakes.empty()) {
+    wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
+  } else if (!out.handshake.empty()) {
+    pass_handshakes();
+  }
   wake |= pass_on(link_.slow, out.slow, DropReason::slow_ring_full);
   wake |= pass_on(link_.exception, out.exception, DropReason::exception_full);
   if (wake) setup_.links->slow.notify();
@@ -182,6 +188,23 @@ bool WorkerLoop::pass_on(Ring& ring, gateway::PacketList& list, DropReason when_
   discard(packets.subspan(ring.push(packets)), when_full);
   list.clear();
   return true;
+}
+
+void WorkerLoop::pass_handshakes() {
+  Links& links = *setup_.links;
+  std::uint64_t woken = 0;
+  gateway::PacketList& list = setup_.worker->out.handshake;
+  for (Packet* packet : list) {
+    const IpAddress& source = packet->outer.remote.address;
+    const std::size_t thread = links.handshake_thread_of(source);
+    HandshakeRings& rings = *link_.handshakes[thread];
+    SpscRing<Packet*>& ring = links.known_sources->contains(source) ? rings.known : rings.strangers;
+    if (!ring.push(packet)) discard({&packet, 1}, DropReason::handshake_ring_full);
+    woken |= std::uint64_t{1} << thread;
+  }
+  list.clear();
+  for (std::size_t thread = 0; woken != 0; ++thread, woken >>= 1)
+    if ((woken & 1) != 0) links.handshakes[thread]->wakeup.notify();
 }
 
 void WorkerLoop::discard(std::span<Packet* const> packets, DropReason reason) {

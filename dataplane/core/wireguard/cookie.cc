@@ -33,11 +33,13 @@ void put_mac2(MutableBytes message, const std::optional<Mac>& cookie) {
 }
 
 CookieGiver::CookieGiver(const PublicKey& own, Random& random)
-    : mac1_key_(mac1_key(own)), cookie_key_(cookie_key(own)), random_(random) {}
+    : mac1_chain_(mac_chain(mac1_key(own))), cookie_key_(cookie_key(own)), random_(random) {}
 
 bool CookieGiver::mac1_valid(Bytes message) const {
-  return equal_constant_time(mac(mac1_key_, {before_mac1(message)}),
-                             message.subspan(message.size() - 2 * kMacSize, kMacSize));
+  const std::uint8_t* const bytes = message.data();
+  Mac expected;
+  mac_batch(mac1_chain_, {&bytes, 1}, message.size() - 2 * kMacSize, &expected);
+  return equal_constant_time(expected, message.subspan(message.size() - 2 * kMacSize, kMacSize));
 }
 
 bool CookieGiver::mac2_valid(Bytes message, const Endpoint& source, Instant now) {
@@ -59,13 +61,21 @@ CookieMessage CookieGiver::make_reply(Bytes message, std::uint32_t sender, const
 
 Mac CookieGiver::cookie_for(const Endpoint& source, Instant now) {
   if (!secret_at_ || now - *secret_at_ >= kCookieSecretMaxAge) {
-    random_.fill(secret_);
+    Hash secret;
+    random_.fill(secret);
+    secret_ = mac_chain(secret);
+    wipe(secret);
     secret_at_ = now;
   }
   const be16 port = be16::from_host(source.port);
   std::array<std::uint8_t, 2> port_bytes;
   std::memcpy(port_bytes.data(), &port, sizeof port);
-  return mac(secret_, {source.address.wire(), port_bytes});
+  Blake2s state = Blake2s::resumed(secret_, kMacSize);
+  state.update(source.address.wire());
+  state.update(port_bytes);
+  Mac cookie;
+  state.finish(cookie);
+  return cookie;
 }
 
 bool CookieTaker::take(const CookieMessage& reply, const PublicKey& giver, const Mac& mac1, const Path& path,

@@ -1,10 +1,11 @@
 #include "dataplane/core/wireguard/crypto.h"
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
 #include <cstdlib>
+
+#include "dataplane/core/wireguard/blake2s.h"
 
 namespace penstock::wireguard {
 namespace {
@@ -17,8 +18,6 @@ T* required(T* object) {
 }
 
 struct Algorithms {
-  EVP_MD* blake2s = required(EVP_MD_fetch(nullptr, "BLAKE2S-256", nullptr));
-  EVP_MAC* blake2s_mac = required(EVP_MAC_fetch(nullptr, "BLAKE2SMAC", nullptr));
   EVP_CIPHER* aead = required(EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr));
   EVP_CIPHER* chacha20 = required(EVP_CIPHER_fetch(nullptr, "ChaCha20", nullptr));
 };
@@ -30,16 +29,12 @@ const Algorithms& algorithms() {
 }
 
 struct Contexts {
-  EVP_MD_CTX* md = required(EVP_MD_CTX_new());
-  EVP_MAC_CTX* mac = required(EVP_MAC_CTX_new(algorithms().blake2s_mac));
   EVP_CIPHER_CTX* cipher = required(EVP_CIPHER_CTX_new());
 
   Contexts() = default;
   Contexts(const Contexts&) = delete;
   Contexts& operator=(const Contexts&) = delete;
   ~Contexts() {
-    EVP_MD_CTX_free(md);
-    EVP_MAC_CTX_free(mac);
     EVP_CIPHER_CTX_free(cipher);
   }
 };
@@ -104,39 +99,33 @@ std::array<std::uint8_t, 16> xnonce_head(const XNonce& nonce) {
 
 Hash hash(Parts parts) {
   Hash out;
-  EVP_MD_CTX* context = contexts().md;
-  bool ok = EVP_DigestInit_ex2(context, algorithms().blake2s, nullptr) == 1;
-  for (const Bytes part : parts) ok = ok && EVP_DigestUpdate(context, part.data(), part.size()) == 1;
-  if (!ok || EVP_DigestFinal_ex(context, out.data(), nullptr) != 1) std::abort();  // cannot happen: no input can fail
+  Blake2s state(out.size());
+  for (const Bytes part : parts) state.update(part);
+  state.finish(out);
   return out;
 }
 
 Mac mac(Bytes key, Parts parts) {
   Mac out;
-  std::size_t size = out.size();
-  const OSSL_PARAM params[] = {OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_SIZE, &size), OSSL_PARAM_construct_end()};
-  EVP_MAC_CTX* context = contexts().mac;
-  bool ok = EVP_MAC_init(context, key.data(), key.size(), params) == 1;
-  for (const Bytes part : parts) ok = ok && EVP_MAC_update(context, part.data(), part.size()) == 1;
-  if (!ok || EVP_MAC_final(context, out.data(), &size, out.size()) != 1) std::abort();
+  Blake2s state(out.size(), key);
+  for (const Bytes part : parts) state.update(part);
+  state.finish(out);
   return out;
 }
 
 Hash hmac(Bytes key, Parts parts) {
-  constexpr std::size_t kBlockSize = 64;
-  std::array<std::uint8_t, kBlockSize> inner{}, outer{};
-  if (key.size() > kBlockSize) std::abort();  // keys here are hashes
+  std::array<std::uint8_t, kBlake2sBlock> inner{}, outer{};
+  if (key.size() > inner.size()) std::abort();  // keys here are hashes
   std::memcpy(inner.data(), key.data(), key.size());
-  for (std::size_t i = 0; i < kBlockSize; ++i) {
+  for (std::size_t i = 0; i < inner.size(); ++i) {
     outer[i] = inner[i] ^ 0x5c;
     inner[i] ^= 0x36;
   }
   Hash middle;
-  EVP_MD_CTX* context = contexts().md;
-  bool ok = EVP_DigestInit_ex2(context, algorithms().blake2s, nullptr) == 1 &&
-            EVP_DigestUpdate(context, inner.data(), inner.size()) == 1;
-  for (const Bytes part : parts) ok = ok && EVP_DigestUpdate(context, part.data(), part.size()) == 1;
-  if (!ok || EVP_DigestFinal_ex(context, middle.data(), nullptr) != 1) std::abort();
+  Blake2s state(middle.size());
+  state.update(inner);
+  for (const Bytes part : parts) state.update(part);
+  state.finish(middle);
   const Hash out = hash({outer, middle});
   wipe(inner);
   wipe(outer);

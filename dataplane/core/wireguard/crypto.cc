@@ -176,21 +176,25 @@ void DhKey::Free::operator()(evp_pkey_st* key) const {
   EVP_PKEY_free(key);
 }
 
+void DhKey::FreeContext::operator()(evp_pkey_ctx_st* context) const {
+  EVP_PKEY_CTX_free(context);
+}
+
 DhKey::DhKey(const PrivateKey& key)
     : key_(EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, key.bytes.data(), key.bytes.size())) {
   std::size_t size = public_key_.bytes.size();
-  if (key_ && EVP_PKEY_get_raw_public_key(key_.get(), public_key_.bytes.data(), &size) != 1) key_.reset();
+  if (key_) context_.reset(EVP_PKEY_CTX_new(key_.get(), nullptr));
+  if (!context_ || EVP_PKEY_get_raw_public_key(key_.get(), public_key_.bytes.data(), &size) != 1 ||
+      EVP_PKEY_derive_init(context_.get()) != 1)
+    key_.reset();
 }
 
 bool DhKey::agree(const PublicKey& other, Hash& shared) const {
   if (!key_) return false;
   EVP_PKEY* peer = EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, other.bytes.data(), other.bytes.size());
-  EVP_PKEY_CTX* context = EVP_PKEY_CTX_new(key_.get(), nullptr);
   std::size_t size = shared.size();
-  const bool ok = peer != nullptr && context != nullptr && EVP_PKEY_derive_init(context) == 1 &&
-                  EVP_PKEY_derive_set_peer_ex(context, peer, 0) == 1 &&
-                  EVP_PKEY_derive(context, shared.data(), &size) == 1 && size == shared.size();
-  EVP_PKEY_CTX_free(context);
+  const bool ok = peer != nullptr && EVP_PKEY_derive_set_peer_ex(context_.get(), peer, 0) == 1 &&
+                  EVP_PKEY_derive(context_.get(), shared.data(), &size) == 1 && size == shared.size();
   EVP_PKEY_free(peer);
   return ok;
 }

@@ -109,6 +109,8 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   device.mtu = config.path.inner_mtu;
   device.activity_granularity = kActivityGranularity;
   device.aead = config.aead;
+  wireguard::set_own_blake2s(config.own_blake2s);
+  device.handshakes_in_flight = config.handshake_threads * HandshakeThread::kWorks;
   device.retire = [&reclaimer = state->reclaimer](wireguard::Session* session) {
     reclaimer.retire([session] { wireguard::destroy_session(session); });
   };
@@ -201,7 +203,8 @@ void Engine::start() {
   for (auto& set : state_->workers) set->loop->start();
 }
 
-// Workers end first, then handshake threads, so that nothing new reaches the slow thread; then whatever is still on a ring is freed.
+// Workers end first, then handshake threads, so that nothing new reaches the slow thread; then whatever is still on a ring
+// is freed.
 void Engine::stop() {
   if (!state_->running) return;
   state_->running = false;

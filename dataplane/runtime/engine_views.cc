@@ -66,6 +66,15 @@ EngineInfo Engine::info() const {
     for (const auto& address : port.addresses) out.own_prefixes.emplace_back(address.address, address.prefix_length);
   out.instance = state_->instance;
   out.started = state_->started;
+  out.handshakes.threads = state_->handshakes.size();
+  for (const auto& thread : state_->handshakes) {
+    const HandshakeThread::Counts counts = thread->counts();
+    out.handshakes.answered += counts.answered;
+    out.handshakes.from_known += counts.known;
+    out.handshakes.with_cookie += counts.proved;
+    out.handshakes.cookies += counts.cookies;
+    out.handshakes.under_load += counts.under_load;
+  }
   return out;
 }
 

@@ -17,14 +17,13 @@ using namespace std::chrono_literals;
 using wireguard::GateMessage;
 using wireguard::MessageType;
 
-// Handshakes under way; the rings to and from the Device hold them all.
-constexpr std::size_t kWorks = 512;
-// Of which strangers, who pass only while there is no load or with a cookie, may not have the last ones.
+// Of the works, strangers, who pass only while there is no load or with a cookie, may not have the last ones.
 constexpr std::size_t kWorksForKnown = 128;
 // The gate's share of a turn, between two multiplications: four milliseconds of a flood of a million a second.
 constexpr std::size_t kStrangersPerTurn = 4096;
 constexpr std::size_t kKnownPerTurn = 256;
-// Cookie replies to us cost the Device a look-up and a decryption, and have no mac1 that would keep strangers off.
+// Cookie replies to us cost the Device a look-up and a decryption, and have no mac1 that would keep strangers off. Known
+// sources, of whom we expect them, have as many for themselves.
 constexpr std::uint32_t kCookieMessagesPerSecond = 1000;
 constexpr Duration kLongestSleep = 1s;
 
@@ -38,7 +37,8 @@ HandshakeThread::HandshakeThread(const Setup& setup)
       number_(setup.number),
       link_(*setup.links->handshakes[setup.number]),
       gate_(own_.public_key(), setup.limits, setup.links->known_sources, random_),
-      cookie_messages_(kCookieMessagesPerSecond, kCookieMessagesPerSecond / 10),
+      known_cookie_messages_(kCookieMessagesPerSecond, kCookieMessagesPerSecond / 10),
+      other_cookie_messages_(kCookieMessagesPerSecond, kCookieMessagesPerSecond / 10),
       works_(kWorks) {
   for (Work& work : works_) idle_.push_back(&work);
 }
@@ -64,7 +64,9 @@ void HandshakeThread::loop() {
   ::prctl(PR_SET_TIMERSLACK, 1UL);
   platform_.enter_thread();
   while (!stop_.load(std::memory_order_relaxed)) {
-    bool busy = admit(read_clock());
+    const Now now = read_clock();
+    bool busy = admit(now);
+    publish_counts(now);
     busy |= take_from_device();
     busy |= answer_one() || open_one();
     if (!busy) rest();
@@ -91,6 +93,7 @@ bool HandshakeThread::answer_one() {
   claimed_.pop_front();
   wireguard::answer_initiation(own_, random_, *work);
   work->stage = Work::Stage::answered;
+  answered_count_ += work->answered;
   to_device(work);
   return true;
 }
@@ -124,8 +127,9 @@ bool HandshakeThread::admit(Now now) {
     flooded |= rings.strangers.size() > rings.strangers.capacity() / 2;
   }
   gate_.set_under_load(flooded);
-  for (std::size_t w = 0; w < links_.workers.size(); ++w) {
-    HandshakeRings& rings = *links_.workers[w]->handshakes[number_];
+  for (auto& worker : links_.workers) {
+    HandshakeRings& rings = *worker->handshakes[number_];
+    replied_ = false;
     std::size_t n = 0;
     for (std::size_t got = kGateBatch; got == kGateBatch && n < kKnownPerTurn; n += got)
       got = admit_from(rings.known, rings, true, now);
@@ -134,9 +138,8 @@ bool HandshakeThread::admit(Now now) {
     for (std::size_t got = kGateBatch; got == kGateBatch && n < kStrangersPerTurn; n += got)
       got = admit_from(rings.strangers, rings, false, now);
     taken += n;
-    if ((woken_ >> w & 1) != 0) links_.workers[w]->wakeup.notify();
+    if (replied_) worker->wakeup.notify();
   }
-  woken_ = 0;
   return taken > 0;
 }
 
@@ -167,7 +170,7 @@ void HandshakeThread::gate(std::span<Packet*> packets, HandshakeRings& rings, bo
   };
   for (Packet* packet : packets) {
     if (wireguard::classify(packet->bytes()) == MessageType::cookie) {
-      if (cookie_messages_.take(now.monotonic)) {
+      if ((known ? known_cookie_messages_ : other_cookie_messages_).take(now.monotonic)) {
         pass(packet);
       } else {
         finish(packet, DropReason::wg_rate_limited);
@@ -216,13 +219,12 @@ DropReason HandshakeThread::let_in(Packet& packet, bool known) {
 // In the buffer that brought the message. False: no room; the packet is still the caller's.
 bool HandshakeThread::answer_with_cookie(Packet* packet, const wireguard::CookieMessage& reply,
                                          HandshakeRings& rings) {
-  const std::uint16_t worker = packet->rss_worker;
   gateway::make_own(*packet);
   gateway::set_kind(*packet, gateway::ToWorker::datagram);
   std::memcpy(packet->data, &reply, sizeof reply);
   packet->truncate(sizeof reply);
   if (!rings.replies.push(packet)) return false;
-  woken_ |= std::uint64_t{1} << worker;
+  replied_ = true;
   return true;
 }
 
@@ -238,6 +240,22 @@ void HandshakeThread::rest() {
   link_.wakeup.prepare();
   if (!has_input()) link_.wakeup.wait({}, kLongestSleep);
   link_.wakeup.finish();
+}
+
+void HandshakeThread::publish_counts(Now now) {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  const wireguard::HandshakeGate::Counts& gate = gate_.counts();
+  published_.answered.store(answered_count_, relaxed);
+  published_.known.store(gate.known, relaxed);
+  published_.proved.store(gate.proved, relaxed);
+  published_.cookies.store(gate.cookies, relaxed);
+  published_.under_load.store(gate_.under_load(now.monotonic), relaxed);
+}
+
+HandshakeThread::Counts HandshakeThread::counts() const {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  return {published_.answered.load(relaxed), published_.known.load(relaxed), published_.proved.load(relaxed),
+          published_.cookies.load(relaxed), published_.under_load.load(relaxed)};
 }
 
 void HandshakeThread::count(DropReason reason) {

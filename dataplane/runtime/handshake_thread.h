@@ -47,7 +47,17 @@ class HandshakeThread {
   void start();
   void stop();
 
+  // Handshakes under way in one thread; the Device keeps an index for each (DeviceConfig::handshakes_in_flight).
+  static constexpr std::size_t kWorks = 512;
+
   // Any thread.
+  struct Counts {
+    std::uint64_t answered = 0;  // responses computed
+    std::uint64_t known = 0, proved = 0;  // let in at once, being known, or with a cookie
+    std::uint64_t cookies = 0;            // offered
+    bool under_load = false;
+  };
+  [[nodiscard]] Counts counts() const;
   [[nodiscard]] std::uint64_t drops(DropReason reason) const {
     return drops_[static_cast<std::size_t>(reason)].load(std::memory_order_relaxed);
   }
@@ -63,6 +73,7 @@ class HandshakeThread {
   bool admit(Now now);
   std::size_t admit_from(SpscRing<Packet*>& ring, HandshakeRings& rings, bool known, Now now);
   void gate(std::span<Packet*> packets, HandshakeRings& rings, bool known, Now now);
+  void publish_counts(Now now);
   DropReason let_in(Packet& packet, bool known);
   bool answer_with_cookie(Packet* packet, const wireguard::CookieMessage& reply, HandshakeRings& rings);
   void to_device(Work* work);
@@ -78,15 +89,20 @@ class HandshakeThread {
   const std::size_t number_;
   HandshakeLink& link_;
   wireguard::HandshakeGate gate_;
-  wireguard::ReplyLimiter cookie_messages_;
+  wireguard::ReplyLimiter known_cookie_messages_, other_cookie_messages_;
 
   std::vector<Work> works_;
   std::vector<Work*> idle_;
   std::deque<Work*> claimed_;         // to be answered
   std::deque<Work*> known_, others_;  // to be opened
-  std::uint64_t woken_ = 0;           // workers that have replies
+  bool replied_ = false;              // to the worker whose rings are being looked at
+  std::uint64_t answered_count_ = 0;
 
   std::array<std::atomic<std::uint64_t>, kDropReasonCount> drops_{};
+  struct {
+    std::atomic<std::uint64_t> answered{0}, known{0}, proved{0}, cookies{0};
+    std::atomic<bool> under_load{false};
+  } published_;
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };

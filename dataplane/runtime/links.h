@@ -4,6 +4,7 @@
 // milliseconds of their traffic.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <vector>
@@ -17,11 +18,15 @@
 
 namespace penstock::runtime {
 
-// Between one worker and one handshake thread.
+// Between one worker and one handshake thread. Of all threads together they hold the same number of buffers, however many
+// there are: a flood may not take those that data needs.
 struct HandshakeRings {
+  explicit HandshakeRings(std::size_t threads)
+      : known(std::max<std::size_t>(1024 / threads, 128)), strangers(std::max<std::size_t>(4096 / threads, 256)) {}
+
   // worker -> handshake thread. Sources that are known have a ring to themselves: a flood of strangers fills the other.
-  SpscRing<Packet*> known{1024};
-  SpscRing<Packet*> strangers{4096};
+  SpscRing<Packet*> known;
+  SpscRing<Packet*> strangers;
   // handshake thread -> worker: cookies
   SpscRing<Packet*> replies{1024};
 };
@@ -67,7 +72,7 @@ struct Links {
     seed = random;
     for (std::size_t i = 0; i < count; ++i) {
       handshakes.push_back(std::make_unique<HandshakeLink>());
-      for (auto& worker : workers) worker->handshakes.push_back(std::make_unique<HandshakeRings>());
+      for (auto& worker : workers) worker->handshakes.push_back(std::make_unique<HandshakeRings>(count));
     }
   }
 

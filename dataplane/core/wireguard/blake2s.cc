@@ -1,28 +1,12 @@
 #include "dataplane/core/wireguard/blake2s.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstdlib>
 #include <cstring>
 
 #include "dataplane/core/wireguard/keys.h"
 
 namespace penstock::wireguard {
-namespace {
-
-inline void mix(std::uint32_t& a, std::uint32_t& b, std::uint32_t& c, std::uint32_t& d, std::uint32_t x,
-                std::uint32_t y) {
-  a += b + x;
-  d = std::rotr(d ^ a, 16);
-  c += d;
-  b = std::rotr(b ^ c, 12);
-  a += b + y;
-  d = std::rotr(d ^ a, 8);
-  c += d;
-  b = std::rotr(b ^ c, 7);
-}
-
-}  // namespace
 
 Blake2s::Blake2s(std::size_t digest_size, Bytes key) : chain_(std::to_array(kBlake2sIv)) {
   if (digest_size == 0 || digest_size > 32 || key.size() > 32) std::abort();
@@ -31,6 +15,13 @@ Blake2s::Blake2s(std::size_t digest_size, Bytes key) : chain_(std::to_array(kBla
   buffer_.fill(0);
   std::memcpy(buffer_.data(), key.data(), key.size());
   buffered_ = kBlake2sBlock;
+}
+
+Blake2s::Chain Blake2s::chain_after(std::span<const std::uint8_t, kBlake2sBlock> block) {
+  Blake2s state(32);
+  state.counted_ = kBlake2sBlock;
+  state.compress(block.data(), false);
+  return state.chain_;
 }
 
 Blake2s::Chain Blake2s::keyed_chain(std::size_t digest_size, Bytes key) {
@@ -70,31 +61,14 @@ void Blake2s::finish(MutableBytes out) {
   std::array<std::uint8_t, 32> digest;
   for (std::size_t i = 0; i < chain_.size(); ++i) store_le(digest.data() + 4 * i, chain_[i]);
   std::memcpy(out.data(), digest.data(), out.size());
+  wipe(digest);
+  wipe({reinterpret_cast<std::uint8_t*>(this), sizeof *this});
 }
 
 void Blake2s::compress(const std::uint8_t* block, bool last) {
   std::uint32_t m[16];
-  std::uint32_t v[16];
   for (std::size_t i = 0; i < 16; ++i) m[i] = load_le<std::uint32_t>(block + 4 * i);
-  for (std::size_t i = 0; i < 8; ++i) {
-    v[i] = chain_[i];
-    v[i + 8] = kBlake2sIv[i];
-  }
-  v[12] ^= static_cast<std::uint32_t>(counted_);
-  v[13] ^= static_cast<std::uint32_t>(counted_ >> 32);
-  if (last) v[14] = ~v[14];
-#pragma GCC unroll 10
-  for (const auto& order : kBlake2sSigma) {
-    mix(v[0], v[4], v[8], v[12], m[order[0]], m[order[1]]);
-    mix(v[1], v[5], v[9], v[13], m[order[2]], m[order[3]]);
-    mix(v[2], v[6], v[10], v[14], m[order[4]], m[order[5]]);
-    mix(v[3], v[7], v[11], v[15], m[order[6]], m[order[7]]);
-    mix(v[0], v[5], v[10], v[15], m[order[8]], m[order[9]]);
-    mix(v[1], v[6], v[11], v[12], m[order[10]], m[order[11]]);
-    mix(v[2], v[7], v[8], v[13], m[order[12]], m[order[13]]);
-    mix(v[3], v[4], v[9], v[14], m[order[14]], m[order[15]]);
-  }
-  for (std::size_t i = 0; i < 8; ++i) chain_[i] ^= v[i] ^ v[i + 8];
+  blake2s_compress(chain_.data(), m, counted_, last);
 }
 
 }  // namespace penstock::wireguard

@@ -7,9 +7,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "dataplane/core/base/bytes.h"
-#include "dataplane/core/wireguard/blake2s_tables.h"
+#include "dataplane/core/wireguard/blake2s_rounds.h"
 
 namespace penstock::wireguard {
 
@@ -22,14 +23,16 @@ class Blake2s {
 
   // A copy goes on from where the original is: a keyed state can be made once and used for many messages.
   void update(Bytes data);
-  // `out`: exactly digest_size bytes. The object is used up.
+  // `out`: exactly digest_size bytes. The object is used up, and nothing of the message is left in it.
   void finish(MutableBytes out);
 
   // The chaining value. After a whole key block and nothing else it is what blake2s_lanes.h starts from.
   using Chain = std::array<std::uint32_t, 8>;
+  // The chaining value of the plain hash behind a first block that is not the last.
+  [[nodiscard]] static Chain chain_after(std::span<const std::uint8_t, kBlake2sBlock> block);
   // The chaining value behind the key block of a keyed hash, for messages that are not empty.
   [[nodiscard]] static Chain keyed_chain(std::size_t digest_size, Bytes key);
-  // A hash that goes on from there.
+  // A hash that goes on from either.
   [[nodiscard]] static Blake2s resumed(const Chain& keyed, std::size_t digest_size);
 
  private:

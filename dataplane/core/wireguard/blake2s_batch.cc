@@ -2,74 +2,94 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+
+#include "dataplane/core/wireguard/blake2s_openssl.h"
 
 namespace penstock::wireguard {
 
-using MacLanes = void(const std::uint32_t* chain, const std::uint8_t* const* keys, const std::uint8_t* const* messages,
-                      std::size_t length, std::uint8_t (*out)[16]);
 MacLanes blake2s_mac_x8, blake2s_mac_x16;
 
 namespace {
 
-struct Widest {
-  std::size_t width;
-  MacLanes* function;
-};
-
-Widest widest() {
+bool has_avx512() {
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f")) return {16, blake2s_mac_x16};
-  if (__builtin_cpu_supports("avx2")) return {8, blake2s_mac_x8};
+  return __builtin_cpu_supports("avx512f");
+#else
+  return false;
 #endif
-  return {1, nullptr};
 }
 
-const Widest kWidest = widest();
+bool has_avx2() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx2");
+#else
+  return false;
+#endif
+}
 
-Mac mac_one(const MacChain& key, const std::uint8_t* message, std::size_t length) {
-  Blake2s state = Blake2s::resumed(key, kMacSize);
-  state.update({message, length});
+constexpr std::size_t kWidest = 16;
+const MacVariant kVariants[] = {{"16 lanes, AVX-512", kWidest, blake2s_mac_x16, has_avx512()},
+                                {"8 lanes, AVX2", 8, blake2s_mac_x8, has_avx2()},
+                                {"one at a time", 1, nullptr, true}};
+const MacVariant& kUsed = *std::find_if(std::begin(kVariants), std::end(kVariants),
+                                        [](const MacVariant& variant) { return variant.available; });
+
+// Lanes pay from a few messages on.
+constexpr std::size_t kFew = 2;
+
+// As many whole turns of lanes as pay; the last message is repeated into lanes that would be idle. Returns how many
+// messages are done. `keys` empty: `chain` for all.
+std::size_t run_lanes(const std::uint32_t* chain, std::span<const std::uint8_t* const> keys,
+                      std::span<const std::uint8_t* const> messages, std::size_t length, Mac* out) {
+  static_assert(sizeof(Mac) == kMacSize);
+  if (kUsed.function == nullptr || !own_blake2s()) return 0;
+  std::size_t done = 0;
+  while (messages.size() - done > kFew) {
+    const std::size_t n = std::min(kUsed.width, messages.size() - done);
+    const std::uint8_t* lanes[kWidest];
+    const std::uint8_t* lane_keys[kWidest];
+    std::uint8_t macs[kWidest][kMacSize];
+    for (std::size_t i = 0; i < kUsed.width; ++i) {
+      lanes[i] = messages[done + std::min(i, n - 1)];
+      if (!keys.empty()) lane_keys[i] = keys[done + std::min(i, n - 1)];
+    }
+    kUsed.function(chain, keys.empty() ? nullptr : lane_keys, lanes, length, macs);
+    std::memcpy(out[done].data(), macs, n * sizeof(Mac));
+    done += n;
+  }
+  return done;
+}
+
+}  // namespace
+
+MacKey::~MacKey() {
+  wipe(key_);
+  wipe({reinterpret_cast<std::uint8_t*>(chain_.data()), sizeof chain_});
+}
+
+Mac MacKey::mac(Parts parts) const {
+  if (!own_blake2s()) return openssl_mac(key_, parts);
+  Blake2s state = Blake2s::resumed(chain_, kMacSize);
+  for (const Bytes part : parts) state.update(part);
   Mac out;
   state.finish(out);
   return out;
 }
 
-// `keys` empty: `key` for all.
-void run(const MacChain& key, std::span<const std::uint8_t* const> keys, std::span<const std::uint8_t* const> messages,
-         std::size_t length, Mac* out) {
-  static_assert(sizeof(MacChain) == 32 && sizeof(Mac) == 16);
-  std::size_t done = 0;
-  // Lanes pay from a few messages on; the last one is repeated into lanes that would be idle.
-  while (kWidest.function != nullptr && messages.size() - done > 2) {
-    const std::size_t n = std::min(kWidest.width, messages.size() - done);
-    const std::uint8_t* lanes[16];
-    const std::uint8_t* lane_keys[16];
-    std::uint8_t macs[16][16];
-    for (std::size_t i = 0; i < kWidest.width; ++i) {
-      lanes[i] = messages[done + std::min(i, n - 1)];
-      lane_keys[i] = keys.empty() ? nullptr : keys[done + std::min(i, n - 1)];
-    }
-    kWidest.function(key.data(), keys.empty() ? nullptr : lane_keys, lanes, length, macs);
-    std::memcpy(out[done].data(), macs, n * sizeof(Mac));
-    done += n;
-  }
-  for (; done < messages.size(); ++done)
-    out[done] = mac_one(keys.empty() ? key : mac_chain({keys[done], kMacSize}), messages[done], length);
-}
-
-}  // namespace
-
-void mac_batch(const MacChain& key, std::span<const std::uint8_t* const> messages, std::size_t length, Mac* out) {
-  run(key, {}, messages, length, out);
+void mac_batch(const MacKey& key, std::span<const std::uint8_t* const> messages, std::size_t length, Mac* out) {
+  for (std::size_t i = run_lanes(key.chain().data(), {}, messages, length, out); i < messages.size(); ++i)
+    out[i] = key.mac({Bytes{messages[i], length}});
 }
 
 void mac_batch(std::span<const std::uint8_t* const> keys, std::span<const std::uint8_t* const> messages,
                std::size_t length, Mac* out) {
-  run({}, keys, messages, length, out);
+  for (std::size_t i = run_lanes(nullptr, keys, messages, length, out); i < messages.size(); ++i)
+    out[i] = mac({keys[i], kMacSize}, {Bytes{messages[i], length}});
 }
 
-std::size_t mac_batch_width() {
-  return kWidest.width;
+std::span<const MacVariant> mac_variants() {
+  return kVariants;
 }
 
 }  // namespace penstock::wireguard

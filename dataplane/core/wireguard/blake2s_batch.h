@@ -9,19 +9,40 @@
 
 namespace penstock::wireguard {
 
-// A MAC key ready for use: the chaining value behind its block. 16-byte output.
-using MacChain = Blake2s::Chain;
-[[nodiscard]] inline MacChain mac_chain(Bytes key) {
-  return Blake2s::keyed_chain(kMacSize, key);
-}
+// A MAC key of 32 bytes ready for use for many messages, none of them empty. 16 bytes of output.
+class MacKey {
+ public:
+  MacKey() = default;
+  explicit MacKey(const Hash& key) : key_(key), chain_(Blake2s::keyed_chain(kMacSize, key)) {}
+  ~MacKey();
+  MacKey(const MacKey&) = default;
+  MacKey& operator=(const MacKey&) = default;
+
+  [[nodiscard]] Mac mac(Parts parts) const;
+  [[nodiscard]] const Blake2s::Chain& chain() const { return chain_; }
+
+ private:
+  Hash key_{};
+  Blake2s::Chain chain_{};  // behind the key's block
+};
 
 // MACs of `messages` (`length` > 0 bytes each) to `out`. One key for all ...
-void mac_batch(const MacChain& key, std::span<const std::uint8_t* const> messages, std::size_t length, Mac* out);
+void mac_batch(const MacKey& key, std::span<const std::uint8_t* const> messages, std::size_t length, Mac* out);
 // ... or one for each, of 16 bytes (a cookie).
 void mac_batch(std::span<const std::uint8_t* const> keys, std::span<const std::uint8_t* const> messages,
                std::size_t length, Mac* out);
 
-// How many messages go at once here: 16, 8, or 1.
-[[nodiscard]] std::size_t mac_batch_width();
+// What computes them: `width` messages at once, from `chain`, or from one key for each where `keys` is not null. The
+// machine must have the instructions.
+using MacLanes = void(const std::uint32_t* chain, const std::uint8_t* const* keys, const std::uint8_t* const* messages,
+                      std::size_t length, std::uint8_t (*out)[16]);
+struct MacVariant {
+  const char* name;
+  std::size_t width;
+  MacLanes* function;  // nullptr: one at a time
+  bool available;      // on this machine
+};
+// Widest first; the last one is always available. The first that is available is used.
+[[nodiscard]] std::span<const MacVariant> mac_variants();
 
 }  // namespace penstock::wireguard

@@ -33,12 +33,10 @@ void put_mac2(MutableBytes message, const std::optional<Mac>& cookie) {
 }
 
 CookieGiver::CookieGiver(const PublicKey& own, Random& random)
-    : mac1_chain_(mac_chain(mac1_key(own))), cookie_key_(cookie_key(own)), random_(random) {}
+    : mac1_key_(mac1_key(own)), cookie_key_(cookie_key(own)), random_(random) {}
 
 bool CookieGiver::mac1_valid(Bytes message) const {
-  const std::uint8_t* const bytes = message.data();
-  Mac expected;
-  mac_batch(mac1_chain_, {&bytes, 1}, message.size() - 2 * kMacSize, &expected);
+  const Mac expected = mac1_key_.mac({before_mac1(message)});
   return equal_constant_time(expected, message.subspan(message.size() - 2 * kMacSize, kMacSize));
 }
 
@@ -63,19 +61,14 @@ Mac CookieGiver::cookie_for(const Endpoint& source, Instant now) {
   if (!secret_at_ || now - *secret_at_ >= kCookieSecretMaxAge) {
     Hash secret;
     random_.fill(secret);
-    secret_ = mac_chain(secret);
+    secret_ = MacKey(secret);
     wipe(secret);
     secret_at_ = now;
   }
   const be16 port = be16::from_host(source.port);
   std::array<std::uint8_t, 2> port_bytes;
   std::memcpy(port_bytes.data(), &port, sizeof port);
-  Blake2s state = Blake2s::resumed(secret_, kMacSize);
-  state.update(source.address.wire());
-  state.update(port_bytes);
-  Mac cookie;
-  state.finish(cookie);
-  return cookie;
+  return secret_.mac({source.address.wire(), port_bytes});
 }
 
 bool CookieTaker::take(const CookieMessage& reply, const PublicKey& giver, const Mac& mac1, const Path& path,

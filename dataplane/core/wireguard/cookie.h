@@ -43,15 +43,15 @@ class CookieGiver {
   // `sender`: the message's sender index, which the reply's receiver repeats.
   [[nodiscard]] CookieMessage make_reply(Bytes message, std::uint32_t sender, const Endpoint& source, Instant now);
 
-  // For batches (handshake_gate.h): what mac1 is made with, and the key of mac2 for this source.
-  [[nodiscard]] const MacChain& mac1_chain() const { return mac1_chain_; }
+  // For batches (handshake_gate.h): the key of mac1, and that of mac2 for this source.
+  [[nodiscard]] const MacKey& key_of_mac1() const { return mac1_key_; }
   [[nodiscard]] Mac cookie_for(const Endpoint& source, Instant now);
 
  private:
-  MacChain mac1_chain_;
+  MacKey mac1_key_;
   Hash cookie_key_;
   Random& random_;
-  MacChain secret_{};
+  MacKey secret_;
   std::optional<Instant> secret_at_;
 };
 

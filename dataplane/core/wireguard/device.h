@@ -56,6 +56,7 @@ struct DeviceConfig {
   PrivateKey private_key{};
   std::size_t max_peers = 1024;
   std::size_t max_sessions = 0;     // handshakes under way and sessions; 0: 4 per peer
+  std::size_t handshakes_in_flight = 0;  // in handshake threads, each with an index before it has a session
   unsigned traffic_writers = 1;     // 1 + workers, see DataPath
   std::uint32_t mtu = 1280;         // inner; padding never exceeds it
   Duration activity_granularity{};  // 0: exact (single thread); 100 ms where workers report

@@ -7,7 +7,8 @@ namespace penstock::wireguard {
 namespace {
 
 std::size_t session_limit(const DeviceConfig& config) {
-  return std::max<std::size_t>(config.max_sessions != 0 ? config.max_sessions : config.max_peers * 4, 4);
+  return std::max<std::size_t>(config.max_sessions != 0 ? config.max_sessions : config.max_peers * 4, 4) +
+         config.handshakes_in_flight;
 }
 
 std::unique_ptr<AeadContext> aead_for(const DeviceConfig& config) {

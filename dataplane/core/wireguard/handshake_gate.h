@@ -3,7 +3,9 @@
 //
 // Order, cheapest first:
 //   1. mac1: proves that the sender knows our public key. Wrong: dropped.
-//   2. A source that we know (KnownSources) and that keeps to its own rate passes, load or not.
+//   2. A source that we know (KnownSources) and that keeps to its own rate passes, load or not. A source behind which
+//      there are several peers (a NAT) has their rates together, up to a few without a cookie, up to many with one: all
+//      tunnels of an office come back at once after a restart.
 //   3. Without load, a source that keeps to its own rate passes. (Only these count towards the load, so that one noisy
 //      source does not put everybody under load; each must then show a cookie by itself.)
 //   4. A valid mac2 proves that the sender receives at its address. It passes, up to its own rate.
@@ -34,7 +36,7 @@ struct GateLimits {
 
 // A message at the gate; the upper part is input.
 struct GateMessage {
-  Bytes bytes;  // an initiation or a response, by classify()
+  Bytes bytes;  // an initiation or a response, by classify(); wg_length for anything else
   Endpoint source;
   // none: goes on.
   DropReason verdict = DropReason::none;
@@ -54,11 +56,19 @@ class HandshakeGate {
 
   // Overrides the measured load, e.g. while the ring of messages is nearly full.
   void set_under_load(bool forced) { forced_ = forced; }
+  // What has gone through without a cookie as known, and with one; cookies offered.
+  struct Counts {
+    std::uint64_t known = 0, proved = 0, cookies = 0;
+  };
+  [[nodiscard]] const Counts& counts() const { return counts_; }
   [[nodiscard]] bool under_load(Instant now) const { return forced_ || load_.under_load(now); }
 
  private:
   void check_mac1(std::span<GateMessage> messages) const;
-  [[nodiscard]] bool passes_without_cookie(const GateMessage& message, Instant now);
+  [[nodiscard]] bool passes_without_cookie(const GateMessage& message, std::uint32_t peers, Instant now);
+  [[nodiscard]] std::uint32_t peers_at(const IpAddress& source) const {
+    return known_ == nullptr ? 0 : known_->peers_at(source);
+  }
   void check_mac2(std::span<GateMessage*> messages, Instant now);
   void offer_cookie(GateMessage& message, Instant now);
 
@@ -71,6 +81,7 @@ class HandshakeGate {
   bool forced_ = false;
   std::uint32_t skipped_ = 0;
   ReplyLimiter cookies_;
+  Counts counts_;
 };
 
 }  // namespace penstock::wireguard

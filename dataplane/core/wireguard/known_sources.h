@@ -3,8 +3,9 @@
 // without a cookie, so that the tunnels of those who are known neither end nor wait.
 //
 // One writer (the Device's thread); any thread may ask. Counted, since peers share addresses behind a NAT. A fixed table
-// of 64-bit fingerprints under a secret seed: a stranger passes for known with a chance of about 2^-44. When it is full,
-// further addresses are not known, which costs them a cookie.
+// of 8-byte slots: a 48-bit fingerprint under a secret seed and the count, so that a stranger passes for known with a
+// chance of 2^-47 for every address in the table. When it is full, further addresses are not known, which costs them a
+// cookie.
 #pragma once
 
 #include <atomic>
@@ -26,65 +27,77 @@ class KnownSources {
 
   void add(const IpAddress& source) {
     const std::uint64_t tag = tag_of(source);
-    std::size_t at = tag & mask_;
-    for (std::uint64_t there = 0; (there = slots_[at].tag.load(relaxed)) != 0; at = next(at)) {
-      if (there != tag) continue;
-      ++slots_[at].count;
+    std::size_t at = home(tag);
+    for (std::uint64_t there = 0; (there = slots_[at].load(relaxed)) != 0; at = next(at)) {
+      if (tag_in(there) != tag) continue;
+      if (count_in(there) < kManyPeers) slots_[at].store(there + 1, relaxed);
       return;
     }
-    if (used_ > slots_.size() / 2) return;
+    if (used_ >= slots_.size() / 2) return;
     ++used_;
-    slots_[at].count = 1;
-    slots_[at].tag.store(tag, relaxed);
+    slots_[at].store(tag | 1, relaxed);
   }
 
   void remove(const IpAddress& source) {
     const std::uint64_t tag = tag_of(source);
-    std::size_t hole = tag & mask_;
-    while (slots_[hole].tag.load(relaxed) != tag) {
-      if (slots_[hole].tag.load(relaxed) == 0) return;  // there was no room for it
+    std::size_t hole = home(tag);
+    std::uint64_t there = 0;
+    while (tag_in(there = slots_[hole].load(relaxed)) != tag) {
+      if (there == 0) return;  // there was no room for it
       hole = next(hole);
     }
-    if (--slots_[hole].count > 0) return;
+    if (count_in(there) == kManyPeers) return;  // nobody has counted further: stays known
+    if (count_in(there) > 1) {
+      slots_[hole].store(there - 1, relaxed);
+      return;
+    }
     --used_;
     // Closes the gap (linear probing without tombstones). Who asks meanwhile may miss one that is being moved: it is a
     // stranger for that moment.
     for (std::size_t i = next(hole);; i = next(i)) {
-      const std::uint64_t other = slots_[i].tag.load(relaxed);
+      const std::uint64_t other = slots_[i].load(relaxed);
       if (other == 0) break;
-      const std::size_t home = other & mask_;
-      if (((i - home) & mask_) < ((i - hole) & mask_)) continue;
-      slots_[hole].count = slots_[i].count;
-      slots_[hole].tag.store(other, relaxed);
+      if (((i - home(other)) & mask_) < ((i - hole) & mask_)) continue;
+      slots_[hole].store(other, relaxed);
       hole = i;
     }
-    slots_[hole].tag.store(0, relaxed);
+    slots_[hole].store(0, relaxed);
   }
 
   // --- Any thread
 
-  [[nodiscard]] bool contains(const IpAddress& source) const {
+  // How many peers may be expected to speak from there; 0: a stranger.
+  [[nodiscard]] std::uint32_t peers_at(const IpAddress& source) const { return peers_with(tag_of(source)); }
+  [[nodiscard]] bool contains(const IpAddress& source) const { return peers_at(source) != 0; }
+
+  // The same in two steps, for bursts: the table is larger than any cache.
+  [[nodiscard]] std::uint64_t prefetch(const IpAddress& source) const {
     const std::uint64_t tag = tag_of(source);
-    for (std::size_t at = tag & mask_;; at = next(at)) {
-      const std::uint64_t there = slots_[at].tag.load(relaxed);
-      if (there == tag) return true;
-      if (there == 0) return false;
+    __builtin_prefetch(&slots_[home(tag)]);
+    return tag;
+  }
+  [[nodiscard]] std::uint32_t peers_with(std::uint64_t tag) const {
+    for (std::size_t at = home(tag);; at = next(at)) {
+      const std::uint64_t there = slots_[at].load(relaxed);
+      if (tag_in(there) == tag) return count_in(there);
+      if (there == 0) return 0;
     }
   }
 
  private:
   static constexpr auto relaxed = std::memory_order_relaxed;
-  struct Slot {
-    std::atomic<std::uint64_t> tag;  // 0: free
-    std::uint32_t count;             // the writer's
-  };
+  static constexpr std::uint32_t kManyPeers = 0xffff;
 
+  static std::uint64_t tag_in(std::uint64_t slot) { return slot & ~std::uint64_t{kManyPeers}; }
+  static std::uint32_t count_in(std::uint64_t slot) { return static_cast<std::uint32_t>(slot & kManyPeers); }
+  // Never zero, which a free slot is.
   [[nodiscard]] std::uint64_t tag_of(const IpAddress& source) const {
-    return seeded_hash(source_network(source), seed_) | std::uint64_t{1} << 63;
+    return tag_in(seeded_hash(source_network(source), seed_)) | std::uint64_t{1} << 63;
   }
+  [[nodiscard]] std::size_t home(std::uint64_t slot) const { return slot >> 16 & mask_; }
   [[nodiscard]] std::size_t next(std::size_t at) const { return (at + 1) & mask_; }
 
-  ZeroedArray<Slot> slots_;
+  ZeroedArray<std::atomic<std::uint64_t>> slots_;  // fingerprint, and in the low 16 bits the count; 0: free
   std::size_t mask_;
   std::size_t used_ = 0;
   std::uint64_t seed_;

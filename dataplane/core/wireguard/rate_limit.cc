@@ -18,7 +18,7 @@ SourceLimiter::SourceLimiter(std::size_t sets, std::uint32_t per_second, std::ui
       capacity_(cost_ * std::max<std::uint32_t>(burst, 1)),
       seed_(random.next_u64()) {}
 
-bool SourceLimiter::allow(const IpAddress& source, Instant now) {
+bool SourceLimiter::allow(const IpAddress& source, Instant now, std::uint32_t peers) {
   const IpAddress key = source_network(source);
   Bucket* const set = &buckets_[(seeded_hash(key, seed_) & set_mask_) * kWays];
   Bucket* bucket = nullptr;
@@ -34,8 +34,9 @@ bool SourceLimiter::allow(const IpAddress& source, Instant now) {
   const std::int64_t passed = std::max<std::int64_t>((now - bucket->filled_at).count(), 0);
   bucket->tokens = std::min(capacity_, bucket->tokens + std::min(passed, capacity_));
   bucket->filled_at = now;
-  if (bucket->tokens < cost_) return false;
-  bucket->tokens -= cost_;
+  const std::int64_t cost = std::max<std::int64_t>(cost_ / std::max<std::uint32_t>(peers, 1), 1);
+  if (bucket->tokens < cost) return false;
+  bucket->tokens -= cost;
   return true;
 }
 

@@ -23,8 +23,9 @@ class SourceLimiter {
   // `sets`: a power of two; memory is sets × 8 × 32 bytes.
   SourceLimiter(std::size_t sets, std::uint32_t per_second, std::uint32_t burst, Random& random);
 
-  // Takes a token of the source's bucket; false when there is none.
-  bool allow(const IpAddress& source, Instant now);
+  // Takes a token of the source's bucket; false when there is none. A source that stands for `peers` of them (a NAT) has
+  // that many times the rate and burst.
+  bool allow(const IpAddress& source, Instant now, std::uint32_t peers = 1);
 
  private:
   static constexpr std::size_t kWays = 8;

@@ -253,6 +253,11 @@ TEST(Engine, AFloodOfForgedInitiationsLeavesKnownPeersAlone) {
            6000;
   }));
   EXPECT_GT(refused(DropReason::wg_mac2_required), 0u);
+  EXPECT_TRUE(eventually([&] {
+    const HandshakeInfo handshakes = world.engine->info().handshakes;
+    return handshakes.threads == 1 && handshakes.answered == 1 && handshakes.from_known == 1 &&
+           handshakes.cookies > 0 && handshakes.with_cookie == 0;
+  }));
   EXPECT_TRUE(eventually([&] { return world.pool_->stats().free == world.pool_->stats().size; }));
 }
 

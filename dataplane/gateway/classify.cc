@@ -29,6 +29,8 @@ DropReason strip_ethernet(Packet& packet, const PortConfiguration& port, std::ui
   if (mac_word(packet.data + 6) == us) return DropReason::ip_source_invalid;  // ours, come back
   type = ethernet->type.host();
   packet.pull(sizeof(EthernetHeader));
+  if (type != static_cast<std::uint16_t>(EtherType::vlan))
+    return port.vlan == 0 ? DropReason::none : DropReason::vlan_unexpected;
   packet.vlan = 0;
   if (type == static_cast<std::uint16_t>(EtherType::vlan)) {
     const auto* tag = view_as<VlanTag>(Bytes{packet.bytes()});
@@ -66,6 +68,14 @@ Word load(const std::uint8_t* at) {
   return word;
 }
 
+// To 16 bits, of a sum of a few words.
+std::uint16_t fold(ChecksumSum sum) {
+  sum = (sum & 0xffffffff) + (sum >> 32);
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<std::uint16_t>((sum & 0xffff) + (sum >> 16));
+}
+
 // What nearly every packet is, without the general parser: IPv4 without options or fragment, IPv6 without extension
 // headers, carrying TCP or UDP. True: the packet is described and cut to its length as parse_ip would, an IPv4 header's
 // checksum is right. False: nothing has been touched.
@@ -73,22 +83,22 @@ bool describe_plain(Packet& packet, AddressWords& source, AddressWords& destinat
   if (packet.length < sizeof(Ipv6Header)) return false;
   const std::uint8_t* at = packet.data;
   std::uint32_t total = 0;
-  std::uint8_t flag = 0;
+  std::uint16_t l4_offset = sizeof(Ipv4Header);
+  std::uint8_t protocol = 0, flag = 0;
   if (at[0] == 0x45) {
     constexpr std::uint16_t kFragment = kIpv4MoreFragments | kIpv4OffsetMask;
     total = load<be16>(at + 2).host();
     if ((load<be16>(at + 6).host() & kFragment) != 0 || total < sizeof(Ipv4Header)) return false;
     const ChecksumSum sum = ChecksumSum{load<std::uint32_t>(at)} + load<std::uint32_t>(at + 4) +
                             load<std::uint32_t>(at + 8) + load<std::uint32_t>(at + 12) + load<std::uint32_t>(at + 16);
-    if (checksum_fold(sum) != 0xffff) return false;
-    packet.l4_protocol = at[9];
-    packet.l4_offset = sizeof(Ipv4Header);
+    if (fold(sum) != 0xffff) return false;
+    protocol = at[9];
     source = AddressWords::of_v4(at + 12);
     destination = AddressWords::of_v4(at + 16);
   } else if (at[0] >> 4 == 6) {
     total = sizeof(Ipv6Header) + std::uint32_t{load<be16>(at + 4).host()};
-    packet.l4_protocol = at[6];
-    packet.l4_offset = sizeof(Ipv6Header);
+    protocol = at[6];
+    l4_offset = sizeof(Ipv6Header);
     flag = packet_flag::ip6;
     source = AddressWords::of_v6(at + 8);
     destination = AddressWords::of_v6(at + 24);
@@ -96,8 +106,9 @@ bool describe_plain(Packet& packet, AddressWords& source, AddressWords& destinat
   } else {
     return false;
   }
-  if (total > packet.length || (packet.l4_protocol != ip_protocol::udp && packet.l4_protocol != ip_protocol::tcp))
-    return false;
+  if (total > packet.length || (protocol != ip_protocol::udp && protocol != ip_protocol::tcp)) return false;
+  packet.l4_protocol = protocol;
+  packet.l4_offset = l4_offset;
   constexpr unsigned kParsed = packet_flag::ip6 | packet_flag::fragment | packet_flag::later_fragment;
   packet.flags = static_cast<std::uint8_t>((packet.flags & ~kParsed) | flag);
   packet.truncate(static_cast<std::uint16_t>(total));
@@ -131,8 +142,12 @@ class Sorter {
       source = AddressWords::of(ip_source(*packet));
       destination = AddressWords::of(ip_destination(*packet));
     }
-    if (invalid_source(source) || configuration_.ours.find(source) != nullptr)
-      return worker_.drop(packet, DropReason::ip_source_invalid);
+    if (!source_seen_ || !(source == last_source_)) {
+      if (invalid_source(source) || configuration_.ours.find(source) != nullptr)
+        return worker_.drop(packet, DropReason::ip_source_invalid);
+      last_source_ = source;
+      source_seen_ = true;
+    }
     if (ours_ == nullptr || !(destination == last_)) {
       ours_ = configuration_.ours.find(destination);
       last_ = destination;
@@ -150,39 +165,35 @@ class Sorter {
     if ((uses & address_use::tunnel) != 0) {
       if (is_to_tunnel_port(*packet, configuration_.tunnel.listen_port)) {
         if (has_flag(*packet, packet_flag::fragment)) return worker_.drop(packet, DropReason::outer_fragment);
+        __builtin_prefetch(packet->data + 128, 1);  // the message's end
         return out_.tunnel.add(packet);
       }
       // The rest of a datagram whose first fragment was refused looks like this too.
       if (has_flag(*packet, packet_flag::later_fragment) && !source_nat)
         return to_kernel(worker_, packet, DropReason::outer_fragment);
     }
-    if (source_nat && !is_echo_request(*packet)) return out_.lan.add(packet);
+    if (source_nat && !is_echo_request(*packet)) {
+      __builtin_prefetch(packet->data - 64, 1);  // where the outer headers will stand
+      return out_.lan.add(packet);
+    }
     out_.local.add(packet);
   }
 
   Worker& worker_;
   const Configuration& configuration_;
   Classified& out_;
+  AddressWords last_source_;  // that was found valid
+  bool source_seen_ = false;
   AddressWords last_;
   const AddressSet::Entry* ours_ = nullptr;
 };
 
-// Headers and the first bytes behind them: the message that is opened next, or the packet that is translated.
-void prefetch_frame(const Packet& packet) {
-  __builtin_prefetch(packet.data);
-  __builtin_prefetch(packet.data + 64);
-}
-
 }  // namespace
 
 void classify(Worker& worker, PacketBurst& frames, Classified& out) {
-  constexpr std::size_t kAhead = 8;
   worker.enter(Stage::classify, frames.size());
-  for (std::size_t i = 0; i < frames.size() && i < kAhead; ++i) prefetch_frame(*frames[i]);
   Sorter sorter(worker, out);
-  for (std::size_t i = 0; i < frames.size(); ++i) {
-    if (i + kAhead < frames.size()) prefetch_frame(*frames[i + kAhead]);
-    Packet* packet = frames[i];
+  for (Packet* packet : frames) {
     std::uint16_t type = 0;
     const DropReason reason = strip_ethernet(*packet, worker.configuration->ports[packet->port], type);
     if (reason != DropReason::none) {

@@ -7,6 +7,7 @@
 #include "dataplane/core/wireguard/probe.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/grouping.h"
+#include "dataplane/gateway/outer_path.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
@@ -47,6 +48,9 @@ void find_sessions(Worker& worker, PacketBurst& packets, Opening& opening) {
   for (unsigned g = 0; g < groups.count; ++g) {
     const unsigned begin = groups.begin_of(g);
     Session* session = worker.tunnels->find_session(receivers[groups.order[begin]]);
+    if (session != nullptr) {  // needed when the packets have been opened
+      if (session->peer < worker.policies->size()) __builtin_prefetch(&worker.policies->view()[session->peer]);
+    }
     for (unsigned i = begin; i < groups.end[g]; ++i) {
       Packet* packet = packets[groups.order[i]];
       if (session == nullptr) {
@@ -139,6 +143,8 @@ bool may_be_control(const AddressWords& source, const std::uint8_t* destination)
 
 void inner_input(Worker& worker, Packet* packet, const Sender& sender, PacketBurst& inner_packets) {
   const auto ecn = static_cast<std::uint8_t>(packet->user);
+  const std::uint8_t* const udp = packet->data - sizeof(UdpHeader);
+  const bool outer6 = is_ip6(*packet);
   packet->pull(wireguard::kDataHeaderSize);
   packet->truncate(static_cast<std::uint16_t>(packet->length - wireguard::kAeadTagSize));
   std::uint16_t length = plain_length(*packet);
@@ -153,8 +159,10 @@ void inner_input(Worker& worker, Packet* packet, const Sender& sender, PacketBur
   packet->flags = static_cast<std::uint8_t>(packet_flag::from_tunnel | (six ? packet_flag::ip6 : 0U));
   if (sender.policy == nullptr) return worker.drop(packet, DropReason::policy_no_resource);
   const AddressWords source = six ? AddressWords::of_v6(packet->data + 8) : AddressWords::of_v4(packet->data + 12);
-  if (six && may_be_control(source, packet->data + 24) && wireguard::is_control_packet(packet->bytes()))
+  if (six && may_be_control(source, packet->data + 24) && wireguard::is_control_packet(packet->bytes())) {
+    packet->outer = outer_path(worker, udp, packet->l4_offset, outer6);
     return input_control(worker, packet, *sender.policy);
+  }
   const bool something = (source.high | source.low >> 32) != 0;  // a peer without an address of this family has ::
   const bool usual = something && source == (six ? sender.tunnel_v6 : sender.tunnel_v4);
   if (!usual && !sender.policy->source_allowed(source.address()))
@@ -186,9 +194,10 @@ void accept_group(Worker& worker, Session& session, Packet** packets, const std:
   if (newest == nullptr) return;  // a replay moves no endpoint and is no sign of life
   worker.counters.decrypted_packets += accepted;
   worker.counters.decrypted_bytes += bytes;
-  const wireguard::NoteBits notes = worker.tunnels->receive_notes(session, newest->outer, worker.now.monotonic);
+  const Path from = outer_path(worker, newest->data - sizeof(UdpHeader), newest->l4_offset, is_ip6(*newest));
+  const wireguard::NoteBits notes = worker.tunnels->receive_notes(session, from, worker.now.monotonic);
   worker.tunnels->note_received(worker.id + 1U, session.peer, accepted, bytes, data, worker.now.monotonic);
-  if (notes != 0) send_note(worker, session, notes, newest->outer);
+  if (notes != 0) send_note(worker, session, notes, from);
 
   Sender sender;
   sender.policy = worker.policies->find(session.peer);
@@ -198,7 +207,6 @@ void accept_group(Worker& worker, Session& session, Packet** packets, const std:
   }
   for (unsigned i = 0; i < accepted; ++i) {
     packets[i]->peer = session.peer;
-    packets[i]->session = &session;
     inner_input(worker, packets[i], sender, inner_packets);
   }
 }
@@ -221,6 +229,9 @@ void decap(Worker& worker, PacketBurst& packets) {
   packets.clear();
   if (opening.count == 0) return;
   worker.aead->open({opening.jobs, opening.count});
+  for (unsigned g = 0; g < opening.groups; ++g)
+    if (const policy::PeerPolicy* policy = worker.policies->find(opening.sessions[g]->peer); policy != nullptr)
+      __builtin_prefetch(policy);
   unsigned begin = 0;
   for (unsigned g = 0; g < opening.groups; ++g) {
     unsigned authentic = begin;

@@ -6,14 +6,34 @@
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/neighbour_messages.h"
 #include "dataplane/gateway/neighbour_table.h"
+#include "dataplane/gateway/recent.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
 namespace penstock::gateway {
 namespace {
 
-void transmit(Worker& worker, Packet* packet, const MacAddress& to) {
+// Fourteen bytes as two words.
+void push_untagged(Packet& packet, const MacAddress& destination, const MacAddress& source, bool six) {
+  std::uint64_t first = 0, second = 0;
+  std::memcpy(&first, destination.data(), sizeof destination);
+  std::memcpy(&second, source.data(), sizeof source);
+  constexpr std::uint64_t kFour = be16::from_host(static_cast<std::uint16_t>(EtherType::ipv4)).raw();
+  constexpr std::uint64_t kSix = be16::from_host(static_cast<std::uint16_t>(EtherType::ipv6)).raw();
+  const std::uint64_t head = first | second << 48;
+  const std::uint64_t tail = second | (six ? kSix : kFour) << 48;
+  std::memcpy(packet.data, &head, sizeof head);
+  std::memcpy(packet.data + sizeof(EthernetHeader) - sizeof tail, &tail, sizeof tail);
+}
+
+inline void transmit(Worker& worker, Packet* packet, const MacAddress& to) {
   const PortIndex port = packet->port;
+  const PortConfiguration& way_out = worker.configuration->ports[port];
+  if (way_out.vlan == 0 && packet->push(sizeof(EthernetHeader))) [[likely]] {
+    push_untagged(*packet, to, way_out.mac, is_ip6(*packet));
+    if (!worker.out.tx[port].add(packet)) worker.drop(packet, DropReason::tx_full);
+    return;
+  }
   const EtherType type = is_ip6(*packet) ? EtherType::ipv6 : EtherType::ipv4;
   if (!push_ethernet(*packet, worker.configuration->ports[port], to, type))
     return worker.drop(packet, DropReason::no_headroom);
@@ -51,9 +71,13 @@ void output(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   worker.enter(Stage::output, packets.size());
   const Configuration& configuration = *worker.configuration;
   const Route* const routes = configuration.routes.routes().data();
-  NeighbourView neighbour;  // a burst is full of runs
-  AddressWords last;
-  bool found = false;
+  struct Known {
+    PortIndex port;
+    bool found;
+    NeighbourState state;
+    MacAddress mac;
+  };
+  Recent<Known> recent;
   for (Packet* packet : packets) {
     const bool six = is_ip6(*packet);
     const AddressWords destination = six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
@@ -63,19 +87,22 @@ void output(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
     }
     const Route* route = packet->next_hop == 0 ? nullptr : routes + (packet->next_hop - 1);
     const AddressWords next_hop = route == nullptr || route->on_link() ? destination : AddressWords::of(route->via);
-    if (!found || neighbour.port != packet->port || !(next_hop == last)) {
-      found = worker.neighbours->find(packet->port, next_hop, neighbour);
-      last = next_hop;
+    Known* known = recent.find(next_hop);
+    if (known == nullptr || known->port != packet->port) {
+      NeighbourView neighbour;
+      const bool found = worker.neighbours->find(packet->port, next_hop, neighbour);
       if (found && neighbour.state == NeighbourState::stale) worker.neighbours->mark_used(neighbour.slot);
+      known = &recent.put(next_hop);
+      *known = {packet->port, found, neighbour.state, neighbour.mac};
     }
-    if (found && is_usable(neighbour.state) && packet->length <= packet->mtu_hint) [[likely]] {
-      transmit(worker, packet, neighbour.mac);
-    } else if (found && neighbour.state == NeighbourState::failed) {
+    if (known->found && is_usable(known->state) && packet->length <= packet->mtu_hint) [[likely]] {
+      transmit(worker, packet, known->mac);
+    } else if (known->found && known->state == NeighbourState::failed) {
       unreachable(worker, packet, errors);
-    } else if (!found || !is_usable(neighbour.state)) {
+    } else if (!known->found || !is_usable(known->state)) {
       to_slow(worker, packet, ToSlow::neighbour_wait, DropReason::neighbour_wait_full);
     } else {
-      transmit_fragments(worker, packet, neighbour.mac);
+      transmit_fragments(worker, packet, known->mac);
     }
   }
   packets.clear();

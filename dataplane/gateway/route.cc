@@ -1,5 +1,6 @@
 #include "dataplane/core/base/address_words.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/recent.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
@@ -32,8 +33,7 @@ void route(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   worker.enter(Stage::route, packets.size());
   const Configuration& configuration = *worker.configuration;
   const Route* const routes = configuration.routes.routes().data();
-  AddressWords last;  // a burst is full of runs
-  const Route* found = nullptr;
+  Recent<const Route*> recent;
   std::size_t kept = 0;
   for (Packet* packet : packets) {
     const bool six = is_ip6(*packet);
@@ -45,10 +45,12 @@ void route(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
         continue;
       }
     } else {
-      if (found == nullptr || !(destination == last)) {
-        found = six ? configuration.routes.lookup_v6(packet->data + 24) : configuration.routes.lookup_v4(packet->data + 16);
-        last = destination;
+      const Route** known = recent.find(destination);
+      if (known == nullptr) {
+        known = &recent.put(destination);
+        *known = six ? configuration.routes.lookup_v6(packet->data + 24) : configuration.routes.lookup_v4(packet->data + 16);
       }
+      const Route* const found = *known;
       if (found == nullptr) {
         refuse(worker, packet, Unreachable::net, 0, DropReason::no_route, errors);
         continue;

@@ -3,6 +3,7 @@
 #include "dataplane/core/stun/message.h"
 #include "dataplane/core/wireguard/messages.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/outer_path.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
 
@@ -30,32 +31,16 @@ Kind kind_of_datagram(Bytes payload) {
   return cookie ? Kind::stun : Kind::unknown;
 }
 
-// UDP header off, `outer` filled. STUN is told apart before the header goes, since only its checksum is looked at: what
-// WireGuard sends authenticates itself.
-void input(Worker& worker, Packet* packet, PacketBurst& data) {
-  const bool six = is_ip6(*packet);
-  const IpAddress remote =
-      (six ? AddressWords::of_v6(packet->data + 8) : AddressWords::of_v4(packet->data + 12)).address();
-  const IpAddress us = (six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16)).address();
-  const std::uint8_t ecn = six ? (packet->data[1] >> 4) & 3 : packet->data[1] & 3;
-  packet->pull(packet->l4_offset);
-  const auto* udp = reinterpret_cast<const UdpHeader*>(packet->data);  // classify has seen that it is there
-  const std::uint16_t length = udp->length.host();
-  if (length < sizeof(UdpHeader) || length > packet->length || udp->source_port.host() == 0)
-    return worker.drop(packet, DropReason::transport_malformed);
-  packet->truncate(length);
-  packet->outer.remote = {remote, udp->source_port.host()};
-  packet->outer.local = {us, worker.configuration->tunnel.listen_port};
-  packet->outer.relay = 0;
-  if (is_data(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)))) [[likely]] {
-    packet->pull(sizeof(UdpHeader));
-    packet->user = ecn;
-    return data.add(packet);
-  }
+// Everything but WireGuard data, `data` at the UDP header. STUN is told apart before the header goes, since only its
+// checksum is looked at: what WireGuard sends authenticates itself.
+void other_input(Worker& worker, Packet* packet) {
+  packet->outer = outer_path(worker, packet->data, packet->l4_offset, is_ip6(*packet));
+  const auto* udp = reinterpret_cast<const UdpHeader*>(packet->data);
   const Kind kind = kind_of_datagram(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)));
   if (kind == Kind::stun) {
+    const IpAddress& remote = packet->outer.remote.address;
     const bool unchecked = remote.is_v4() && udp->checksum == be16{};
-    if (!unchecked && !transport_checksum_ok(packet->bytes(), ip_protocol::udp, remote, us))
+    if (!unchecked && !transport_checksum_ok(packet->bytes(), ip_protocol::udp, remote, packet->outer.local.address))
       return worker.drop(packet, DropReason::udp_checksum_bad);
   }
   packet->pull(sizeof(UdpHeader));
@@ -75,7 +60,35 @@ void input(Worker& worker, Packet* packet, PacketBurst& data) {
   }
 }
 
+// UDP header off. The outer headers stay where they are in front of a data message until it has been opened; whoever
+// needs its path reads it there (outer_path).
+inline void input(Worker& worker, Packet* packet, PacketBurst& data) {
+  const std::uint8_t* ip = packet->data;
+  const std::uint8_t ecn = is_ip6(*packet) ? (ip[1] >> 4) & 3 : ip[1] & 3;
+  packet->pull(packet->l4_offset);
+  const auto* udp = reinterpret_cast<const UdpHeader*>(packet->data);  // classify has seen that it is there
+  const std::uint16_t length = udp->length.host();
+  if (length < sizeof(UdpHeader) || length > packet->length || udp->source_port == be16{}) [[unlikely]]
+    return worker.drop(packet, DropReason::transport_malformed);
+  packet->truncate(length);
+  if (!is_data(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)))) [[unlikely]]
+    return other_input(worker, packet);
+  packet->pull(sizeof(UdpHeader));
+  packet->user = ecn;
+  data.add(packet);
+}
+
 }  // namespace
+
+Path outer_path(const Worker& worker, const std::uint8_t* udp, std::uint16_t header_length, bool six) {
+  const std::uint8_t* ip = udp - header_length;
+  const AddressWords remote = six ? AddressWords::of_v6(ip + 8) : AddressWords::of_v4(ip + 12);
+  const AddressWords us = six ? AddressWords::of_v6(ip + 24) : AddressWords::of_v4(ip + 16);
+  Path out;
+  out.remote = {remote.address(), reinterpret_cast<const UdpHeader*>(udp)->source_port.host()};
+  out.local = {us.address(), worker.configuration->tunnel.listen_port};
+  return out;
+}
 
 void tunnel_input(Worker& worker, PacketBurst& packets) {
   worker.enter(Stage::tunnel_input, packets.size());

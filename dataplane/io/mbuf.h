@@ -7,6 +7,7 @@
 #include <new>
 
 #include "dataplane/core/packet/packet.h"
+#include "dataplane/core/packet/renew.h"
 
 namespace penstock::io {
 
@@ -29,6 +30,14 @@ inline Packet* packet_of(rte_mbuf* mbuf) {
   packet->length = mbuf->data_len;
   packet->headroom = mbuf->data_off;
   packet->tailroom = rte_pktmbuf_tailroom(mbuf);
+  return packet;
+}
+
+// The same for a frame just received. What only the stage that sets it may read (`outer`) is left as it is: its line of
+// the cache need not be fetched for every packet.
+inline Packet* received_packet(rte_mbuf* mbuf) {
+  auto* packet = reinterpret_cast<Packet*>(mbuf + 1);
+  renew(*packet, rte_pktmbuf_mtod(mbuf, std::uint8_t*), mbuf->data_len, mbuf->data_off, rte_pktmbuf_tailroom(mbuf));
   return packet;
 }
 

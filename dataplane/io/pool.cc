@@ -38,6 +38,8 @@ std::variant<std::unique_ptr<MbufPool>, std::string> MbufPool::make(std::uint16_
                                                      static_cast<std::uint16_t>(room), SOCKET_ID_ANY, kPoolKind);
   if (pool == nullptr)
     return fmt::format("no memory for {} packet buffers of {} bytes: {}", count, element, rte_strerror(rte_errno));
+  rte_mempool_obj_iter(  // received_packet() sets a part of it only
+      pool, [](rte_mempool*, void*, void* mbuf, unsigned) { new (static_cast<rte_mbuf*>(mbuf) + 1) Packet; }, nullptr);
   return std::unique_ptr<MbufPool>(new MbufPool(pool));
 }
 

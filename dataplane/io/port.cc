@@ -232,11 +232,16 @@ DpdkPort::~DpdkPort() {
 }
 
 void DpdkPort::receive(std::uint16_t worker, PacketBurst& into) {
+  constexpr std::uint16_t kAhead = 8;
   if (worker >= rx_queues_) return;
   rte_mbuf* mbufs[kBurst];
   const std::uint16_t n = rte_eth_rx_burst(id_, worker, mbufs, static_cast<std::uint16_t>(kBurst - into.size()));
+  for (std::uint16_t i = 0; i < n && i < kAhead; ++i) __builtin_prefetch(mbufs[i] + 1, 1);
   for (std::uint16_t i = 0; i < n; ++i) {
-    if (i + 2 < n) __builtin_prefetch(mbufs[i + 2] + 1, 1);
+    if (i + kAhead < n) {
+      __builtin_prefetch(mbufs[i + kAhead]);
+      __builtin_prefetch(mbufs[i + kAhead] + 1, 1);
+    }
     rte_mbuf* mbuf = mbufs[i];
     // A stripped tag is put back where it stood: the classify stage judges VLANs. Longer than one buffer: not ours,
     // the pool holds whole frames.
@@ -245,7 +250,8 @@ void DpdkPort::receive(std::uint16_t worker, PacketBurst& into) {
       rte_pktmbuf_free(mbuf);
       continue;
     }
-    Packet* packet = packet_of(mbuf);
+    Packet* packet = received_packet(mbuf);
+    prefetch_frame(packet->data);
     if ((mbuf->ol_flags & RTE_MBUF_F_RX_L4_CKSUM_MASK) == RTE_MBUF_F_RX_L4_CKSUM_GOOD)
       packet->flags = packet_flag::l4_checksum_ok;
     into.add(packet);

@@ -154,7 +154,7 @@ std::string PolicyStore::State::remove(const RemovePeer& which, std::uint32_t in
   return {};
 }
 
-void PolicyStore::State::erase_peer(std::map<KeyBytes, Peer>::iterator entry, std::uint32_t index, Pending& pending) {
+void PolicyStore::State::erase_peer(Peers::iterator entry, std::uint32_t index, Pending& pending) {
   Peer& peer = entry->second;
   while (!peer.authorisations.empty()) erase_authorisation(authorisations.find(peer.authorisations.back()), pending);
   while (!peer.translations.empty()) erase_translation(translations.find(peer.translations.back()), pending);
@@ -171,7 +171,7 @@ void PolicyStore::State::erase_peer(std::map<KeyBytes, Peer>::iterator entry, st
   peers.erase(entry);
 }
 
-void PolicyStore::State::erase_authorisation(std::map<std::string, Authorisation>::iterator entry, Pending& pending) {
+void PolicyStore::State::erase_authorisation(Authorisations::iterator entry, Pending& pending) {
   const AuthorisationSpec& spec = entry->second.spec;
   expiries.erase({spec.expires, spec.id});
   std::erase(peers.at(spec.peer).authorisations, spec.id);
@@ -179,7 +179,7 @@ void PolicyStore::State::erase_authorisation(std::map<std::string, Authorisation
   authorisations.erase(entry);
 }
 
-void PolicyStore::State::erase_translation(std::map<std::string, Translation>::iterator entry, Pending& pending) {
+void PolicyStore::State::erase_translation(Translations::iterator entry, Pending& pending) {
   const TranslationSpec& spec = entry->second.spec;
   unindex_translation(spec);
   std::erase(peers.at(spec.peer).translations, spec.id);

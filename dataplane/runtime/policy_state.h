@@ -1,6 +1,7 @@
 // The tables behind PolicyStore and the rules for changing them; no locks, no publication. Private to PolicyStore.
 #pragma once
 
+#include <cstring>
 #include <map>
 #include <set>
 #include <string>
@@ -11,6 +12,20 @@
 #include "dataplane/runtime/policy_store.h"
 
 namespace penstock::runtime {
+
+// Keys and ids are random or the portal's own: the hash need not resist who chooses them, only spread.
+struct KeyHash {
+  std::size_t operator()(const KeyBytes& key) const {
+    std::uint64_t out = 0;
+    for (std::size_t at = 0; at < key.size(); at += sizeof out) {
+      std::uint64_t word;
+      std::memcpy(&word, key.data() + at, sizeof word);
+      const auto product = static_cast<unsigned __int128>(out ^ word) * 0x9e3779b97f4a7c15ULL;
+      out = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+    }
+    return out;
+  }
+};
 
 class PolicyStore::State {
  public:
@@ -45,7 +60,7 @@ class PolicyStore::State {
   struct Pending {
     std::vector<Change> peers;          // in order
     std::vector<PeerIndex> gone;        // slots of removed peers
-    std::map<KeyBytes, bool> policies;  // to be published anew; true: a right was taken away
+    std::unordered_map<KeyBytes, bool, KeyHash> policies;  // to be published anew; true: a right was taken away
     [[nodiscard]] bool empty() const { return peers.empty() && gone.empty() && policies.empty(); }
   };
 
@@ -59,9 +74,12 @@ class PolicyStore::State {
   // Hands what is pending to the sink and remembers the slots it chose.
   void commit(PolicySink& sink, Pending& pending, Result& result);
 
-  std::map<KeyBytes, Peer> peers;
-  std::map<std::string, Authorisation> authorisations;
-  std::map<std::string, Translation> translations;
+  using Peers = std::unordered_map<KeyBytes, Peer, KeyHash>;
+  using Authorisations = std::unordered_map<std::string, Authorisation>;
+  using Translations = std::unordered_map<std::string, Translation>;
+  Peers peers;
+  Authorisations authorisations;
+  Translations translations;
   std::unordered_map<PeerIndex, KeyBytes> keys;
   std::set<std::pair<WallTime, std::string>> expiries;
   std::uint64_t generation = 0;
@@ -82,9 +100,9 @@ class PolicyStore::State {
   // A number no snapshot has had: a slot's next tenant never has an epoch of its last one.
   [[nodiscard]] std::uint32_t next_epoch() { return ++epoch_; }
 
-  void erase_peer(std::map<KeyBytes, Peer>::iterator peer, std::uint32_t index, Pending& pending);
-  void erase_authorisation(std::map<std::string, Authorisation>::iterator entry, Pending& pending);
-  void erase_translation(std::map<std::string, Translation>::iterator entry, Pending& pending);
+  void erase_peer(Peers::iterator peer, std::uint32_t index, Pending& pending);
+  void erase_authorisation(Authorisations::iterator entry, Pending& pending);
+  void erase_translation(Translations::iterator entry, Pending& pending);
 
   // (peer, proxy address) -> translations that use it, all of one name.
   using ProxyKey = std::pair<KeyBytes, IpAddress>;

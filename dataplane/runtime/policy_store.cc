@@ -1,15 +1,22 @@
 #include "dataplane/runtime/policy_store.h"
 
+#include <algorithm>
+
 #include "dataplane/runtime/policy_state.h"
 
 namespace penstock::runtime {
 namespace {
 
+// In the order of their keys, so that lists of two moments can be compared.
 template <typename Map>
 auto specs_of(const Map& map) {
   std::vector<decltype(map.begin()->second.spec)> out;
   out.reserve(map.size());
-  for (const auto& [id, record] : map) out.push_back(record.spec);
+  std::vector<const typename Map::value_type*> sorted;
+  sorted.reserve(map.size());
+  for (const auto& entry : map) sorted.push_back(&entry);
+  std::sort(sorted.begin(), sorted.end(), [](const auto* a, const auto* b) { return a->first < b->first; });
+  for (const auto* entry : sorted) out.push_back(entry->second.spec);
   return out;
 }
 

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "dataplane/core/packet/renew.h"
+
 namespace penstock::perf {
 namespace {
 
@@ -73,10 +75,14 @@ void MemoryPort::lay_ready(std::uint16_t worker, std::span<Packet* const> frames
 void MemoryPort::receive(std::uint16_t worker, PacketBurst& into) {
   auto& ready = queues_[worker].ready;
   const std::size_t n = std::min(ready.size(), kBurst - into.size());
+  constexpr std::size_t kAhead = 8;
+  for (std::size_t i = 0; i < n && i < kAhead; ++i) __builtin_prefetch(ready[i], 1);
   for (std::size_t i = 0; i < n; ++i) {
-    if (i + 2 < n) __builtin_prefetch(ready[i + 2], 1);
+    if (i + kAhead < n) __builtin_prefetch(ready[i + kAhead], 1);
     Packet* packet = ready[i];
-    into.add(fresh(packet, packet->data, packet->length, packet->headroom, packet->tailroom));
+    renew(*packet, packet->data, packet->length, packet->headroom, packet->tailroom);
+    prefetch_frame(packet->data);
+    into.add(packet);
   }
   ready = ready.subspan(n);
 }

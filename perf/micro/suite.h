@@ -9,5 +9,11 @@ namespace penstock::perf {
 void register_aead(bool quick);
 // The other hot functions: "replay/accept32" and the like.
 void register_functions();
+// Translation of existing flows: "translate/nat64" and so on, each in three parts (see translate.cc).
+void register_translation();
+
+inline constexpr const char* kWholeCall = "/call";  // laying ready included
+inline constexpr const char* kLayReady = "/lay-ready";
+inline constexpr const char* kLookUp = "/look-up";
 
 }  // namespace penstock::perf

@@ -4,6 +4,8 @@
 
 #include <charconv>
 
+#include "dataplane/core/base/address_words.h"
+
 namespace penstock {
 namespace {
 
@@ -67,13 +69,14 @@ std::optional<Prefix> Prefix::parse(std::string_view text) {
 bool Prefix::contains(const IpAddress& address) const {
   // Asked for every new flow against many prefixes, so without building a masked copy. A v4-mapped address differs from
   // an IPv6 prefix's by value, except where that prefix covers ::ffff:0:0/96.
-  const bool four = address_.is_v4();
-  const unsigned kept = length_ + (four ? 96U : 0U);
-  const std::size_t whole = kept / 8;
-  if (std::memcmp(address.bytes().data(), address_.bytes().data(), whole) != 0) return false;
-  if (kept % 8 != 0 && ((address.bytes()[whole] ^ address_.bytes()[whole]) & (0xff00U >> (kept % 8)) & 0xffU) != 0)
-    return false;
-  return address.is_v4() == four;
+  const AddressWords ours = AddressWords::of(address_), theirs = AddressWords::of(address);
+  if (ours.is_v4() != theirs.is_v4()) return false;
+  const unsigned kept = length_ + (ours.is_v4() ? 96U : 0U);
+  static_assert(std::endian::native == std::endian::little);
+  const std::uint64_t high = __builtin_bswap64(ours.high ^ theirs.high);
+  const std::uint64_t low = __builtin_bswap64(ours.low ^ theirs.low);
+  if (kept < 64) return kept == 0 || high >> (64 - kept) == 0;
+  return high == 0 && (kept == 64 || low >> (128 - kept) == 0);
 }
 
 std::string Prefix::to_string() const { return address_.to_string() + "/" + std::to_string(length_); }

@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <type_traits>
 
+#include "dataplane/core/base/huge_pages.h"
+
 namespace penstock::flow {
 
 template <typename T>
@@ -16,6 +18,7 @@ class ZeroedArray {
   explicit ZeroedArray(std::size_t size)
       : memory_{std::calloc(size * sizeof(T) + alignof(T), 1)}, size_{memory_ == nullptr ? 0 : size} {
     const auto start = reinterpret_cast<std::uintptr_t>(memory_);
+    ask_for_huge_pages(memory_, size * sizeof(T));
     items_ = reinterpret_cast<T*>((start + alignof(T) - 1) / alignof(T) * alignof(T));
   }
   ~ZeroedArray() { std::free(memory_); }

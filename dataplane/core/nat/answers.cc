@@ -198,11 +198,4 @@ void Translator::Implementation::give_out_refused(Outcomes& out) {
   fragments_.forget_refused();
 }
 
-std::uint16_t Translator::Implementation::next_identification() {
-  // Workers share the addresses: each has its own residue.
-  const unsigned next = unsigned{identification_} + config_.workers;
-  identification_ = static_cast<std::uint16_t>(next <= 0xffff ? next : config_.worker);
-  return identification_;
-}
-
 }  // namespace penstock::nat

@@ -28,10 +28,6 @@ std::uint32_t expiry_of(const policy::PeerPolicy& policy, const policy::Verdict&
   return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(expires.seconds, 1, 0xffffffff));
 }
 
-const policy::PeerPolicy* Translator::Implementation::policy_of(const Call& call, PeerIndex peer) const {
-  return peer < call.policies.size() ? call.policies[peer].load(std::memory_order_acquire) : nullptr;
-}
-
 flow::Tick Translator::Implementation::lifetime(const flow::FlowRecord& record) const {
   switch (record.protocol) {
     case ip_protocol::tcp:

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/peer_homes.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
@@ -10,7 +9,6 @@
 namespace penstock::nat {
 namespace {
 
-constexpr std::uint32_t kAgeingPerPacket = 2;
 constexpr std::uint32_t kAgeingPerTimeout = 1024;  // a fraction of a millisecond
 
 be16 load16(const std::uint8_t* at) {
@@ -223,66 +221,6 @@ std::uint16_t Translator::Implementation::owner_of(const Packet& packet, bool do
   return owner_of(classify(copy, down), copy, down);
 }
 
-// Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with each.
-void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
-  if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
-  const Call call{policies, now, tick_of(now.monotonic), &out};
-  wall_ = now.wall;
-  const std::size_t count = std::min(packets.size(), kBurst);
-  age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
-  expire_openings(call);
-  flow::InsideKey keys[kBurst];
-  std::uint64_t hashes[kBurst];
-  bool plain[kBurst];
-  for (std::size_t i = 0; i < count; ++i) {
-    keys[i].peer = packets[i]->peer;
-    plain[i] = read_plain(*packets[i], keys[i]);
-    if (!plain[i]) continue;
-    hashes[i] = table_.hash(keys[i]);
-    table_.prefetch_inside(hashes[i]);
-  }
-  for (std::size_t i = 0; i < count; ++i)
-    if (plain[i]) table_.prefetch_inside_record(hashes[i]);
-  for (std::size_t i = 0; i < count; ++i)
-    if (!plain[i] || !up_fast(call, *packets[i], keys[i], hashes[i])) up_whole(call, *packets[i]);
-  give_out_refused(out);
-  give_out_spent(out);
-}
-
-void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
-  if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
-  const Call call{policies, now, tick_of(now.monotonic), &out};
-  wall_ = now.wall;
-  const std::size_t count = std::min(packets.size(), kBurst);
-  age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
-  expire_openings(call);
-  flow::OutsideKey keys[kBurst];
-  std::uint64_t hashes[kBurst];
-  std::uint16_t sources[kBurst];
-  bool plain[kBurst];
-  IpAddress last;  // a burst is full of runs
-  std::optional<std::uint16_t> last_source;
-  for (std::size_t i = 0; i < count; ++i) {
-    plain[i] = read_plain(*packets[i], keys[i]);
-    if (!plain[i]) continue;
-    if (!last_source || keys[i].local != last) {
-      last = keys[i].local;
-      last_source = source_index(last);
-    }
-    plain[i] = last_source.has_value();
-    if (!plain[i]) continue;
-    sources[i] = *last_source;
-    hashes[i] = table_.hash(keys[i]);
-    table_.prefetch_outside(hashes[i]);
-  }
-  for (std::size_t i = 0; i < count; ++i)
-    if (plain[i]) table_.prefetch_outside_record(hashes[i]);
-  for (std::size_t i = 0; i < count; ++i)
-    if (!plain[i] || !down_fast(call, *packets[i], keys[i], sources[i], hashes[i])) down_whole(call, *packets[i]);
-  give_out_refused(out);
-  give_out_spent(out);
-}
-
 void Translator::Implementation::up_whole(const Call& call, Packet& packet) {
   const Classified what = classify(packet, false);
   std::uint64_t hash = 0;
@@ -308,67 +246,6 @@ void Translator::Implementation::down_whole(const Call& call, Packet& packet) {
     hash = table_.hash(flow::OutsideKey{t.destination, t.source, t.destination_port, t.source_port, what.protocol});
   }
   down_one(call, packet, what, *source, hash);
-}
-
-bool Translator::Implementation::fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const {
-  if ((record.flags & flow::flow_flag::slow) != 0) return false;
-  const policy::PeerPolicy* policy = policy_of(call, record.peer);
-  if (policy == nullptr || policy->epoch != record.policy_epoch) return false;
-  if (record.expires != 0 && call.now.wall.seconds >= record.expires) return false;
-  if (record.protocol != ip_protocol::tcp) return true;
-  const std::size_t header = packet.data[0] >> 4 == 6 ? sizeof(Ipv6Header) : sizeof(Ipv4Header);
-  return tcp_is_plain(record.state, packet.data[header + 13]);
-}
-
-void Translator::Implementation::count_plain(const Call& call, flow::Slot slot,
-                                             std::uint64_t flow::FlowRecord::*counter) {
-  table_.store(slot, counter, table_[slot].*counter + 1);
-  if (table_[slot].last_seen != call.tick) table_.store(slot, &flow::FlowRecord::last_seen, call.tick);
-}
-
-bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const flow::InsideKey& key,
-                                         std::uint64_t hash) {
-  const flow::Slot slot = table_.find(key, hash);
-  if (slot == flow::kNoSlot) return false;
-  const flow::FlowRecord& record = table_[slot];
-  const bool inside6 = flow::inside_is_v6(record.translation);
-  const bool outside6 = flow::outside_is_v6(record.translation);
-  // A v4-mapped address in an IPv6 header would find an IPv4 flow.
-  if (inside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
-  const std::uint16_t length = plain_translated_length(packet, inside6, outside6);
-  if (length > config_.mtu_outside) return false;
-  // Without DF the whole way cuts for the smallest IPv6 way.
-  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
-  if (!inside6 && outside6 && length > kIpv6MinimumMtu && (packet.data[6] & kDontFragment) == 0) return false;
-  const IpAddress& source = record.source_address == flow::kOwnSource
-                                ? record.inside_source
-                                : (outside6 ? config_.source_v6 : config_.source_v4)[record.source_address];
-  if (!rewrite_up(packet, record, source, outside6 ? std::uint16_t{0} : next_identification(),
-                  !config_.rewrite_identification))
-    return false;
-  packet.flow = slot + 1;
-  count_plain(call, slot, &flow::FlowRecord::packets_up);
-  ++counters_.translated_up;
-  call.out->add({&packet, Action::to_outside, DropReason::none, 0});
-  return true;
-}
-
-bool Translator::Implementation::down_fast(const Call& call, Packet& packet, const flow::OutsideKey& key,
-                                           std::uint16_t source, std::uint64_t hash) {
-  const flow::Slot slot = table_.find(key, source, hash);
-  if (slot == flow::kNoSlot) return false;
-  const flow::FlowRecord& record = table_[slot];
-  const bool inside6 = flow::inside_is_v6(record.translation);
-  const bool outside6 = flow::outside_is_v6(record.translation);
-  if (outside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
-  if (plain_translated_length(packet, outside6, inside6) > config_.mtu_inside) return false;
-  if (!rewrite_down(packet, record, outside6 && !inside6 ? next_identification() : std::uint16_t{0})) return false;
-  packet.peer = record.peer;
-  packet.flow = slot + 1;
-  count_plain(call, slot, &flow::FlowRecord::packets_down);
-  ++counters_.translated_down;
-  call.out->add({&packet, Action::to_inside, DropReason::none, 0});
-  return true;
 }
 
 void Translator::Implementation::handle_timeout(PolicyView policies, Now now, Outcomes& out) {

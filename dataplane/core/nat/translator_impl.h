@@ -1,5 +1,5 @@
-// The inside of nat::Translator, for its own .cc files: translator.cc (bursts, ageing, inspection), up.cc and down.cc
-// (the two directions), flows.cc (set-up, judgement, end), answers.cc (what is sent back).
+// The inside of nat::Translator, for its own .cc files: burst.cc (bursts), translator.cc (ageing, inspection), up.cc and
+// down.cc (the two directions), flows.cc (set-up, judgement, end), answers.cc (what is sent back).
 #pragma once
 
 #include <atomic>
@@ -114,16 +114,18 @@ class Translator::Implementation {
     bool wait = false;
   };
 
-  // translator.cc
+  // burst.cc
   void up_whole(const Call& call, Packet& packet);
   void down_whole(const Call& call, Packet& packet);
+  void begin_call(const Call& call, std::size_t count);
+  void end_call(Outcomes& out);
   // The short way (fast_path.h). False: not for this packet; nothing has been changed.
-  bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
-  bool down_fast(const Call& call, Packet& packet, const flow::OutsideKey& key, std::uint16_t source,
-                 std::uint64_t hash);
+  [[gnu::always_inline]] bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
+  [[gnu::always_inline]] bool down_fast(const Call& call, Packet& packet, flow::Slot slot);
   // Whether a plain packet changes nothing but counters of its flow, which may go on.
-  [[nodiscard]] bool fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const;
-  void count_plain(const Call& call, flow::Slot slot, std::uint64_t flow::FlowRecord::*counter);
+  [[nodiscard, gnu::always_inline]] bool fit(const Call& call, const Packet& packet,
+                                             const flow::FlowRecord& record) const;
+  [[gnu::always_inline]] void count_plain(const Call& call, flow::Slot slot, std::uint64_t flow::FlowRecord::*counter);
 
   // up.cc
   void up_one(const Call& call, Packet& packet, const Classified& what, std::uint64_t hash);
@@ -143,7 +145,9 @@ class Translator::Implementation {
   [[nodiscard]] static Classified classify_collected(const Datagram& datagram, bool down);
 
   // flows.cc
-  [[nodiscard]] const policy::PeerPolicy* policy_of(const Call& call, PeerIndex peer) const;
+  [[nodiscard]] static const policy::PeerPolicy* policy_of(const Call& call, PeerIndex peer) {
+    return peer < call.policies.size() ? call.policies[peer].load(std::memory_order_acquire) : nullptr;
+  }
   flow::Slot open_flow(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
                        Refusal& refusal);
   // Into the table and out of it, with all that hangs on it. kNoSlot: the table is full.
@@ -226,7 +230,12 @@ class Translator::Implementation {
   void hand_over(const Call& call, const Datagram& datagram, std::uint16_t owner) const;
   [[nodiscard]] MtuContext mtu_context(const flow::FlowRecord& record, const Quoted& quoted) const;
   void give_out_refused(Outcomes& out);
-  [[nodiscard]] std::uint16_t next_identification();
+  // Workers share the addresses: each has its own residue.
+  [[nodiscard]] std::uint16_t next_identification() {
+    const unsigned next = unsigned{identification_} + config_.workers;
+    identification_ = static_cast<std::uint16_t>(next <= 0xffff ? next : config_.worker);
+    return identification_;
+  }
 
   [[nodiscard]] flow::Tick tick_of(Instant now) const;
   [[nodiscard]] Instant instant_of(flow::Tick tick) const;

@@ -19,6 +19,12 @@ be16 load16(const std::uint8_t* at) {
   return value;
 }
 
+// RFC 7915 §4.1: without DF an IPv4 packet is cut for the narrowest way in IPv6.
+bool is_cut(const Packet& packet, std::uint16_t translated_length, std::uint16_t lowest_ipv6_mtu) {
+  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
+  return translated_length > lowest_ipv6_mtu && (packet.data[6] & kDontFragment) == 0;
+}
+
 std::vector<Prefix> forbidden_ranges(const TranslatorConfig& config) {
   std::vector<Prefix> out = {config.tunnel_v4,
                              config.tunnel_v6,
@@ -26,8 +32,13 @@ std::vector<Prefix> forbidden_ranges(const TranslatorConfig& config) {
                              config.proxy_v6,
                              Prefix{config.own_inside_v4, 32},
                              Prefix{config.own_inside_v6, 128}};
-  for (const auto* list : {&config.source_v4, &config.source_v6, &config.own_addresses})
-    for (const IpAddress& address : *list) out.emplace_back(address, address.is_v4() ? 32U : 128U);
+  const auto add = [&out](const std::vector<IpAddress>& list) {
+    for (const IpAddress& address : list) out.emplace_back(address, address.is_v4() ? 32U : 128U);
+  };
+  add(config.own_addresses);
+  if (config.hairpinning) return out;
+  add(config.source_v4);
+  add(config.source_v6);
   return out;
 }
 
@@ -105,10 +116,12 @@ Classified classify(Packet& packet, bool down) {
       const std::uint8_t type = transport[0];
       if (is_icmp_error(type, view.v6())) {
         out.kind = PacketKind::error;
-      } else if (type == (down ? (view.v6() ? icmp6::echo_reply : icmp4::echo_reply)
-                               : (view.v6() ? icmp6::echo : icmp4::echo))) {
+      } else if (type == (view.v6() ? icmp6::echo : icmp4::echo) ||
+                 type == (view.v6() ? icmp6::echo_reply : icmp4::echo_reply)) {
         out.kind = PacketKind::query;
+        // The identifier is the port of the client, whoever asks.
         (down ? out.tuple.destination_port : out.tuple.source_port) = load16(transport.data() + 4).host();
+        out.answers_inward = (type == (view.v6() ? icmp6::echo : icmp4::echo)) == down;
       } else {
         out.reason = DropReason::icmp_type_unsupported;
       }
@@ -150,6 +163,7 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
       bindings_{config.mapping == Mapping::endpoint_independent ? config.max_flows : 0, random},
       failed_{random},
       openings_{config.max_openings},
+      unsolicited_{config.unsolicited == Unsolicited::answer ? config.max_unsolicited : std::uint16_t{0}},
       limiter_inside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       limiter_outside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       fragments_{config.fragments, config.timers.fragments},
@@ -167,7 +181,8 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
     spaces_.emplace_back(identifiers, random_);
   }
   cut_.reserve(64);
-  spent_.reserve(config.max_openings);
+  spent_.reserve(std::size_t{config.max_openings} + config.max_unsolicited);
+  if (config.hairpinning) turned_.reserve(kBurst * 4);
 }
 
 std::optional<std::uint16_t> Translator::Implementation::source_index(const IpAddress& address) const {
@@ -245,6 +260,7 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
     if (plain[i]) table_.prefetch_inside_record(hashes[i]);
   for (std::size_t i = 0; i < count; ++i)
     if (!plain[i] || !up_fast(call, *packets[i], keys[i], hashes[i])) up_whole(call, *packets[i]);
+  turn_back(call);
   give_out_refused(out);
   give_out_spent(out);
 }
@@ -256,6 +272,7 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
   const std::size_t count = std::min(packets.size(), kBurst);
   age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
   expire_openings(call);
+  expire_unsolicited(call);
   flow::OutsideKey keys[kBurst];
   std::uint64_t hashes[kBurst];
   std::uint16_t sources[kBurst];
@@ -279,6 +296,7 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     if (plain[i]) table_.prefetch_outside_record(hashes[i]);
   for (std::size_t i = 0; i < count; ++i)
     if (!plain[i] || !down_fast(call, *packets[i], keys[i], sources[i], hashes[i])) down_whole(call, *packets[i]);
+  turn_back(call);
   give_out_refused(out);
   give_out_spent(out);
 }
@@ -337,9 +355,8 @@ bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const
   if (inside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
   const std::uint16_t length = plain_translated_length(packet, inside6, outside6);
   if (length > config_.mtu_outside) return false;
-  // Without DF the whole way cuts for the smallest IPv6 way.
-  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
-  if (!inside6 && outside6 && length > kIpv6MinimumMtu && (packet.data[6] & kDontFragment) == 0) return false;
+  if (!inside6 && outside6 && is_cut(packet, length, config_.lowest_ipv6_mtu)) return false;
+  if (turns_around(record.remote)) return false;
   const IpAddress& source = record.source_address == flow::kOwnSource
                                 ? record.inside_source
                                 : (outside6 ? config_.source_v6 : config_.source_v4)[record.source_address];
@@ -361,7 +378,9 @@ bool Translator::Implementation::down_fast(const Call& call, Packet& packet, con
   const bool inside6 = flow::inside_is_v6(record.translation);
   const bool outside6 = flow::outside_is_v6(record.translation);
   if (outside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
-  if (plain_translated_length(packet, outside6, inside6) > config_.mtu_inside) return false;
+  const std::uint16_t length = plain_translated_length(packet, outside6, inside6);
+  if (length > config_.mtu_inside) return false;
+  if (!outside6 && inside6 && is_cut(packet, length, config_.lowest_ipv6_mtu)) return false;
   if (!rewrite_down(packet, record, outside6 && !inside6 ? next_identification() : std::uint16_t{0})) return false;
   packet.peer = record.peer;
   packet.flow = slot + 1;
@@ -377,12 +396,14 @@ void Translator::Implementation::handle_timeout(PolicyView policies, Now now, Ou
   wall_ = now.wall;
   age(call, kAgeingPerTimeout);
   expire_openings(call);
+  expire_unsolicited(call);
+  turn_back(call);
   fragments_.expire(now.monotonic);
   give_out_refused(out);
 }
 
 Instant Translator::Implementation::poll_timeout() const {
-  Instant at = std::min(fragments_.poll_timeout(), openings_.poll_timeout());
+  Instant at = std::min({fragments_.poll_timeout(), openings_.poll_timeout(), unsolicited_.poll_timeout()});
   if (const auto next = table_.wheel().next()) at = std::min(at, instant_of(*next));
   return at;
 }
@@ -403,6 +424,7 @@ void Translator::Implementation::release_held(Outcomes& out) {
   fragments_.clear();
   give_out_refused(out);
   while (openings_.first() != Openings::kNone) end_opening(openings_[openings_.first()].slot);
+  while (Packet* syn = unsolicited_.take()) spent_.push_back(syn);
   give_out_spent(out);
 }
 
@@ -461,6 +483,9 @@ void Translator::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
 }
 void Translator::release_held(Outcomes& out) {
   implementation_->release_held(out);
+}
+bool Translator::add_binding(PeerIndex peer, std::uint8_t protocol, const Endpoint& inside, const Endpoint& outside) {
+  return implementation_->add_binding(peer, protocol, inside, outside);
 }
 std::uint32_t Translator::flow_count() const {
   return implementation_->table().size();

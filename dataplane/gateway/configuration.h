@@ -57,6 +57,9 @@ struct NatConfiguration {
   std::vector<Prefix> routed;
   nat::Mapping mapping = nat::Mapping::address_and_port_dependent;
   nat::Filtering filtering = nat::Filtering::address_and_port_dependent;
+  nat::Unsolicited unsolicited = nat::Unsolicited::pass;
+  bool hairpinning = false;
+  std::uint16_t lowest_ipv6_mtu = 1280;
 };
 
 // The kernel behind a TAP device. IP packets that are ours but not for the tunnel or a binding go there; what it sends

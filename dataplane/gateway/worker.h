@@ -107,6 +107,7 @@ struct WorkerCounters {
   std::uint64_t kept_packets = 0;  // copied, to be sent again if need be
   std::uint64_t resent_packets = 0, resent_bytes = 0;
   std::uint64_t flows_created = 0, flows_ended = 0;
+  std::uint64_t flows_moved = 0;  // to another address of their name
   std::uint64_t icmp_errors_sent = 0;
   std::uint64_t loops = 0, busy_loops = 0;
   std::array<std::uint64_t, kStageCount> stage_packets{};  // that entered the stage

@@ -81,6 +81,8 @@ void fill_status(Backend& backend, v1::StatusReply& reply) {
   line("generation", std::to_string(backend.generation()));
   line("peers", fmt::format("{} ({} with a session)", peers.size(), up));
   line("flows", fmt::format("{} of {}", flows.total, flows.capacity));
+  line("flows so far", fmt::format("{} begun, {} ended, {} moved to another address", counters.flows_created,
+                                   counters.flows_ended, counters.flows_moved));
   for (const auto& port : ports) line("port", fmt::format("{} {}", port.name, port.stats.link_up ? "up" : "down"));
   if (!ports.empty()) line("buffers", fmt::format("{} of {} free", ports[0].pool.free, ports[0].pool.size));
   line("decrypted", fmt::format("{} packets, {} bytes", counters.decrypted_packets, counters.decrypted_bytes));

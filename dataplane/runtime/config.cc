@@ -193,6 +193,16 @@ void read_nat(YamlMap root, Config& config) {
         nat.mapping != nat::Mapping::endpoint_independent)
       value.fail("needs mapping: endpoint_independent");
   }
+  if (auto value = root["unsolicited"]; !value.absent())
+    nat.unsolicited = static_cast<nat::Unsolicited>(one_of(value, {"pass", "answer"}));
+  if (auto value = root["hairpinning"]; !value.absent()) {
+    nat.hairpinning = one_of(value, {"off", "on"}) == 1;
+    // Whoever is called has not called before.
+    if (nat.hairpinning && nat.filtering == nat::Filtering::address_and_port_dependent)
+      value.fail("needs filtering: address_dependent or endpoint_independent");
+  }
+  if (auto value = root["lowest_ipv6_mtu"]; !value.absent())
+    nat.lowest_ipv6_mtu = static_cast<std::uint16_t>(value.integer(1280, 65535));
   if (auto value = root["log"]; !value.absent())
     config.nat_log = static_cast<NatLog>(one_of(value, {"off", "bindings", "sessions"}));
   root.finish();

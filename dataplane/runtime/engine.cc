@@ -36,6 +36,9 @@ nat::TranslatorConfig translator_config(const Config& config, const gateway::Con
   out.keep_source = !config.source_nat;
   out.mapping = path.nat.mapping;
   out.filtering = path.nat.filtering;
+  out.unsolicited = path.nat.unsolicited;
+  out.hairpinning = path.nat.hairpinning;
+  out.lowest_ipv6_mtu = path.nat.lowest_ipv6_mtu;
   out.mtu_inside = path.inner_mtu;
   std::uint16_t outside = 0;
   for (std::size_t i = 0; i < path.ports.size(); ++i)

@@ -88,6 +88,7 @@ gateway::WorkerCounters Engine::counters() const {
     sum.translated_down += translated.translated_down;
     sum.flows_created += translated.flows_created;
     sum.flows_ended += translated.flows_ended;
+    sum.flows_moved += translated.flows_moved;
     sum.icmp_errors_sent += translated.icmp_errors_sent;
   }
   add_words(sum.drops, state_->slow_path->drops());

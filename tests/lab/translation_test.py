@@ -6,6 +6,7 @@ to `six`, both behind a router in the LAN (penstock_lab/far.py).
 """
 
 import contextlib
+import ipaddress
 import json
 import os
 import pathlib
@@ -25,11 +26,22 @@ BUILD = os.environ.get("PENSTOCK_BUILD")
 PEER = pathlib.Path(__file__).with_name("translation_peer.py")
 DOMAIN = "far.corp.example"
 
+
+
+def pooled(router):
+    """The IPv4 address that stands for an IPv6 router (RFC 6791): of 100.100.111.128/25, by FNV-1a of its address."""
+    value = 2166136261
+    for byte in ipaddress.IPv6Address(router).packed:
+        value = (value ^ byte) * 16777619 & 0xFFFFFFFF
+    value ^= value >> 16
+    return str(ipaddress.IPv4Address("100.100.111.128") + (value & 127))
+
+
 # translation: (name, family of the client, the router as the client sees it)
 TRANSLATIONS = {
     "NAT44": (f"four.{DOMAIN}", 4, net.LAN_DNS4),
     "NAT64": (f"four.{DOMAIN}", 6, "64:ff9b::cb00:7135"),  # under the prefix: RFC 7915 section 4.2
-    "NAT46": (f"six.{DOMAIN}", 4, "100.100.111.2"),  # has no IPv4 address: RFC 6791
+    "NAT46": (f"six.{DOMAIN}", 4, pooled(net.LAN_DNS6)),  # has no IPv4 address: RFC 6791
     "NAT66": (f"six.{DOMAIN}", 6, net.LAN_DNS6),
 }
 OWN_HOP = {4: "100.100.111.2", 6: "fd00:2021:1111:8000:100:100:111:2"}

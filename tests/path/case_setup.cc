@@ -106,6 +106,14 @@ void CaseSetup::set(const std::string& key, const std::string& value) {
     config.filtering = value == "endpoint_independent" ? nat::Filtering::endpoint_independent
                        : value == "address_dependent"  ? nat::Filtering::address_dependent
                                                        : nat::Filtering::address_and_port_dependent;
+  else if (key == "unsolicited")
+    config.unsolicited = value == "answer" ? nat::Unsolicited::answer : nat::Unsolicited::pass;
+  else if (key == "unsolicited_syns")
+    config.max_unsolicited = count;
+  else if (key == "hairpinning")
+    config.hairpinning = value == "on";
+  else if (key == "lowest_ipv6_mtu")
+    config.lowest_ipv6_mtu = count;
   else if (key == "openings")
     config.max_openings = count;
   else if (key == "fragments")

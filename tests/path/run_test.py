@@ -204,8 +204,49 @@ def main(cases):
     back, back6 = ip4(A4, B4, udp(A4, B4, ports=(53, 2500))), ip6(far6, A6, udp(far6, A6, ports=(53, 2500)))
     run("NAT64 there and back", nat64, [up, back], [up4, back6], 0)
     run("NAT64 out of the blue", nat64, [back], ["drop"], 0, "RFC 6146")
+    # RFC 6146 §3.5: one mapping for all destinations, and anybody may send to it unless the operator says otherwise
+    other = ip4("198.51.100.9", B4, udp("198.51.100.9", B4, ports=(9, 2500)))
+    other6 = ip6("64:ff9b::198.51.100.9", A6, udp("64:ff9b::198.51.100.9", A6, ports=(9, 2500)))
+    run("NAT64 endpoint-independent filtering", nat64, [up, other], [up4, other6], 0)
+    run("NAT64 address-dependent filtering", nat64 + ["--filtering", "address_dependent"], [up, other],
+        [up4, "drop"], 0)
+    run("NAT64 filtering is explained", nat64, [up, other], [up4, "drop"], 1, "--filtering")
+    bib = ["--bib", f"udp:{B4}#2600={A6}#99"]
+    to_bib = ip4(A4, B4, udp(A4, B4, ports=(53, 2600)))
+    run("NAT64 static binding, from outside", nat64 + bib, [to_bib],
+        [ip6(far6, A6, udp(far6, A6, ports=(53, 99)))], 0)
+    run("NAT64 static binding, from inside", nat64 + bib, [ip6(A6, far6, udp(A6, far6, ports=(99, 53)), hop=64)],
+        [ip4(B4, A4, udp(B4, A4, ports=(2600, 53)), ttl=63, flags=0)], 0)
+    run("NAT64 static binding outside the pool", nat64 + ["--bib", f"udp:192.0.2.99#2600={A6}#99"], [to_bib], ["drop"],
+        2, "not of the pool")
+    run("NAT64 malformed binding", nat64 + ["--bib", "udp:192.0.2.33=2001:db8::8"], [to_bib], ["drop"], 2, "--bib")
+    pool6 = f"64:ff9b::{B4}"
+    run("NAT64 hairpinning", nat64 + bib, [ip6(B6, pool6, udp(B6, pool6, ports=(2700, 2600)), hop=64)],
+        [ip6(pool6, A6, udp(pool6, A6, ports=(2700, 99)))], 0)
+    refused = struct.pack("!BBHI", 3, 3, 0, 0) + back
+    refused = ip4(B4, A4, refused[:2] + struct.pack("!H", checksum(refused)) + refused[4:], 1, tos=0xC0)
+    run("NAT64 nobody's port", nat64, [back], [refused], 0)
+    syn = struct.pack("!HHIIBBHHH", 80, 2800, 1, 0, 0x50, 2, 1000, 0, 0)
+    pseudo = packed(A4) + packed(B4) + struct.pack("!HH", 6, len(syn))
+    syn = ip4(A4, B4, syn[:16] + struct.pack("!H", checksum(pseudo + syn)) + syn[18:], 6)
+    told_late = struct.pack("!BBHI", 3, 3, 0, 0) + syn
+    told_late = ip4(B4, A4, told_late[:2] + struct.pack("!H", checksum(told_late)) + told_late[4:], 1, tos=0xC0)
+    run("NAT64 unsolicited SYN waits", nat64, [syn], ["drop"], 0, "RFC 6146 §3.5.2.2")
+    run("NAT64 unsolicited SYN is answered in time", nat64, [syn], [told_late], 0)
+    run("NAT64 lowest-ipv6-mtu", nat64 + ["--lowest-mtu6", "1400"],
+        [up, ip4(A4, B4, udp(A4, B4, bytes(1300), ports=(53, 2500)), flags=0)],
+        [up4, ip6(far6, A6, udp(far6, A6, bytes(1300), ports=(53, 2500)))], 0)
+    router = "2001:db8:77::1"
+    message = struct.pack("!BBHI", 1, 3, 0, 0) + back6
+    pseudo = packed(router) + packed(far6) + struct.pack("!II", len(message), 58)
+    message = message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:]
+    there = struct.pack("!BBHI", 3, 1, 0, 0) + ip4(A4, B4, udp(A4, B4, ports=(53, 2500)), ttl=63, flags=0)
+    there = ip4(B4, A4, there[:2] + struct.pack("!H", checksum(there)) + there[4:], 1, ttl=63, flags=0)
+    run("NAT64 error from a router on the IPv6 side", nat64, [up, back, ip6(router, far6, message, 58, hop=64)],
+        [up4, back6, there], 0)
+    run("another packet altogether", PAIRS, [in4], [in4], 1, "another packet.*\n.*RFC 7915")
     command = nat64 + ["--send", cases.file(up), "--after", "6min", "--send", cases.file(back)]
-    run("NAT64 session is over", command, [], [up4, back6], 1, "nothing came out")
+    run("NAT64 session is over", command, [], [up4, back6], 1, "flow_none")
 
     # Files
     ether = b"\2\0\0\0\0\1\2\0\0\0\0\2"

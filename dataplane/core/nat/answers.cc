@@ -81,11 +81,11 @@ Packet* Translator::Implementation::join(const Call& call, const Datagram& datag
 }
 
 Fitting Translator::Implementation::fit_datagram(const Datagram& datagram, const IpView& view, bool to6,
-                                                 std::uint16_t mtu) {
-  if (datagram.pieces.size() == 1) return fit_packet(view, to6, mtu);
+                                                 std::uint16_t mtu) const {
+  if (datagram.pieces.size() == 1) return fit_packet(view, to6, mtu, config_.lowest_ipv6_mtu);
   Fitting out;
   for (Packet* piece : datagram.pieces) {
-    const Fitting one = fit_packet(parse_ip(*piece).view, to6, mtu);
+    const Fitting one = fit_packet(parse_ip(*piece).view, to6, mtu, config_.lowest_ipv6_mtu);
     if (one.fit == Fit::too_big) return one;
     if (one.fit == Fit::cut) out = one;
   }
@@ -144,7 +144,7 @@ void Translator::Implementation::refuse_down(const Call& call, const Datagram& d
     if (Packet* answer =
             build_icmp_error(*packets_, offending, view, ip_destination(offending, view), problem, value)) {
       ++counters_.icmp_errors_sent;
-      call.out->add({answer, Action::to_outside, DropReason::none, 0});
+      to_lan(call, *answer);
     }
   }
   drop(call, datagram, reason);
@@ -165,6 +165,10 @@ void Translator::Implementation::reset_up(const Call& call, const Datagram& data
 void Translator::Implementation::forward(const Call& call, const Datagram& datagram, const IpView& view,
                                          const Rewrite& rewrite, const HeaderOptions& options, Action action,
                                          PeerIndex peer, flow::Slot slot, std::uint16_t limit) {
+  const auto give_out = [&](Packet& packet) {
+    if (action == Action::to_outside) return to_lan(call, packet);
+    call.out->add({&packet, action, DropReason::none, 0});
+  };
   for (Packet* piece : datagram.pieces) {
     DropReason reason =
         translate_packet(*piece, datagram.pieces.size() == 1 ? view : parse_ip(*piece).view, rewrite, options);
@@ -179,7 +183,7 @@ void Translator::Implementation::forward(const Call& call, const Datagram& datag
         if (reason != DropReason::none) {
           drop(call, *part, reason);
         } else {
-          call.out->add({part, action, DropReason::none, 0});
+          give_out(*part);
         }
       }
       if (reason != DropReason::none) drop(call, *piece, reason);
@@ -188,7 +192,7 @@ void Translator::Implementation::forward(const Call& call, const Datagram& datag
     if (reason != DropReason::none) {
       drop(call, *piece, reason);
     } else {
-      call.out->add({piece, action, DropReason::none, 0});
+      give_out(*piece);
     }
   }
 }

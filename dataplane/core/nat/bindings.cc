@@ -55,32 +55,44 @@ BindingTable::Index BindingTable::find_outside(std::uint16_t source_address, boo
   return outside_.find(outside_hash(wanted), [&](Index index) { return same_outside(bindings_[index], wanted); });
 }
 
+BindingTable::Index BindingTable::make(const flow::FlowRecord& record) {
+  const Index index = free_ != kNone ? free_ : high_water_;
+  // There are as many places as flows and pinned bindings, so one is free.
+  const Binding binding = binding_of(record);
+  if (!inside_.insert(inside_hash(binding), index)) return kNone;
+  if (!outside_.insert(outside_hash(binding), index)) {
+    inside_.erase(inside_hash(binding), index);
+    return kNone;
+  }
+  if (free_ != kNone) {
+    free_ = bindings_[index].next_free;
+  } else {
+    ++high_water_;
+  }
+  bindings_[index] = binding;
+  ++size_;
+  return index;
+}
+
 bool BindingTable::link(flow::Slot slot, const flow::FlowRecord& record) {
   Index index = find_inside(record);
   const bool fresh = index == kNone;
-  if (fresh) {
-    index = free_ != kNone ? free_ : high_water_;
-    Binding binding = binding_of(record);
-    // There are as many places as flows, so one is free.
-    if (!inside_.insert(inside_hash(binding), index)) return false;
-    if (!outside_.insert(outside_hash(binding), index)) {
-      inside_.erase(inside_hash(binding), index);
-      return false;
-    }
-    if (free_ != kNone) {
-      free_ = bindings_[index].next_free;
-    } else {
-      ++high_water_;
-    }
-    bindings_[index] = binding;
-    ++size_;
-  }
+  if (fresh) index = make(record);
   Binding& binding = bindings_[index];
   links_[slot] = {index + 1, binding.first, flow::kNoSlot};
   if (binding.first != flow::kNoSlot) links_[binding.first].previous = slot;
   binding.first = slot;
   ++binding.flows;
   return fresh;
+}
+
+bool BindingTable::pin(const flow::FlowRecord& record) {
+  if (pinned_ == kMaxPinned) return false;
+  const Index index = make(record);
+  if (index == kNone) return false;
+  bindings_[index].flows = 1;
+  ++pinned_;
+  return true;
 }
 
 bool BindingTable::unlink(flow::Slot slot) {

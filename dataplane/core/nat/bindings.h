@@ -1,7 +1,7 @@
 // The binding information base of an endpoint-independent mapping (RFC 6146 §3.1, RFC 4787 REQ-1): which address and
-// port of ours a client's address and port has, whoever it speaks to. A binding lives as long as it has a flow.
+// port of ours a client's address and port has, whoever it speaks to. A binding lives as long as it has a flow, or for ever if it is pinned.
 //
-// Memory is taken at construction; with capacity 0 the table is off. One thread.
+// Memory is taken at construction. One thread.
 #pragma once
 
 #include <cstdint>
@@ -33,10 +33,16 @@ class BindingTable {
  public:
   using Index = std::uint32_t;
   static constexpr Index kNone = 0xffffffff;
+  static constexpr std::uint32_t kMaxPinned = 256;
   static constexpr unsigned kWalk = 256;  // flows of a binding that are looked at, at most
 
-  BindingTable(std::uint32_t capacity, Random& random)
-      : hash_{random}, bindings_{capacity}, links_{capacity}, inside_{capacity}, outside_{capacity} {}
+  // `flows`: so many at most; 0: off.
+  BindingTable(std::uint32_t flows, Random& random)
+      : hash_{random},
+        bindings_{flows == 0 ? 0 : flows + kMaxPinned},
+        links_{flows},
+        inside_{flows == 0 ? 0 : flows + kMaxPinned},
+        outside_{flows == 0 ? 0 : flows + kMaxPinned} {}
 
   [[nodiscard]] bool on() const { return bindings_.size() != 0; }
   [[nodiscard]] std::uint32_t size() const { return size_; }
@@ -50,6 +56,8 @@ class BindingTable {
 
   // Adds the flow to its binding, which is made if it is the first: then true.
   bool link(flow::Slot slot, const flow::FlowRecord& record);
+  // A binding without flows, which stays. False: there are kMaxPinned.
+  bool pin(const flow::FlowRecord& record);
   // Takes the flow out. True: the binding has gone with it.
   bool unlink(flow::Slot slot);
 
@@ -69,6 +77,8 @@ class BindingTable {
     flow::Slot previous;
   };
 
+  // kNone: no room.
+  Index make(const flow::FlowRecord& record);
   [[nodiscard]] std::uint64_t inside_hash(const Binding& binding) const;
   [[nodiscard]] std::uint64_t outside_hash(const Binding& binding) const;
 
@@ -80,6 +90,7 @@ class BindingTable {
   Index free_ = kNone;
   Index high_water_ = 0;
   std::uint32_t size_ = 0;
+  std::uint32_t pinned_ = 0;
 };
 
 }  // namespace penstock::nat

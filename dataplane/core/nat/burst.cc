@@ -17,6 +17,12 @@ union Unset {
   T value;
 };
 
+// RFC 7915 §4.1: without DF an IPv4 packet is cut for the narrowest way in IPv6.
+bool is_cut(const Packet& packet, std::uint16_t translated_length, std::uint16_t lowest_ipv6_mtu) {
+  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
+  return translated_length > lowest_ipv6_mtu && (packet.data[6] & kDontFragment) == 0;
+}
+
 }  // namespace
 
 inline bool Translator::Implementation::fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const {
@@ -46,9 +52,8 @@ inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet
   if (inside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
   const std::uint16_t length = plain_translated_length(packet, inside6, outside6);
   if (length > config_.mtu_outside) return false;
-  // Without DF the whole way cuts for the smallest IPv6 way.
-  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
-  if (!inside6 && outside6 && length > kIpv6MinimumMtu && (packet.data[6] & kDontFragment) == 0) return false;
+  if (!inside6 && outside6 && is_cut(packet, length, config_.lowest_ipv6_mtu)) return false;
+  if (turns_around(record.remote)) return false;
   const IpAddress& source = record.source_address == flow::kOwnSource
                                 ? record.inside_source
                                 : (outside6 ? config_.source_v6 : config_.source_v4)[record.source_address];
@@ -67,7 +72,9 @@ inline bool Translator::Implementation::down_fast(const Call& call, Packet& pack
   const bool inside6 = flow::inside_is_v6(record.translation);
   const bool outside6 = flow::outside_is_v6(record.translation);
   if (outside6 != (packet.data[0] >> 4 == 6) || !fit(call, packet, record)) return false;
-  if (plain_translated_length(packet, outside6, inside6) > config_.mtu_inside) return false;
+  const std::uint16_t length = plain_translated_length(packet, outside6, inside6);
+  if (length > config_.mtu_inside) return false;
+  if (!outside6 && inside6 && is_cut(packet, length, config_.lowest_ipv6_mtu)) return false;
   if (!rewrite_down(packet, record, outside6 && !inside6 ? next_identification() : std::uint16_t{0})) return false;
   packet.peer = record.peer;
   packet.flow = slot + 1;
@@ -81,9 +88,11 @@ void Translator::Implementation::begin_call(const Call& call, std::size_t count)
   wall_ = call.now.wall;
   age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
   expire_openings(call);
+  expire_unsolicited(call);
 }
 
-void Translator::Implementation::end_call(Outcomes& out) {
+void Translator::Implementation::end_call(const Call& call, Outcomes& out) {
+  turn_back(call);
   give_out_refused(out);
   give_out_spent(out);
 }
@@ -110,7 +119,7 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   for (std::size_t i = 0; i < count; ++i)
     if (!plain[i] || !up_fast(call, *packets[i], keys[i].value, hashes[i])) [[unlikely]]
       up_whole(call, *packets[i]);
-  end_call(out);
+  end_call(call, out);
 }
 
 // The same, and one step more: which peer a packet goes to is known from the record only, and its policy comes from
@@ -166,7 +175,7 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     down_whole(call, *packets[i]);
     moved = true;
   }
-  end_call(out);
+  end_call(call, out);
 }
 
 }  // namespace penstock::nat

@@ -33,6 +33,11 @@ struct FragmentLimits {
 enum class Mapping : std::uint8_t { address_and_port_dependent, endpoint_independent };
 enum class Filtering : std::uint8_t { address_and_port_dependent, address_dependent, endpoint_independent };
 
+// What a packet from outside that no flow and no binding waits for comes to. `pass`: it is nobody's (not_ours), in
+// silence as far as the translator is concerned (RFC 5382 REQ-4a). `answer`: its sender is told Port Unreachable, at once
+// or, for a TCP SYN, after the time in which the client may still open from its side (RFC 5382 REQ-4, RFC 6146 §3.5.2.2).
+enum class Unsolicited : std::uint8_t { pass, answer };
+
 struct TranslatorConfig {
   std::uint16_t worker = 0;   // this one
   std::uint16_t workers = 1;  // of this many
@@ -65,6 +70,9 @@ struct TranslatorConfig {
   std::uint16_t mtu_inside = 1280;
   std::uint16_t mtu_outside = 1500;
 
+  // RFC 7915 §4.1 lowest-ipv6-mtu: IPv4 packets without DF are cut so that they are no longer than this in IPv6.
+  std::uint16_t lowest_ipv6_mtu = 1280;
+
   // Source addresses of ICMP errors made here and sent into the tunnel. Defaults lie in the ranges that clients route
   // into the tunnel anyway.
   IpAddress own_inside_v4 = IpAddress::v4({100, 100, 111, 2});
@@ -72,8 +80,11 @@ struct TranslatorConfig {
       IpAddress::v6({0xfd, 0, 0x20, 0x21, 0x11, 0x11, 0x80, 0, 0x01, 0, 0x01, 0, 0x01, 0x11, 0, 0x02});
 
   // An IPv4 router that answers about a translated packet of an IPv6 client appears under this prefix (RFC 6052, length
-  // 32, 40, 48, 56, 64 or 96). An IPv6 router cannot appear to an IPv4 client: own_inside_v4 stands for it (RFC 6791).
+  // 32, 40, 48, 56, 64 or 96). An IPv6 router cannot appear to an IPv4 client: an address of the pool stands for it, always
+  // the same, so that a route's hops can be told apart (RFC 6791 §3.1). Clients route the pool into the tunnel; nobody
+  // answers there.
   Prefix hop_prefix{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
+  Prefix hop_pool_v4{IpAddress::v4({100, 100, 111, 128}), 25};
 
   // Ranges of protocol.md "Addresses".
   Prefix tunnel_v4{IpAddress::v4({100, 64, 0, 0}), 11};
@@ -94,6 +105,13 @@ struct TranslatorConfig {
 
   Mapping mapping = Mapping::address_and_port_dependent;
   Filtering filtering = Filtering::address_and_port_dependent;  // looser ones only with an endpoint-independent mapping
+
+  Unsolicited unsolicited = Unsolicited::pass;
+  std::uint16_t max_unsolicited = 64;  // SYNs kept until they are answered, at one time; each holds a buffer
+
+  // RFC 4787 REQ-9, RFC 6146 §3.8: clients reach each other at `source_*` addresses, where the policy of both allows these
+  // as destinations. Off: refused.
+  bool hairpinning = false;
 
   bool rewrite_identification = true;  // RFC 6864, 7857 §10: peers behind one address must not collide
 };

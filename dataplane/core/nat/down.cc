@@ -4,6 +4,18 @@
 #include "dataplane/core/packet/headers.h"
 
 namespace penstock::nat {
+namespace {
+
+// RFC 6791 §3.1: the address of the pool that stands for an IPv6 router; FNV-1a of its address says which.
+IpAddress pooled(const Prefix& pool, const IpAddress& router) {
+  std::uint32_t hash = 2166136261U;
+  for (const std::uint8_t byte : router.bytes()) hash = (hash ^ byte) * 16777619U;
+  hash ^= hash >> 16;
+  const std::uint32_t host_bits = pool.length() == 0 ? 0xffffffffU : (std::uint32_t{1} << (32 - pool.length())) - 1;
+  return IpAddress::v4(pool.address().v4_value() | (hash & host_bits));
+}
+
+}  // namespace
 
 void Translator::Implementation::down_one(const Call& call, Packet& packet, const Classified& what,
                                           std::uint16_t source, std::uint64_t hash) {
@@ -62,11 +74,7 @@ void Translator::Implementation::down_query(const Call& call, const Datagram& da
   flow::Slot slot = table_.find(
       flow::OutsideKey{t.destination, t.source, t.destination_port, t.source_port, what.protocol}, source, hash);
   if (slot == flow::kNoSlot) slot = admit(call, what, source, transport);
-  if (slot == flow::kNoSlot) {
-    // trap: nat-12: never further in; whether it is for the gateway itself others decide
-    for (Packet* piece : datagram.pieces) call.out->add({piece, Action::not_ours, DropReason::flow_none, 0});
-    return;
-  }
+  if (slot == flow::kNoSlot || (what.answers_inward && !open_to_others())) return turn_away(call, datagram, what);
   if (!still_allowed(call, slot)) return drop(call, datagram, DropReason::policy_revoked);
   if (view.ttl <= 1)
     return refuse_down(call, datagram, view, DropReason::hop_limit_exceeded, IcmpProblem::time_exceeded);
@@ -115,7 +123,7 @@ void Translator::Implementation::down_error(const Call& call, Packet& packet, co
     call.out->add({&packet, Action::not_ours, quoted.reason, 0});
     return;
   }
-  const Tuple& t = quoted.tuple;
+  const Tuple t = of_client(quoted, true);
   const auto source = source_index(t.source);
   const flow::OutsideKey key{t.source, t.destination, t.source_port, t.destination_port, quoted.protocol};
   const flow::Slot slot = source ? table_.find(key, *source, table_.hash(key)) : flow::kNoSlot;
@@ -136,7 +144,8 @@ void Translator::Implementation::down_error(const Call& call, Packet& packet, co
   } else if (inside6 == what.tuple.source.is_v6()) {
     rewrite.source = what.tuple.source;  // a router on the way, as it is
   } else {
-    rewrite.source = inside6 ? policy::embed_v4(config_.hop_prefix, what.tuple.source) : config_.own_inside_v4;
+    rewrite.source =
+        inside6 ? policy::embed_v4(config_.hop_prefix, what.tuple.source) : pooled(config_.hop_pool_v4, what.tuple.source);
   }
   rewrite.quoted.to = {record.inside_source, record.inside_destination, record.inside_source_port,
                        record.inside_destination_port};

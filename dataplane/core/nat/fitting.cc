@@ -12,7 +12,7 @@ constexpr std::uint32_t kHeaderDifference = sizeof(Ipv6Header) - sizeof(Ipv4Head
 
 }  // namespace
 
-Fitting fit_packet(const IpView& view, bool to6, std::uint16_t mtu) {
+Fitting fit_packet(const IpView& view, bool to6, std::uint16_t mtu, std::uint16_t lowest6) {
   const std::uint32_t length = translated_length(view, to6);
   const std::uint32_t with_fragment = kHeaderDifference + sizeof(Ipv6FragmentHeader);
   if (view.v6() == to6) {
@@ -21,7 +21,7 @@ Fitting fit_packet(const IpView& view, bool to6, std::uint16_t mtu) {
     return {Fit::too_big, mtu, mtu};
   }
   if (to6) {
-    const std::uint16_t limit = view.dont_fragment ? mtu : std::min(mtu, kIpv6MinimumMtu);
+    const std::uint16_t limit = view.dont_fragment ? mtu : std::min(mtu, lowest6);
     if (length <= limit) return {};
     if (!view.dont_fragment) return {Fit::cut, limit, 0};
     return {Fit::too_big, mtu, mtu - (view.fragment() ? with_fragment : kHeaderDifference)};

@@ -12,6 +12,7 @@ namespace penstock::nat {
 namespace {
 
 constexpr std::uint8_t kHopLimit = 64;
+constexpr std::uint8_t kInternetworkControl = 6 << 5;  // TOS of ICMPv4 errors, RFC 1812 §4.3.2.5
 
 struct Message {
   std::uint8_t type;
@@ -42,6 +43,8 @@ Message message_of(IcmpProblem problem, Bytes offending, const IpView& view, std
     case IcmpProblem::protocol_unreachable:
       return v6 ? Message{icmp6::parameter_problem, 1, next_header_field(offending, view)}
                 : Message{icmp4::unreachable, 2, 0};
+    case IcmpProblem::port_unreachable:
+      return v6 ? Message{icmp6::unreachable, 4, 0} : Message{icmp4::unreachable, 3, 0};
     case IcmpProblem::too_big:
       return v6 ? Message{icmp6::packet_too_big, 0, std::max<std::uint32_t>(value, kIpv6MinimumMtu)}
                 : Message{icmp4::unreachable, 4, value & 0xffffU};
@@ -63,10 +66,11 @@ bool multicast(const IpAddress& address) {
 
 // Writes an IP header without options in front of `payload_length` bytes.
 std::size_t write_header(std::uint8_t* at, const IpAddress& source, const IpAddress& destination, std::uint8_t protocol,
-                         std::size_t payload_length) {
+                         std::size_t payload_length, std::uint8_t tos = 0) {
   if (source.is_v4()) {
     Ipv4Header header{};
     header.version_ihl = 0x45;
+    header.tos = tos;
     header.total_length = be16::from_host(static_cast<std::uint16_t>(sizeof header + payload_length));
     header.flags_offset = be16::from_host(kIpv4DontFragment);  // with it the identification may be 0 (RFC 6864 §4.1)
     header.ttl = kHopLimit;
@@ -148,7 +152,7 @@ Packet* build_icmp_error(PacketSource& packets, Bytes offending, const IpView& v
   std::uint8_t* at = packet->data;
   const IpAddress to = ip_source(offending, view);
   const std::uint8_t protocol = v6 ? ip_protocol::icmpv6 : ip_protocol::icmp;
-  write_header(at, from, to, protocol, icmp_length);
+  write_header(at, from, to, protocol, icmp_length, v6 ? std::uint8_t{0} : kInternetworkControl);
   const Message message = message_of(problem, offending, view, value);
   std::uint8_t* icmp = at + header;
   icmp[0] = message.type;

@@ -13,6 +13,7 @@ enum class IcmpProblem : std::uint8_t {
   no_route,              // 3/0, 1/0
   address_unreachable,   // 3/1, 1/3
   protocol_unreachable,  // 3/2, 4/1
+  port_unreachable,      // 3/3, 1/4
   too_big,               // 3/4, 2/0; `value` is the MTU
   prohibited,            // 3/13, 1/1
   source_route_failed,   // 3/5, 1/0

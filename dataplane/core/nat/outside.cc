@@ -121,7 +121,7 @@ bool Translator::Implementation::assign_outside(flow::FlowRecord& record) {
 }
 
 bool Translator::Implementation::mapped_for_all(std::uint8_t protocol) const {
-  return bindings_.on() && (protocol == ip_protocol::tcp || protocol == ip_protocol::udp);
+  return bindings_.on() && has_ports(protocol);
 }
 
 bool Translator::Implementation::acquire_outside(flow::Slot slot) {

@@ -71,6 +71,7 @@ class PortSpace {
   std::optional<std::uint16_t> choose_used(Taken&& taken);
 
   [[nodiscard]] std::uint32_t size() const { return count_; }
+  [[nodiscard]] bool has(std::uint16_t port) const { return range_.mine(port); }
   [[nodiscard]] std::size_t unused() const {
     return unused_[0].size() + unused_[1].size() + unused_[2].size() + unused_[3].size();
   }

@@ -42,10 +42,6 @@ std::uint8_t translated_query_type(std::uint8_t type, bool to6) {
   return type == icmp6::echo ? icmp4::echo : type == icmp6::echo_reply ? icmp4::echo_reply : 0xff;
 }
 
-bool query_type_asks(std::uint8_t type, bool v6) {
-  return type == (v6 ? icmp6::echo : icmp4::echo);
-}
-
 DropReason rewrite_icmp(MutableBytes transport, bool from6, bool to6, const Rewrite& rewrite,
                         std::uint16_t transport_length) {
   if (transport.size() < sizeof(IcmpHeader)) return DropReason::transport_malformed;
@@ -55,17 +51,14 @@ DropReason rewrite_icmp(MutableBytes transport, bool from6, bool to6, const Rewr
     const std::uint8_t type = translated_query_type(at[0], to6);
     if (type == 0xff) return DropReason::nat_untranslatable;
     const ChecksumSum old_word = load16(at).raw();
-    const bool asks = query_type_asks(at[0], from6);
     at[0] = type;
     delta += negative(old_word) + load16(at).raw();
     // ICMPv6 counts length and next header of the pseudo-header, ICMPv4 nothing of the kind.
     const ChecksumSum pseudo = ChecksumSum{be32::from_host(transport_length).raw()} + port_sum(ip_protocol::icmpv6);
     delta += to6 ? pseudo : negative(pseudo);
-    if (rewrite.ports) store16(at + 4, be16::from_host(asks ? rewrite.to.source_port : rewrite.to.destination_port));
-  } else if (rewrite.ports) {
-    const bool asks = query_type_asks(at[0], from6);
-    store16(at + 4, be16::from_host(asks ? rewrite.to.source_port : rewrite.to.destination_port));
   }
+  // The identifier stands for the port of the client's side, and the other is 0.
+  if (rewrite.ports) store16(at + 4, be16::from_host(rewrite.to.source_port | rewrite.to.destination_port));
   store16(at + kIcmpChecksum, add_delta(load16(at + kIcmpChecksum), delta));
   return DropReason::none;
 }

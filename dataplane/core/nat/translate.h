@@ -18,7 +18,7 @@ namespace penstock::nat {
 inline constexpr std::uint16_t kIpv6MinimumMtu = 1280;  // RFC 8200 §5
 inline constexpr std::uint16_t kIpv4MinimumMtu = 576;   // RFC 1812 §4.3.2.3: longest ICMP error
 
-// The tuple of a packet. ICMP queries: the identifier is the port of the side that asks, 0 the other.
+// The tuple of a packet. ICMP queries: the identifier is the port of the one side, 0 that of the other.
 struct Tuple {
   IpAddress source;
   IpAddress destination;

@@ -24,8 +24,13 @@ std::vector<Prefix> forbidden_ranges(const TranslatorConfig& config) {
                              config.proxy_v6,
                              Prefix{config.own_inside_v4, 32},
                              Prefix{config.own_inside_v6, 128}};
-  for (const auto* list : {&config.source_v4, &config.source_v6, &config.own_addresses})
-    for (const IpAddress& address : *list) out.emplace_back(address, address.is_v4() ? 32U : 128U);
+  const auto add = [&out](const std::vector<IpAddress>& list) {
+    for (const IpAddress& address : list) out.emplace_back(address, address.is_v4() ? 32U : 128U);
+  };
+  add(config.own_addresses);
+  if (config.hairpinning) return out;
+  add(config.source_v4);
+  add(config.source_v6);
   return out;
 }
 
@@ -103,10 +108,12 @@ Classified classify(Packet& packet, bool down) {
       const std::uint8_t type = transport[0];
       if (is_icmp_error(type, view.v6())) {
         out.kind = PacketKind::error;
-      } else if (type == (down ? (view.v6() ? icmp6::echo_reply : icmp4::echo_reply)
-                               : (view.v6() ? icmp6::echo : icmp4::echo))) {
+      } else if (type == (view.v6() ? icmp6::echo : icmp4::echo) ||
+                 type == (view.v6() ? icmp6::echo_reply : icmp4::echo_reply)) {
         out.kind = PacketKind::query;
+        // The identifier is the port of the client, whoever asks.
         (down ? out.tuple.destination_port : out.tuple.source_port) = load16(transport.data() + 4).host();
+        out.answers_inward = (type == (view.v6() ? icmp6::echo : icmp4::echo)) == down;
       } else {
         out.reason = DropReason::icmp_type_unsupported;
       }
@@ -148,6 +155,7 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
       bindings_{config.mapping == Mapping::endpoint_independent ? config.max_flows : 0, random},
       failed_{random},
       openings_{config.max_openings},
+      unsolicited_{config.unsolicited == Unsolicited::answer ? config.max_unsolicited : std::uint16_t{0}},
       limiter_inside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       limiter_outside_{config.icmp_errors_per_second, config.icmp_errors_burst, random},
       fragments_{config.fragments, config.timers.fragments},
@@ -165,7 +173,8 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
     spaces_.emplace_back(identifiers, random_);
   }
   cut_.reserve(64);
-  spent_.reserve(config.max_openings);
+  spent_.reserve(std::size_t{config.max_openings} + config.max_unsolicited);
+  if (config.hairpinning) turned_.reserve(kBurst * 4);
 }
 
 std::optional<std::uint16_t> Translator::Implementation::source_index(const IpAddress& address) const {
@@ -254,12 +263,14 @@ void Translator::Implementation::handle_timeout(PolicyView policies, Now now, Ou
   wall_ = now.wall;
   age(call, kAgeingPerTimeout);
   expire_openings(call);
+  expire_unsolicited(call);
+  turn_back(call);
   fragments_.expire(now.monotonic);
   give_out_refused(out);
 }
 
 Instant Translator::Implementation::poll_timeout() const {
-  Instant at = std::min(fragments_.poll_timeout(), openings_.poll_timeout());
+  Instant at = std::min({fragments_.poll_timeout(), openings_.poll_timeout(), unsolicited_.poll_timeout()});
   if (const auto next = table_.wheel().next()) at = std::min(at, instant_of(*next));
   return at;
 }
@@ -280,6 +291,7 @@ void Translator::Implementation::release_held(Outcomes& out) {
   fragments_.clear();
   give_out_refused(out);
   while (openings_.first() != Openings::kNone) end_opening(openings_[openings_.first()].slot);
+  while (Packet* syn = unsolicited_.take()) spent_.push_back(syn);
   give_out_spent(out);
 }
 
@@ -338,6 +350,9 @@ void Translator::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
 }
 void Translator::release_held(Outcomes& out) {
   implementation_->release_held(out);
+}
+bool Translator::add_binding(PeerIndex peer, std::uint8_t protocol, const Endpoint& inside, const Endpoint& outside) {
+  return implementation_->add_binding(peer, protocol, inside, outside);
 }
 std::uint32_t Translator::flow_count() const {
   return implementation_->table().size();

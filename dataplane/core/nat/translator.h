@@ -7,7 +7,7 @@
 // rewriting follows RFC 7915, sessions RFC 6146 §3.5, ports RFC 4787/5382/6056, ICMP RFC 5508.
 //
 // Every packet handed in comes out exactly once, as one or more outcomes, at once or (fragments are held until their
-// datagram is whole) in a later call. Packets made here (ICMP errors, RSTs, fragments) come out likewise. Order within
+// datagram is whole, SYNs of nobody's until they are answered) in a later call. Packets made here (ICMP errors, RSTs, fragments) come out likewise. Order within
 // a flow is kept.
 //
 // Threads: all members belong to the worker's thread, except flow_count() and for_each_flow(), which any thread may
@@ -115,6 +115,11 @@ class Translator {
   // themselves and give out `handover`.
   [[nodiscard]] std::uint16_t owner_of_inside(const Packet& packet) const;
   [[nodiscard]] std::uint16_t owner_of_outside(const Packet& packet) const;
+
+  // A binding that stays (RFC 6146 §3.5.1: configured by hand): `inside` appears as `outside`, one of our source
+  // addresses. TCP, UDP, or ip_protocol::icmp with identifiers for ports. False: not with an endpoint-independent mapping,
+  // either is bound already, or `outside` is not ours. Before the first packet.
+  bool add_binding(PeerIndex peer, std::uint8_t protocol, const Endpoint& inside, const Endpoint& outside);
 
   // Ageing is done in small steps by the translate functions; handle_timeout does a larger one (1024 flows). Call it
   // whenever poll_timeout is reached, which after a large expiry may be the same instant a few times over. Held

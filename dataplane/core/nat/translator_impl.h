@@ -21,6 +21,7 @@
 #include "dataplane/core/nat/tcp_state.h"
 #include "dataplane/core/nat/translate.h"
 #include "dataplane/core/nat/translator.h"
+#include "dataplane/core/nat/unsolicited_syns.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/policy/forbidden.h"
 
@@ -44,6 +45,7 @@ struct Classified {
   std::uint8_t protocol = 0;  // as in flow keys
   IpView view;
   Tuple tuple;  // queries
+  bool answers_inward = false;  // ICMP: an echo from outside, or the reply to one: makes no flow by itself
 };
 
 // Parses and checks one packet: lengths, IPv4 checksum, source address, transport header. `down`: echo replies instead
@@ -60,6 +62,16 @@ struct Classified {
   return quoted.reason == DropReason::icmp_error_unmatched && !quoted.view.later_fragment() &&
          !has_ports(quoted.protocol) && carried_without_ports(quoted.protocol) &&
          quoted.protocol != ip_protocol::icmpv6;
+}
+
+// The quoted packet's tuple with an ICMP identifier as the port of the client's side, whoever asks. `up`: it went up.
+[[nodiscard]] inline Tuple of_client(const Quoted& quoted, bool up) {
+  Tuple out = quoted.tuple;
+  if (quoted.protocol != ip_protocol::icmp) return out;
+  const std::uint16_t identifier = out.source_port | out.destination_port;  // one is 0
+  out.source_port = up ? identifier : 0;
+  out.destination_port = up ? 0 : identifier;
+  return out;
 }
 
 [[nodiscard]] flow::Translation translation_of(bool inside6, bool outside6);
@@ -90,6 +102,7 @@ class Translator::Implementation {
   [[nodiscard]] Instant poll_timeout() const;
   bool end_orphans(PolicyView policies, bool restart, std::uint32_t budget);
   void release_held(Outcomes& out);
+  bool add_binding(PeerIndex peer, std::uint8_t protocol, const Endpoint& inside, const Endpoint& outside);
   [[nodiscard]] std::optional<std::uint16_t> source_index(const IpAddress& address) const;
   [[nodiscard]] std::uint16_t owner_of(const Packet& packet, bool down) const;
   void for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const;
@@ -118,7 +131,7 @@ class Translator::Implementation {
   void up_whole(const Call& call, Packet& packet);
   void down_whole(const Call& call, Packet& packet);
   void begin_call(const Call& call, std::size_t count);
-  void end_call(Outcomes& out);
+  void end_call(const Call& call, Outcomes& out);
   // The short way (fast_path.h). False: not for this packet; nothing has been changed.
   [[gnu::always_inline]] bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
   [[gnu::always_inline]] bool down_fast(const Call& call, Packet& packet, flow::Slot slot);
@@ -178,6 +191,18 @@ class Translator::Implementation {
   [[nodiscard]] IpAddress inside_name_of(const policy::PeerPolicy& policy, bool inside6, const IpAddress& remote) const;
   // A new flow for a packet from outside; kNoSlot: it may not come in.
   flow::Slot admit(const Call& call, const Classified& what, std::uint16_t source, Bytes transport);
+  // What no flow and no binding waits for.
+  void turn_away(const Call& call, const Datagram& datagram, const Classified& what);
+  void expire_unsolicited(const Call& call);
+
+  // hairpin.cc
+  [[nodiscard]] bool turns_around(const IpAddress& destination) const {
+    return config_.hairpinning && source_index(destination).has_value();
+  }
+  // Every packet to the LAN but those of the fast path goes out here.
+  void to_lan(const Call& call, Packet& packet);
+  // Deals with those of them that are for our own source addresses.
+  void turn_back(const Call& call);
 
   // flows.cc
   // False when the flow's right has gone; then the flow has ended.
@@ -204,6 +229,10 @@ class Translator::Implementation {
   void record_binding(const flow::FlowRecord& record, bool begins) const;
   // Whether the protocol's ports are mapped independently of the endpoint.
   [[nodiscard]] bool mapped_for_all(std::uint8_t protocol) const;
+  // Whether others than those a client has sent to may send to its ports.
+  [[nodiscard]] bool open_to_others() const {
+    return bindings_.on() && config_.filtering != Filtering::address_and_port_dependent;
+  }
 
   // narrow.cc
   // Sets marks (flow_mark) and gives the flow's entry beside the table, zeroed when these are its first.
@@ -223,7 +252,7 @@ class Translator::Implementation {
                    IcmpProblem problem, std::uint32_t value = 0);
   void reset_up(const Call& call, const Datagram& datagram, const IpView& view);
   // The verdict on all pieces together: too big when one of them is.
-  [[nodiscard]] static Fitting fit_datagram(const Datagram& datagram, const IpView& view, bool to6, std::uint16_t mtu);
+  [[nodiscard]] Fitting fit_datagram(const Datagram& datagram, const IpView& view, bool to6, std::uint16_t mtu) const;
   // Translates every piece and sends it on, cut to `limit` (0: it fits). `view`: of the first.
   void forward(const Call& call, const Datagram& datagram, const IpView& view, const Rewrite& rewrite,
                const HeaderOptions& options, Action action, PeerIndex peer, flow::Slot slot, std::uint16_t limit);
@@ -253,6 +282,8 @@ class Translator::Implementation {
   BindingTable bindings_;  // off unless the mapping is endpoint-independent
   FailedAddresses failed_;
   Openings openings_;
+  UnsolicitedSyns unsolicited_;
+  std::vector<Packet*> turned_;  // on their way from a client to another one
   std::vector<Packet*> spent_;  // kept SYNs that are not needed any more, to be given out as drops
   flow::Slot orphan_cursor_ = 0;   // end_orphans
   std::vector<PortSpace> spaces_;  // by family, address, protocol

@@ -4,6 +4,8 @@
 // Whoever comes in must be somebody to whom the client may send: the policy is asked as if it had. With address-dependent
 // filtering the client must have a flow from this port to the same address; with endpoint-independent filtering anybody
 // will do whom the policy knows, by an address of its own or as one of a name's.
+//
+// Also what becomes of those that may not come in, and bindings that are there without a flow.
 #include <algorithm>
 
 #include "dataplane/core/nat/translator_impl.h"
@@ -34,7 +36,7 @@ flow::Slot Translator::Implementation::admit(const Call& call, const Classified&
   const Tuple& t = what.tuple;
   const bool outside6 = t.source.is_v6();
   if (!bindings_.on() || config_.filtering == Filtering::address_and_port_dependent || source == flow::kOwnSource ||
-      !has_ports(what.protocol) || what.protocol == ip_protocol::icmp)
+      !has_ports(what.protocol))
     return flow::kNoSlot;
   if (what.protocol == ip_protocol::tcp && !tcp_begins(transport[13])) return flow::kNoSlot;
   const BindingTable::Index index =
@@ -80,6 +82,60 @@ flow::Slot Translator::Implementation::admit(const Call& call, const Classified&
   const flow::Slot slot = put_in(call, record);
   if (slot != flow::kNoSlot) ++counters_.flows_created;
   return slot;
+}
+
+void Translator::Implementation::turn_away(const Call& call, const Datagram& datagram, const Classified& what) {
+  const bool whole = datagram.pieces.size() == 1;
+  if (config_.unsolicited == Unsolicited::answer && what.kind == PacketKind::query) {
+    Packet& packet = *datagram.pieces.front();
+    const IpView& view = what.view;
+    if (what.protocol == ip_protocol::tcp && whole) {
+      const std::uint8_t flags = packet.data[view.header_length + 13];
+      if (tcp_begins(flags) && unsolicited_.keep(&packet, call.now.monotonic + config_.timers.tcp_incoming)) return;
+    } else if (what.protocol == ip_protocol::udp) {
+      return refuse_down(call, datagram, view, DropReason::flow_none, IcmpProblem::port_unreachable);
+    }
+  }
+  // trap: nat-12: never further in; whether it is for the gateway itself others decide
+  for (Packet* piece : datagram.pieces) call.out->add({piece, Action::not_ours, DropReason::flow_none, 0});
+}
+
+void Translator::Implementation::expire_unsolicited(const Call& call) {
+  while (unsolicited_.poll_timeout() <= call.now.monotonic) {
+    Packet* syn = unsolicited_.take();
+    const Classified what = classify(*syn, true);
+    const Tuple& t = what.tuple;
+    const auto source = source_index(t.destination);
+    const flow::OutsideKey key{t.destination, t.source, t.destination_port, t.source_port, what.protocol};
+    Packet* const alone[] = {syn};
+    if (source && table_.find(key, *source, table_.hash(key)) != flow::kNoSlot) {
+      // The client has opened from its side meanwhile: dropped silently.
+      drop(call, {alone, 0}, DropReason::local_consumed);
+    } else {
+      refuse_down(call, {alone, 0}, what.view, DropReason::flow_none, IcmpProblem::port_unreachable);
+    }
+  }
+}
+
+bool Translator::Implementation::add_binding(PeerIndex peer, std::uint8_t protocol, const Endpoint& inside,
+                                             const Endpoint& outside) {
+  const auto source = source_index(outside.address);
+  if (!mapped_for_all(protocol) || !source || *source == flow::kOwnSource) return false;
+  const bool v6 = outside.address.is_v6();
+  if (bindings_.find_outside(*source, v6, outside.port, protocol) != BindingTable::kNone) return false;
+  PortSpace& ports = space(protocol, v6, *source);
+  if (!ports.has(outside.port)) return false;
+  flow::FlowRecord record{};
+  record.inside_source = inside.address;
+  record.inside_source_port = inside.port;
+  record.peer = peer;
+  record.protocol = protocol;
+  record.remote = outside.address;  // of its family
+  record.source_address = *source;
+  record.source_port = outside.port;
+  if (bindings_.find_inside(record) != BindingTable::kNone || !bindings_.pin(record)) return false;
+  ports.acquired(outside.port, {}, 0);
+  return true;
 }
 
 }  // namespace penstock::nat

@@ -78,6 +78,7 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
   }
   if (slot != flow::kNoSlot && !still_allowed(call, slot))
     return refuse_up(call, datagram, view, DropReason::policy_revoked, IcmpProblem::prohibited);
+  if (slot == flow::kNoSlot && what.answers_inward) return drop(call, datagram, DropReason::icmp_type_unsupported);
   if (slot == flow::kNoSlot) {
     if (what.protocol == ip_protocol::tcp && !tcp_begins(transport[13])) return reset_up(call, datagram, view);
     Refusal refusal;
@@ -99,6 +100,9 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
   const bool inside6 = record.inside_source.is_v6();
   const bool outside6 = record.remote.is_v6();
 
+  // RFC 7915 §5.1.1
+  if (inside6 && !outside6 && view.extension_behind_fragment)
+    return refuse_up(call, datagram, view, DropReason::nat_untranslatable, IcmpProblem::prohibited);
   const Fitting fitting = fit_datagram(datagram, view, outside6, mtu_of_way(call, slot, true));
   if (fitting.fit == Fit::too_big)
     return refuse_up(call, datagram, view, DropReason::too_big, IcmpProblem::too_big, fitting.tell);
@@ -128,7 +132,7 @@ void Translator::Implementation::up_error(const Call& call, Packet& packet, cons
   const Quoted quoted = parse_quoted(packet.bytes(), what.view);
   if (!quotes_a_flow(quoted)) return drop(call, packet, quoted.reason);
   // The quoted packet came down to the peer: its source is our destination.
-  const Tuple& t = quoted.tuple;
+  const Tuple t = of_client(quoted, false);
   const flow::InsideKey key{t.destination, t.source, packet.peer, t.destination_port, t.source_port, quoted.protocol};
   const flow::Slot slot = table_.find(key, table_.hash(key));
   if (slot == flow::kNoSlot || what.tuple.destination != t.source)
@@ -149,7 +153,7 @@ void Translator::Implementation::up_error(const Call& call, Packet& packet, cons
   ++counters_.icmp_errors_translated;
   learn_path_mtu(call, slot, report, false);
   packet.flow = slot + 1;
-  call.out->add({&packet, Action::to_outside, DropReason::none, 0});
+  to_lan(call, packet);
 }
 
 }  // namespace penstock::nat

@@ -100,7 +100,9 @@ Comparison compare_foreign(const Octets& expected, const ForeignOutput& actual, 
     return "\n        " + section_of(field, to6, sent) + "\n";
   };
   if (const std::string layer = other_layer(want, got); !layer.empty()) {
-    out.differences = "    another packet altogether: " + layer + "\n";
+    out.differences = "    another packet altogether: " + layer + "\n        ";
+    out.differences += to6 ? "RFC 7915 §4, §4.1" : "RFC 7915 §5, §5.1";
+    out.differences += ": a packet gives one of the other family; what hosts and routers behind then answer is theirs\n";
     return out;
   }
   std::size_t w = 0;

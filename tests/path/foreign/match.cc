@@ -11,9 +11,17 @@ struct Event {
   const ForeignOutput* output;  // nullptr: the packet was not forwarded
 };
 
+bool fragment(const Octets& bytes) {
+  const IpParse parsed = parse_ip(bytes, ParseMode::piecewise);
+  return parsed.reason == DropReason::none && parsed.view.fragment();
+}
+
 std::string drop_line(const Exchange& exchange) {
   const ForeignResult& result = exchange.result;
   const bool v6 = !exchange.sent.bytes.empty() && exchange.sent.bytes[0] >> 4 == 6;
+  if (result.held && !fragment(exchange.sent.bytes))
+    return "    " + exchange.sent.name + " waits six seconds for the same connection from the other side\n" +
+           "        RFC 6146 §3.5.2.2, RFC 5382 REQ-4\n";
   if (result.held)
     return "    " + exchange.sent.name + " is a fragment and waits for the others of its datagram\n" +
            "        RFC 6146 §3.4; docs/translation.md#fragments\n";
@@ -42,6 +50,10 @@ std::string choices(const Octets& sent, const Octets* expected) {
   if (expected != nullptr && v6_fragment(*expected) && !sent.empty() && sent[0] >> 4 == 4)
     return "    RFC 7915 §4.1 leaves the length that packets without DF are cut to (lowest-ipv6-mtu, 1280 unless said\n"
            "        otherwise) to the operator: --lowest-mtu6 N\n";
+  if (expected == nullptr && !sent.empty() && sent[0] >> 4 == 4)
+    return "    RFC 6146 §3.5, RFC 4787 §5 leave to the operator who may send to a client's port: --filtering\n"
+           "        endpoint_independent (anybody), address_dependent or address_and_port_dependent\n"
+           "        (docs/translation.md#endpoint-independent-mapping)\n";
   return {};
 }
 
@@ -54,7 +66,7 @@ class Matcher {
         events_.push_back({&exchange, &output});
         forwarded = forwarded || !output.answer;
       }
-      if (!forwarded) events_.push_back({&exchange, nullptr});
+      if (!forwarded && !exchange.waited) events_.push_back({&exchange, nullptr});
     }
   }
 

@@ -17,6 +17,7 @@ struct Expectation {
 struct Exchange {
   CapturedPacket sent;
   ForeignResult result;
+  bool waited = false;  // nothing was sent: what came out as time passed
 };
 
 // `drop`: the next packet sent is not forwarded (its sender may be told); `silence`: not even that. A packet that was

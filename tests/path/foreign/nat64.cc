@@ -1,7 +1,11 @@
 #include "tests/path/foreign/nat64.h"
 
 #include <algorithm>
+#include <cstring>
 
+#include "dataplane/core/nat/icmp_translate.h"
+#include "dataplane/core/packet/checksum.h"
+#include "dataplane/core/packet/headers.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/policy/forbidden.h"
 
@@ -24,7 +28,18 @@ Nat64::Nat64(const Nat64Config& config) : config_{config}, pointers_(kPeers) {
   to.tunnel_v6 = Prefix{IpAddress{}, 128};
   if (config.own6) to.own_inside_v6 = *config.own6;
   to.icmp_errors_burst = 1U << 20;
+  to.lowest_ipv6_mtu = config.lowest_mtu6;
+  to.mapping = config.mapping;
+  to.filtering = config.filtering;
+  to.unsolicited = nat::Unsolicited::answer;
+  to.hairpinning = true;
   translator_ = std::make_unique<nat::Translator>(to, random_, packets_);
+  for (const Nat64Config::Binding& binding : config.bindings) {
+    const auto peer = peer_of(binding.inside.address, policy::embed_v4(config.prefix, binding.outside.address));
+    if (!peer || !translator_->add_binding(*peer, binding.protocol, binding.inside, binding.outside))
+      problem_ = binding.outside.address.to_string() + " port " + std::to_string(binding.outside.port) +
+                 " is not of the pool, or is bound already, or so is what it is for";
+  }
 }
 
 Now Nat64::now() const {
@@ -36,11 +51,24 @@ std::optional<PeerIndex> Nat64::peer_of(const IpAddress& source, const IpAddress
   if (found == peers_.end() && peers_.size() + 1 >= kPeers) return std::nullopt;
   const PeerIndex index = found != peers_.end() ? found->second : static_cast<PeerIndex>(peers_.size() + 1);
   peers_[source] = index;
+  learn(index, source, destination);
+  // Another client's packet comes from an address of the pool.
+  if (config_.prefix.contains(destination) && is_pool(policy::extract_v4(config_.prefix, destination)))
+    for (const auto& [address, peer] : peers_)
+      for (const IpAddress& ours : config_.pool) learn(peer, address, policy::embed_v4(config_.prefix, ours));
+  return index;
+}
+
+bool Nat64::is_pool(const IpAddress& address) const {
+  return std::find(config_.pool.begin(), config_.pool.end(), address) != config_.pool.end();
+}
+
+void Nat64::learn(PeerIndex index, const IpAddress& source, const IpAddress& destination) {
   policy::PeerPolicy& policy = policies_[index];
   const std::string name = destination.to_string();
   const bool known = std::any_of(policy.translations.begin(), policy.translations.end(),
                                  [&](const policy::Translation& t) { return t.name == name; });
-  if (known) return index;
+  if (known) return;
   policy.peer = index;
   policy.tunnel_v6 = source;
   if (policy.authorisations.empty()) {
@@ -60,11 +88,33 @@ std::optional<PeerIndex> Nat64::peer_of(const IpAddress& source, const IpAddress
   policy.seal();
   published_.push_back(policy);
   pointers_[index].store(&published_.back());
-  return index;
 }
 
-ForeignResult Nat64::send(const Octets& bytes) {
+// A router on the way to a client may send an ICMP error about what goes there; who does makes no difference to what it
+// becomes (RFC 5508 REQ-5). The translator knows clients only, so the client says it in the router's stead.
+Octets Nat64::said_by_client(const Octets& bytes) const {
+  const IpParse parsed = parse_ip(bytes);
+  if (parsed.reason != DropReason::none || !parsed.view.v6() || parsed.view.protocol != ip_protocol::icmpv6 ||
+      parsed.view.fragment())
+    return bytes;
+  const nat::Quoted quoted = nat::parse_quoted(bytes, parsed.view);
+  const IpAddress source = ip_source(bytes, parsed.view);
+  const IpAddress& client = quoted.tuple.destination;
+  if (quoted.reason != DropReason::none || client == source || !peers_.contains(client)) return bytes;
+  Octets out = bytes;
+  std::copy(client.bytes().begin(), client.bytes().end(), out.begin() + 8);
+  be16 checksum;
+  std::memcpy(&checksum, &out[parsed.view.header_length + 2U], 2);
+  ChecksumSum sum = static_cast<std::uint16_t>(~checksum.raw());
+  sum = checksum_add(sum, client.wire()) + static_cast<std::uint16_t>(~checksum_fold(checksum_add(0, source.wire())));
+  checksum = checksum_finish(sum);
+  std::memcpy(&out[parsed.view.header_length + 2U], &checksum, 2);
+  return out;
+}
+
+ForeignResult Nat64::send(const Octets& sent) {
   ForeignResult result;
+  const Octets bytes = said_by_client(sent);
   const IpParse parsed = parse_ip(bytes);
   const bool up = !bytes.empty() && bytes[0] >> 4 == 6;
   Packet* packet = packets_.make(bytes);
@@ -94,14 +144,22 @@ ForeignResult Nat64::send(const Octets& bytes) {
     packet->flags = packet_flag::from_tunnel;
     translator_->translate_up(burst, view, now(), outcomes);
   } else {
+    // Whom the filter lets in must be somebody the client knows: everybody is.
+    if (config_.filtering == nat::Filtering::endpoint_independent)
+      for (const auto& [address, peer] : peers_)
+        learn(peer, address, policy::embed_v4(config_.prefix, ip_source(bytes, parsed.view)));
     translator_->translate_down(burst, view, now(), outcomes);
   }
   result.held = outcomes.empty();
+  take(outcomes, result);
+  return result;
+}
+
+void Nat64::take(nat::Outcomes& outcomes, ForeignResult& result) {
   for (const nat::Outcome& outcome : outcomes) {
     const Packet& out = *outcome.packet;
     if (outcome.action == nat::Action::to_outside || outcome.action == nat::Action::to_inside) {
-      ForeignOutput output{Octets(out.data, out.data + out.length), (outcome.action == nat::Action::to_inside) == up,
-                           {}};
+      ForeignOutput output{Octets(out.data, out.data + out.length), (out.flags & packet_flag::own) != 0, {}};
       const bool v4 = !output.bytes.empty() && output.bytes[0] >> 4 == 4;
       if (output.answer) {
         output.free = {"dscp", "ecn", "identification", "df", "ttl", "flow-label"};
@@ -116,17 +174,19 @@ ForeignResult Nat64::send(const Octets& bytes) {
     }
     packets_.free(outcome.packet);
   }
-  return result;
+  outcomes.clear();
 }
 
-void Nat64::after(Duration duration) {
+ForeignResult Nat64::after(Duration duration) {
+  ForeignResult result;
   elapsed_ += duration;
   nat::Outcomes outcomes;
   const nat::PolicyView view{pointers_.data(), pointers_.size()};
   do {
     translator_->handle_timeout(view, now(), outcomes);
   } while (translator_->poll_timeout() <= now().monotonic);
-  for (const nat::Outcome& outcome : outcomes) packets_.free(outcome.packet);
+  take(outcomes, result);
+  return result;
 }
 
 }  // namespace penstock::path

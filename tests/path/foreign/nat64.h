@@ -19,18 +19,36 @@ struct Nat64Config {
   Prefix prefix;
   std::uint16_t mtu4 = 1500;
   std::uint16_t mtu6 = 1500;
+  std::uint16_t lowest_mtu6 = 1280;  // RFC 7915 §4.1 lowest-ipv6-mtu
+  // RFC 6146 §3.5: endpoint-independent mapping; filtering is the operator's choice.
+  nat::Mapping mapping = nat::Mapping::endpoint_independent;
+  nat::Filtering filtering = nat::Filtering::endpoint_independent;
+  struct Binding {
+    std::uint8_t protocol;  // ip_protocol::icmp for both families
+    Endpoint inside;
+    Endpoint outside;
+  };
+  std::vector<Binding> bindings;  // that are there from the beginning
   std::optional<IpAddress> own6;  // source of errors made here towards IPv6; nullopt: any will do
 };
 
 class Nat64 : public TranslatorUnderTest {
  public:
   explicit Nat64(const Nat64Config& config);
+  // Empty: all of the configuration could be taken.
+  [[nodiscard]] const std::string& problem() const { return problem_; }
   ForeignResult send(const Octets& bytes) override;
-  void after(Duration duration) override;
+  ForeignResult after(Duration duration) override;
+
 
  private:
+  void take(nat::Outcomes& outcomes, ForeignResult& result);
   static constexpr std::size_t kPeers = 4096;
 
+  // The client knows `destination` by name from now on.
+  void learn(PeerIndex peer, const IpAddress& source, const IpAddress& destination);
+  [[nodiscard]] bool is_pool(const IpAddress& address) const;
+  [[nodiscard]] Octets said_by_client(const Octets& bytes) const;
   // The client that `source` is, who knows `destination` by name.
   std::optional<PeerIndex> peer_of(const IpAddress& source, const IpAddress& destination);
   [[nodiscard]] Now now() const;
@@ -45,6 +63,7 @@ class Nat64 : public TranslatorUnderTest {
   std::deque<policy::PeerPolicy> published_;
   std::vector<std::atomic<const policy::PeerPolicy*>> pointers_;
   std::uint32_t epoch_ = 0;
+  std::string problem_;
 };
 
 }  // namespace penstock::path

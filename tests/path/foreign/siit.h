@@ -29,7 +29,7 @@ class Siit : public TranslatorUnderTest {
  public:
   explicit Siit(SiitConfig config) : config_{std::move(config)} {}
   ForeignResult send(const Octets& bytes) override;
-  void after(Duration) override {}
+  ForeignResult after(Duration) override { return {}; }
   // Packets it has not given back: none between calls.
   [[nodiscard]] std::size_t held() const { return packets_.outstanding(); }
 

@@ -24,15 +24,15 @@ struct ForeignResult {
   std::vector<ForeignOutput> outputs;
   DropReason reason = DropReason::none;  // why the packet did not go on, when it did not
   std::string why;                       // more about it, with the section or anchor to read
-  bool held = false;                     // a fragment that waits for others
+  bool held = false;                     // it waits: a fragment for others, a SYN for one from the other side
 };
 
 class TranslatorUnderTest {
  public:
   virtual ~TranslatorUnderTest() = default;
   virtual ForeignResult send(const Octets& bytes) = 0;
-  // Lets virtual time pass.
-  virtual void after(Duration duration) = 0;
+  // Lets virtual time pass; what came out meanwhile.
+  virtual ForeignResult after(Duration duration) = 0;
 };
 
 // The section of an RFC, or of our documentation, that speaks about a drop for `reason`. `v6`: the dropped packet's

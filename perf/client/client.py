@@ -219,7 +219,7 @@ def main():
         lab = Lab(net)
         ends = Ends(net, lab)
         chain, direct = {}, {}
-        rounds, seconds = (1, 2) if suite.quick else (3, 3)
+        rounds, seconds = (1, 2) if suite.quick else (3, 2)
         for number in range(rounds):
             label = f"round {number + 1}"
             # A data plane polls: it must not take a core from the ends, nor they from it.

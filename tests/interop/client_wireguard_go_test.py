@@ -207,6 +207,97 @@ def packets_go_both_ways():
         check(int(counters[2]) > 2 << 20, f"too few bytes through the tunnel: {counters}")
 
 
+STREAM = """
+import hashlib, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[2] else socket.AF_INET
+block = bytes(range(256)) * 1023 + b"x"
+if sys.argv[1] == "serve":
+    server = socket.create_server(("::", 8000), family=socket.AF_INET6, dualstack_ipv6=True)
+    udp = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    udp.bind(("::", 8001))
+    print("listening", flush=True)
+    if __import__("os").fork() == 0:
+        while True:
+            udp.sendto(*udp.recvfrom(65536))
+    while True:
+        peer = server.accept()[0]
+        digest = hashlib.sha256()
+        while piece := peer.recv(1 << 16):
+            digest.update(piece)
+        peer.sendall(digest.digest())
+        digest = hashlib.sha256()
+        for i in range(10):
+            peer.sendall(block)
+            digest.update(block)
+        peer.sendall(digest.digest())
+        peer.close()
+elif sys.argv[1] == "tcp":
+    peer = socket.create_connection((sys.argv[2], 8000), 20)
+    digest = hashlib.sha256()
+    for i in range(10):
+        peer.sendall(block)
+        digest.update(block)
+    peer.shutdown(socket.SHUT_WR)
+    answer = b""
+    while piece := peer.recv(1 << 16):
+        answer += piece
+    assert answer[:32] == digest.digest(), "upwards"
+    assert len(answer) == 64 + 10 * len(block), len(answer)
+    assert hashlib.sha256(answer[32:-32]).digest() == answer[-32:], "downwards"
+else:
+    # Runs that the kernel hands over in one piece (UDP_SEGMENT), and one datagram in fragments.
+    peer = socket.socket(family, socket.SOCK_DGRAM)
+    peer.settimeout(3)
+    peer.connect((sys.argv[2], 8001))
+
+    def echo(size, data):
+        try:
+            peer.send(data)
+            got = b""
+            while len(got) < len(data):
+                got += peer.recv(65536)
+        except TimeoutError:
+            pass
+        assert got in (b"", data), f"datagrams of {size}: {len(got)} of {len(data)} bytes came back"
+        return got == data
+
+    for size, total in ((1000, 30500), (1, 40)):
+        peer.setsockopt(socket.SOL_UDP, 103, size)
+        assert echo(size, bytes(i * 7 % 251 for i in range(total))), size
+    peer.setsockopt(socket.SOL_UDP, 103, 0)
+    peer.setsockopt(socket.IPPROTO_IP, 10, 0)
+    # The first may be lost: it tells the server its path MTU.
+    assert any(echo(5000, bytes(i * 7 % 251 for i in range(5000))) for again in range(3)), "fragments"
+print("whole")
+"""
+
+
+def streams_arrive_whole():  # trap: io-1, io-2
+    with Lab() as lab:
+        program = lab.directory / "stream.py"
+        program.write_text(STREAM)
+        lab.start("lan", "stream", "/usr/bin/python3", program, "serve", "::")
+        wait_until(lambda: "listening" in lab.log("stream"), 5, "the echo server")
+        ctl = build_directory() / "controlplane/ctl/penstockctl"
+        for offload in ("auto", "off"):
+            lab.configure(LAN, offload=offload)
+            lab.start_client()
+            for address in (WEB4, WEB6):
+                lab.ping("client", address, timeout=5)
+                for kind in ("tcp", "udp"):
+                    result = lab.inside("client", "/usr/bin/python3", str(program), kind, address, check=False)
+                    check(result.stdout.strip() == "whole", f"offload {offload}, {kind} {address}: {result.stdout}")
+            status = lab.inside("client", str(ctl), "--socket", str(lab.directory / "client.sock"), "status").stdout
+            count = lambda key: int(re.search(key + r"\s+(\d+)", status).group(1))
+            taken, given = count("super-packets from applications"), count("packets joined for applications")
+            if offload == "off":
+                check(taken == given == 0 and re.search(r"offload\s+none", status), f"off is not off:\n{status}")
+            else:
+                check(taken > 50 and given > 500, f"nothing was handed over in one piece:\n{status}")
+            lab.stop_client()
+
+
 def own_packets_never_enter_the_tunnel():  # trap: io-11
     with Lab() as lab:
         # The Resource contains the gateway's own public address, and another is everything.
@@ -310,6 +401,6 @@ def wrong_configurations_are_explained():
 
 
 if __name__ == "__main__":
-    main([packets_go_both_ways, own_packets_never_enter_the_tunnel, routes_come_and_go,
+    main([packets_go_both_ways, streams_arrive_whole, own_packets_never_enter_the_tunnel, routes_come_and_go,
           a_crash_is_cleaned_up_by_the_next_start, the_resolver_answers_this_machine_only,
           wrong_configurations_are_explained])

@@ -8,6 +8,7 @@ ResendRing::Packet& ResendRing::push(Bytes datagram, std::uint16_t over, Instant
   while (!packets_.empty() && (packets_.size() >= kMaxPackets || bytes_ + datagram.size() > kMaxBytes)) pop_front();
   bytes_ += datagram.size();
   Packet& added = packets_.emplace_back();
+  added.bytes.swap(spare_);  // its memory
   added.bytes.assign(datagram.begin(), datagram.end());
   added.sent_over = over;
   added.sent = now;
@@ -16,6 +17,7 @@ ResendRing::Packet& ResendRing::push(Bytes datagram, std::uint16_t over, Instant
 
 void ResendRing::pop_front() {
   bytes_ -= packets_.front().bytes.size();
+  spare_.swap(packets_.front().bytes);
   packets_.pop_front();
 }
 

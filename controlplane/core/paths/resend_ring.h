@@ -50,6 +50,7 @@ class ResendRing {
 
   std::deque<Packet> packets_;
   std::size_t bytes_ = 0;
+  std::vector<std::uint8_t> spare_;  // memory of the packet dropped last: a full ring allocates nothing
 };
 
 class DuplicationBudget {

@@ -151,7 +151,9 @@ struct SlowPath::Implementation {
     if (!probe) return context.drop(packet, DropReason::control_malformed);
     PeerState& peer = peers[packet->peer];
     watch.count_overhead(packet->peer);
-    const bool restarted = peer.session_is_new && probe->switch_sequence < peer.switch_sequence;
+    // Zero says nothing: it is what probes of other paths than the primary carry, whatever the session's age.
+    const bool says = probe->switch_sequence != 0;
+    const bool restarted = says && peer.session_is_new && probe->switch_sequence < peer.switch_sequence;
     bool moved = false;
     if (probe->switch_sequence > peer.switch_sequence || restarted) {
       const auto before = device.data_path().endpoint(packet->peer);
@@ -160,7 +162,7 @@ struct SlowPath::Implementation {
       device.set_endpoint(packet->peer, packet->outer, now);
     }
     watch.probed(packet->peer, packet->outer, moved, std::chrono::microseconds{probe->rtt_us}, now.monotonic);
-    peer.session_is_new = false;
+    if (says) peer.session_is_new = false;
     const auto reply =
         wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);
     packet->truncate(0);

@@ -346,11 +346,12 @@ void TunnelClient::receive(Datagram datagram, Now now) {
       const auto number = got.inner.empty() ? std::nullopt : packet_number(got.inner, true);
       // The session comes up first, then what it carried.
       drain(now);
-      connectivity.note_received(kGateway, incoming.path, number.has_value(), now);
+      const auto control = got.inner.empty() || number ? std::nullopt : wireguard::parse_control(got.inner);
+      if (!control) connectivity.note_received(kGateway, incoming.path, number.has_value(), now);
       if (number) {
         echoed.insert(*number);
         echo_arrival.emplace(*number, now.monotonic);
-      } else if (const auto control = got.inner.empty() ? std::nullopt : wireguard::parse_control(got.inner)) {
+      } else if (control) {
         connectivity.handle_probe_reply(kGateway, control->payload, incoming.path, now);
       }
     }

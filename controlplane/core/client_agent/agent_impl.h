@@ -38,6 +38,7 @@ inline constexpr Duration kQueryGiveUp = std::chrono::milliseconds{4200};
 inline constexpr Duration kNameFailedRetry = std::chrono::seconds{2};
 inline constexpr std::size_t kMaxNamesInRequest = 64;
 inline constexpr std::size_t kMaxWaitingQueries = 256;
+inline constexpr int kMaxNamesWanted = 16;  // in one message of a gateway
 inline constexpr std::string_view kStaticGateway = "static";
 inline constexpr std::uint16_t kPersistentKeepalive = 25;  // seconds; a static gateway has no probes
 
@@ -254,6 +255,7 @@ struct ClientAgent::Impl {
   void open_burst(Now now);
   void handle_inner(Link& link, MutableBytes inner, const Path& from, Now now);
   void handle_control(Link& link, Bytes inner, const Path& from, Now now);
+  void handle_names_wanted(Link& link, const v1::NamesWanted& wanted, Now now);
   void handle_name_status(Link& link, const v1::NameStatus& status, Now now);
   [[nodiscard]] bool source_allowed(const Link& link, const InnerPacket& info, Bytes inner);
   [[nodiscard]] bool address_behind(const Link& link, const IpAddress& address);

@@ -4,6 +4,7 @@
 
 #include "controlplane/core/client_agent/agent_impl.h"
 #include "controlplane/core/client_agent/candidates.h"
+#include "controlplane/core/convert.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/wireguard/messages.h"
 #include "dataplane/core/wireguard/probe.h"
@@ -130,6 +131,10 @@ void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from
   const auto packet = wireguard::parse_control(inner);
   if (!packet || packet->direction != wireguard::ControlDirection::to_client)
     return drop(DropReason::control_malformed);
+  // An answer proves the path of its probe, wherever it comes from. Its source is no further path: between two NATs that
+  // map by address and port every probe is answered from a new one, and that would be probed in turn, without end.
+  if (link.heals && packet->type != wireguard::ControlType::probe_reply)
+    connectivity.note_received(link.peer, from, false, now);
   switch (packet->type) {
     case wireguard::ControlType::probe_reply: {
       link.heard_at = now.monotonic;
@@ -157,6 +162,9 @@ void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from
       if (link.heals)
         connectivity.handle_remote_candidates(link.peer, read_candidates(request.candidates().candidates()), now);
       break;
+    case v1::Control::kNamesWanted:
+      if (link.heals) handle_names_wanted(link, request.names_wanted(), now);
+      break;
     case v1::Control::kGoodbye:
       // The tunnel may go on for a while; what is in use moves to another gateway meanwhile.
       log_info("gateway " + link.gateway + " says goodbye: " + request.goodbye().reason());
@@ -168,6 +176,22 @@ void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from
   }
   link.control.reply(request.id(), std::move(answer));
   send_control(link, now);
+}
+
+// The gateway was started anew while our session with it, or our belief in what it knows, went on. Told again; what is
+// sent meanwhile waits here, behind what the gateway holds.
+void ClientAgent::Impl::handle_names_wanted(Link& link, const v1::NamesWanted& wanted, Now now) {
+  for (int i = 0; i < std::min(wanted.proxy_addresses_size(), kMaxNamesWanted); ++i) {
+    const auto address = address_from_wire(wanted.proxy_addresses(i));
+    const std::string* name = address ? names->find(*address) : nullptr;
+    if (name == nullptr) continue;
+    for (ResourceState* state : link.resources) {
+      const auto target = state->targets.find(*name);
+      if (target == state->targets.end()) continue;
+      target->second->announced = nullptr;
+      announce(link, *target->second, now);
+    }
+  }
 }
 
 void ClientAgent::Impl::handle_name_status(Link& link, const v1::NameStatus& status, Now now) {

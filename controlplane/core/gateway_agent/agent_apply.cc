@@ -279,7 +279,7 @@ void GatewayAgent::handle_event(const v1::Event& event, Now now) {
       const auto proxy = address_from_wire(event.translation_wanted().proxy_address());
       if (!key || !proxy) return;
       const auto ids = by_proxy_.find({*key, *proxy});
-      if (ids == by_proxy_.end()) return;
+      if (ids == by_proxy_.end()) return ask_for_name(*key, *proxy, now);
       for (const std::string& id : ids->second)
         resolver_.want(translations_.at(id).name, peers_.at(*key).client, now.monotonic);
       return;

@@ -161,6 +161,15 @@ void GatewayAgent::drop_orphans(const Key& key, Peer& peer) {
   for (const std::string& id : orphans) remove_translation(id);
 }
 
+void GatewayAgent::ask_for_name(const Key& key, const IpAddress& proxy, Now now) {
+  const auto peer = peers_.find(key);
+  if (peer == peers_.end() || peer->second.pinned) return;  // 1.0 has none of the repairs
+  if (!config_.proxy_v4.contains(proxy) && !config_.proxy_v6.contains(proxy)) return;
+  v1::Control message;
+  message.mutable_names_wanted()->add_proxy_addresses(to_wire(proxy));
+  outbox_.request(key, "wanted/" + proxy.to_string(), std::move(message), now.monotonic);
+}
+
 void GatewayAgent::adopt(const std::vector<v1::DumpItem>& dump, Now now) {
   for (const v1::DumpItem& item : dump) {
     if (!item.has_authorisation()) continue;

@@ -222,6 +222,8 @@ class GatewayAgent {
   [[nodiscard]] v1::Control status_message(const Translation& translation, Now now) const;
   void adopt(const std::vector<v1::DumpItem>& dump, Now now);
   void drop_orphans(const Key& key, Peer& peer);
+  // A client uses a proxy address whose name is not known here: it believes that we were told.
+  void ask_for_name(const Key& key, const IpAddress& proxy, Now now);
 
   // agent_apply.cc: towards the data plane
   [[nodiscard]] v1::Operation peer_operation(const Key& key, const Peer& peer) const;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "dataplane/core/stun/message.h"
+
 namespace penstock::model {
 namespace {
 
@@ -24,17 +26,27 @@ std::vector<std::uint8_t> make_query(std::uint16_t id, const std::string& name, 
   return out;
 }
 
+std::string kind_of(Bytes datagram) {
+  if (const auto message = stun::Message::parse(datagram))
+    return "STUN " + std::to_string(static_cast<int>(message->method())) + "/" +
+           std::to_string(static_cast<int>(message->message_class()));
+  const bool channel = (datagram[0] & 0xc0) == 0x40;
+  return (channel ? "channel, WireGuard " : "WireGuard ") +
+         std::to_string(channel && datagram.size() > 4 ? datagram[4] : datagram[0]);
+}
+
 }  // namespace
 
 ClientHost::ClientHost(Network& network, SignalNet& net, Config config)
     : Host(network), net_(net), config_(std::move(config)) {}
 
 Endpoint ClientHost::socket(bool v4) const {
-  return {v4 ? IpAddress::v4(0U) : IpAddress{}, config_.port};
+  return {v4 ? IpAddress::v4(0U) : IpAddress{}, port_};
 }
 
 void ClientHost::start() {
   process_ = std::make_shared<Process>();
+  port_ = config_.port != 0 ? config_.port : static_cast<std::uint16_t>(32768 + network_.random.below(28000));
   client::ClientAgentConfig config;
   config.private_key = config_.key;
   config.hostname = config_.id;
@@ -82,7 +94,7 @@ void ClientHost::tell_addresses() {
   std::vector<Endpoint> hosts;
   for (const bool v4 : {true, false})
     if (const IpAddress address = network_.address_of(*this, v4); !address.is_unspecified())
-      hosts.push_back({address, config_.port});
+      hosts.push_back({address, port_});
   std::sort(hosts.begin(), hosts.end());
   if (hosts == hosts_) return;
   hosts_ = hosts;
@@ -163,7 +175,8 @@ void ClientHost::drain() {
   while (auto datagram = agent_->poll_datagram()) {
     ++datagrams_;
     const Bytes bytes = datagram->bytes();
-    outbox.push_back({{{}, config_.port}, datagram->remote, {bytes.begin(), bytes.end()}});
+    if (log) ++kinds_[kind_of(bytes) + " to " + datagram->remote.to_string()];
+    outbox.push_back({{{}, port_}, datagram->remote, {bytes.begin(), bytes.end()}});
     agent_->recycle(std::move(datagram->storage));
   }
   while (auto packet = agent_->poll_packet()) {
@@ -172,6 +185,8 @@ void ClientHost::drain() {
   }
   while (auto message = agent_->poll_portal())
     if (portal_) portal_->send(message->SerializeAsString());
+  while (agent_->poll_stream()) {  // relays here speak UDP alone
+  }
   while (agent_->poll_dns()) {
   }
   if (agent_->names().revision() != saved_names_ && !saving_) {

@@ -2,6 +2,7 @@
 // state directory (names, timestamp) survives the process.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
@@ -17,7 +18,7 @@ class ClientHost final : public Host {
     wireguard::PrivateKey key;
     std::string token;
     std::vector<Endpoint> portal;
-    std::uint16_t port = 41000;
+    std::uint16_t port = 0;  // of its sockets; 0: another one in every life
   };
   ClientHost(Network& network, SignalNet& net, Config config);
 
@@ -50,6 +51,8 @@ class ClientHost final : public Host {
   [[nodiscard]] std::uint64_t queries() const { return queries_; }
   [[nodiscard]] std::uint64_t datagrams() const { return datagrams_; }
   [[nodiscard]] const std::string& id() const { return config_.id; }
+  // To whom and of what kind, while there is a log.
+  [[nodiscard]] const std::map<std::string, std::uint64_t>& kinds() const { return kinds_; }
 
  private:
   void drain();
@@ -58,6 +61,7 @@ class ClientHost final : public Host {
 
   SignalNet& net_;
   Config config_;
+  std::uint16_t port_ = 0;
   std::shared_ptr<Process> process_;
   std::unique_ptr<client::ClientAgent> agent_;
   std::unique_ptr<PortalLink> portal_;
@@ -69,6 +73,7 @@ class ClientHost final : public Host {
   bool saving_ = false;
   std::uint16_t next_query_ = 1;
   std::uint64_t queries_ = 0, datagrams_ = 0;
+  std::map<std::string, std::uint64_t> kinds_;
 };
 
 }  // namespace penstock::model

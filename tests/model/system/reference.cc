@@ -9,9 +9,9 @@ using namespace std::chrono_literals;
 
 // How long after its end a disturbance may still be felt.
 namespace settle {
-constexpr Duration kNatReset = 2s;         // goal: 1 s
-constexpr Duration kRoam = 3s;             // goal: 1 s
-constexpr Duration kRelay = 3s;            // goal: 1 s on relayed paths
+constexpr Duration kNatReset = 1s;         // paths.md; one NAT alone loses nothing at all (only_a_reset_near)
+constexpr Duration kRoam = 1s;             // paths.md: after the new address is up
+constexpr Duration kRelay = 1s;            // paths.md: on relayed paths
 constexpr Duration kPortalBack = 40s;      // reconnecting backs off up to 30 s
 constexpr Duration kControlBack = 8s;
 constexpr Duration kStreamBack = 20s;      // keepalives find a broken one within 15 s
@@ -20,6 +20,9 @@ constexpr Duration kLongOutage = 12s;      // sessions, allocations and streams 
 constexpr Duration kClientRestart = 6s;
 constexpr Duration kDataPlane = 8s;
 constexpr Duration kGatewayOff = 12s;
+constexpr Duration kKeepalive = 28s;       // an idle client's keepalive goes out every 25 s (paths.md) ...
+constexpr Duration kMissed = 3s;           // ... and a gateway that is gone is detected within 3 s of a packet to it
+constexpr Duration kTunnel = 1s;           // a cold tunnel, from its first packet on
 constexpr Duration kLoss = 2s;
 constexpr Duration kRevoked = 2s;          // until every gateway has been told
 constexpr Duration kGranted = 20s;         // asking again backs off while refused
@@ -34,6 +37,7 @@ Duration outage(Duration how_long) {
 
 Reference::Reference(const Scenario& plan) : plan_(plan) {
   disturbances_.resize(plan.clients.size(), std::vector<std::vector<Disturbance>>(plan.sites));
+  deaf_.resize(plan.clients.size(), std::vector<std::vector<Disturbance>>(plan.sites));
   rights_.resize(plan.clients.size(), std::vector<std::vector<Right>>(plan.sites));
   for (const auto& client : plan.clients) client_network_.push_back(client.network);
   for (const Event& event : plan_.events) {
@@ -92,6 +96,20 @@ Duration Reference::informed(Duration at, bool streams) const {
   return out;
 }
 
+Duration Reference::next_use(unsigned client, unsigned site, Duration after) const {
+  Duration next = Duration::max() / 2;
+  for (const Traffic& traffic : plan_.traffic) {
+    const FlowPlan& flow = plan_.flows[traffic.flow];
+    if (flow.client != client || flow.site != site || traffic.until <= after) continue;
+    next = std::min(next, std::max(traffic.from, after));
+  }
+  return next;
+}
+
+Duration Reference::missed(unsigned client, unsigned site, Duration end, Duration usual) const {
+  return std::max(end + usual, std::min(end + settle::kKeepalive, next_use(client, site, end)) + settle::kMissed);
+}
+
 void Reference::take(const Event& event) {
   const Duration from = event.at, end = event.at + event.how_long;
   const auto site_of = [&](unsigned gateway) { return plan_.gateways[gateway].site; };
@@ -139,14 +157,19 @@ void Reference::take(const Event& event) {
       break;
     case Mishap::client_restarts:
       add_client(event.who, from, asks(end + settle::kClientRestart), event);
+      // Nobody can speak to it first until it has set a tunnel up again, which its next packet does.
+      for (unsigned s = 0; s < plan_.sites; ++s)
+        deaf_[event.who][s].push_back({from, asks(next_use(event.who, s, end) + settle::kTunnel), &event});
       break;
     case Mishap::data_plane_restarts:
-      add_site(site_of(event.who), from, asks(from + settle::kDataPlane), event);
+    case Mishap::gateway_off: {
+      const unsigned site = site_of(event.who);
+      const bool off = event.kind == Mishap::gateway_off;
+      for (unsigned c = 0; c < plan_.clients.size(); ++c)
+        add(c, site, from, asks(missed(c, site, off ? end : from, off ? settle::kGatewayOff : settle::kDataPlane)), event);
       break;
+    }
     case Mishap::control_ended:  // clients leave at once for another gateway, or ask for this one again
-      add_site(site_of(event.who), from, asks(end + settle::kGatewayOff), event);
-      break;
-    case Mishap::gateway_off:
       add_site(site_of(event.who), from, asks(end + settle::kGatewayOff), event);
       break;
     case Mishap::revoked:
@@ -210,7 +233,11 @@ Verdict Reference::request(unsigned flow, Duration sent) const {
 }
 
 Verdict Reference::downward(unsigned flow, Duration sent) const {
-  return request(flow, sent);
+  const auto& deaf = deaf_[plan_.flows[flow].client][plan_.flows[flow].site];
+  const Verdict out = request(flow, sent);
+  const bool hears = std::none_of(deaf.begin(), deaf.end(),
+                                  [&](const Disturbance& d) { return d.from <= sent + kDelivery && sent < d.until; });
+  return out == Verdict::must && !hears ? Verdict::may : out;
 }
 
 bool Reference::only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const {

@@ -22,7 +22,7 @@ class Reference {
 
   // `sent`: since the start of the run.
   [[nodiscard]] Verdict request(unsigned flow, Duration sent) const;
-  // A packet that the server sends first, or an echo: must come down.
+  // A packet that the server sends first.
   [[nodiscard]] Verdict downward(unsigned flow, Duration sent) const;
   // The flow is hit by nothing but one reset of a NAT near `sent`, and nothing else is bad: paths.md promises no loss.
   [[nodiscard]] bool only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const;
@@ -46,6 +46,11 @@ class Reference {
   void add_client(unsigned client, Duration from, Duration until, const Event& event, bool reset = false);
   void add_site(unsigned site, Duration from, Duration until, const Event& event, bool reset = false);
   void take(const Event& event);
+  // When the client's applications use the site next, from `after` on.
+  [[nodiscard]] Duration next_use(unsigned client, unsigned site, Duration after) const;
+  // A session that is gone is missed when it is used next, be it by a keepalive: settled `usual` after `end`, or a while
+  // after that.
+  [[nodiscard]] Duration missed(unsigned client, unsigned site, Duration end, Duration usual) const;
   // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on.
   [[nodiscard]] Duration informed(Duration at, bool streams = false) const;
   [[nodiscard]] Verdict right(unsigned client, unsigned site, Duration sent) const;
@@ -53,6 +58,7 @@ class Reference {
 
   Scenario plan_;
   std::vector<std::vector<std::vector<Disturbance>>> disturbances_;  // client, site
+  std::vector<std::vector<std::vector<Disturbance>>> deaf_;          // those that only concern who speaks to the client
   std::vector<std::vector<std::vector<Right>>> rights_;
   struct Away {
     Duration from{}, until{};

@@ -148,6 +148,12 @@ Outcome play(const Scenario& plan, const std::function<void(const std::string&)>
     out.ok = system.ledger.violations.empty();
     out.digest = digest_of(system);
     if (!out.ok) out.violation = system.ledger.violations.front();
+    if (log) {
+      for (const auto& client : system.clients)
+        for (const auto& [what, count] : client->kinds()) log(client->id() + ": " + std::to_string(count) + " x " + what);
+      for (const auto& gateway : system.gateways)
+        if (DataPlane* plane = gateway->data_plane()) log(gateway->id() + " " + plane->describe_drops());
+    }
   } catch (const std::exception& problem) {
     out.violation = problem.what();
   }
@@ -164,14 +170,14 @@ Outcome play_apart(const Scenario& plan, unsigned patience) {
   }
 }
 
-void run_seeds(const std::vector<std::uint64_t>& seeds, Duration length, unsigned jobs, unsigned patience,
-               const std::function<bool(const Outcome&)>& done) {
+void run_seeds(const std::vector<std::uint64_t>& seeds, const std::function<Scenario(std::uint64_t)>& scenario,
+               unsigned jobs, unsigned patience, const std::function<bool(const Outcome&)>& done) {
   std::vector<Child> children;
   std::size_t next = 0;
   bool going = true;
   while ((going && next < seeds.size()) || !children.empty()) {
     while (going && next < seeds.size() && children.size() < jobs)
-      children.push_back(start_child(make_scenario(seeds[next++], length)));
+      children.push_back(start_child(scenario(seeds[next++])));
     for (const Outcome& outcome : wait_for_some(children, patience)) going = done(outcome) && going;
   }
 }

@@ -26,8 +26,8 @@ struct Outcome {
 [[nodiscard]] Outcome play_apart(const Scenario& plan, unsigned patience);
 
 // Runs `seeds`, `jobs` at a time. `done` is called in order of completion; returning false ends it.
-void run_seeds(const std::vector<std::uint64_t>& seeds, Duration length, unsigned jobs, unsigned patience,
-               const std::function<bool(const Outcome&)>& done);
+void run_seeds(const std::vector<std::uint64_t>& seeds, const std::function<Scenario(std::uint64_t)>& scenario,
+               unsigned jobs, unsigned patience, const std::function<bool(const Outcome&)>& done);
 
 // The fewest events with which the scenario still fails, in at most `budget` runs; and their numbers in `plan`.
 struct Minimised {

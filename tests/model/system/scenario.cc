@@ -146,7 +146,7 @@ void add_traffic(SeededRandom& dice, Scenario& plan, bool long_run) {
 
 }  // namespace
 
-Scenario make_scenario(std::uint64_t seed, Duration length) {
+Scenario make_scenario(std::uint64_t seed, Duration length, const std::set<Mishap>& without) {
   const bool long_run = length > 30min;
   SeededRandom dice{seed * 2654435761U + 1};
   Scenario out;
@@ -183,7 +183,8 @@ Scenario make_scenario(std::uint64_t seed, Duration length) {
   add_traffic(dice, out, long_run);
   const Duration gap = long_run ? 20min : 6s;
   for (Duration at = kCalmStart; at < length - kCalmEnd;) {
-    out.events.push_back(any_event(dice, out, at, long_run));
+    if (const Event event = any_event(dice, out, at, long_run); !without.contains(event.kind))
+      out.events.push_back(event);
     // Several at once happen as well.
     if (!dice.chance(200)) at += milliseconds(dice.below(static_cast<unsigned>(2 * gap / 1ms)));
   }
@@ -200,6 +201,12 @@ const char* name_of(Mishap kind) {
       "gateway_off",       "revoked",            "granted",             "names_down"};
   static_assert(std::size(kNames) == static_cast<std::size_t>(Mishap::last));
   return kNames[static_cast<std::size_t>(kind)];
+}
+
+std::optional<Mishap> mishap_called(std::string_view name) {
+  for (std::size_t kind = 0; kind < static_cast<std::size_t>(Mishap::last); ++kind)
+    if (name == name_of(static_cast<Mishap>(kind))) return static_cast<Mishap>(kind);
+  return std::nullopt;
 }
 
 namespace {

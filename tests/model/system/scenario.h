@@ -3,7 +3,9 @@
 #pragma once
 
 #include <optional>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/model/nat_box.h"
@@ -107,7 +109,8 @@ struct Scenario {
 };
 
 // `length`: 120 s makes one with a mishap every few seconds; a day makes one with a mishap every half an hour or so,
-// mappings that die after 30 minutes, and traffic that comes and goes.
-[[nodiscard]] Scenario make_scenario(std::uint64_t seed, Duration length);
+// mappings that die after 30 minutes, and traffic that comes and goes. Mishaps of the kinds `without` are left out.
+[[nodiscard]] Scenario make_scenario(std::uint64_t seed, Duration length, const std::set<Mishap>& without = {});
+[[nodiscard]] std::optional<Mishap> mishap_called(std::string_view name);
 
 }  // namespace penstock::model

@@ -29,7 +29,10 @@ struct Options {
   unsigned jobs = 1, patience = 0;
   std::string state;
   bool log = false, keep_going = false;
-  std::string length_text = "120s";
+  std::string length_text = "120s", without_text;
+  std::set<Mishap> without;
+
+  [[nodiscard]] Scenario scenario(std::uint64_t which) const { return make_scenario(which, length, without); }
 };
 
 std::optional<Duration> parse_duration(const std::string& text) {
@@ -45,7 +48,7 @@ int usage(const std::string& why) {
   std::fprintf(stderr,
                "soak: %s\n"
                "usage: soak [--virtual 120s|24h] [--seeds N] [--from-seed S] [--jobs J] [--state FILE|none]\n"
-               "                       [--keep-going] [--patience SECONDS] | --seed S [--only I,J...] [--log]\n",
+               "                       [--keep-going] [--patience SECONDS] [--without MISHAP,...] | --seed S [--only I,J...] [--log]\n",
                why.c_str());
   return 2;
 }
@@ -70,7 +73,7 @@ std::set<std::uint64_t> read_state(const std::string& file, const std::string& l
 }
 
 void report(const Outcome& outcome, const Options& options) {
-  const Scenario plan = make_scenario(outcome.seed, options.length);
+  const Scenario plan = options.scenario(outcome.seed);
   std::printf("FAILED seed %llu: %s\n", static_cast<unsigned long long>(outcome.seed), outcome.violation.c_str());
   std::fflush(stdout);
   const Minimised least = minimise(plan, 60, options.patience);
@@ -85,13 +88,15 @@ void report(const Outcome& outcome, const Options& options) {
   std::printf("%s  with %zu of %zu events (%u runs): %s\n", shown.to_string().c_str(), least.kept.size(),
               plan.events.size(), least.runs, least.outcome.violation.c_str());
   for (const unsigned i : least.kept) std::printf("    event %u: %s\n", i, plan.events[i].to_string().c_str());
-  std::printf("  again: build/tests/model/soak --virtual %s --seed %llu --only '%s' --log\n",
-              options.length_text.c_str(), static_cast<unsigned long long>(outcome.seed), list.c_str());
+  std::printf("  again: build/tests/model/soak --virtual %s%s --seed %llu --only '%s' --log\n",
+              options.length_text.c_str(),
+              options.without.empty() ? "" : (" --without " + options.without_text).c_str(),
+              static_cast<unsigned long long>(outcome.seed), list.c_str());
   std::fflush(stdout);
 }
 
 int play_one(const Options& options) {
-  Scenario plan = make_scenario(*options.seed, options.length);
+  Scenario plan = options.scenario(*options.seed);
   if (options.only) plan = with_only(plan, *options.only);
   std::printf("%s", plan.to_string().c_str());
   std::function<void(const std::string&)> log;
@@ -103,7 +108,8 @@ int play_one(const Options& options) {
 }
 
 int search(const Options& options) {
-  const auto done = read_state(options.state, options.length_text);
+  const std::string kind = options.length_text + (options.without.empty() ? "" : "-without-" + options.without_text);
+  const auto done = read_state(options.state, kind);
   const std::string program = fingerprint();
   std::vector<std::uint64_t> seeds;
   for (std::uint64_t i = 0; i < options.seeds; ++i)
@@ -114,12 +120,13 @@ int search(const Options& options) {
   double seconds = 0, longest = 0;
   const auto started = std::chrono::steady_clock::now();
   auto told = started;
-  run_seeds(seeds, options.length, options.jobs, options.patience, [&](const Outcome& outcome) {
+  const auto scenario = [&](std::uint64_t seed) { return options.scenario(seed); };
+  run_seeds(seeds, scenario, options.jobs, options.patience, [&](const Outcome& outcome) {
     ++finished;
     seconds += outcome.seconds;
     longest = std::max(longest, outcome.seconds);
     if (state.is_open())
-      state << outcome.seed << (outcome.ok ? " ok " : " FAILED ") << options.length_text << " " << program << std::endl;
+      state << outcome.seed << (outcome.ok ? " ok " : " FAILED ") << kind << " " << program << std::endl;
     if (!outcome.ok) {
       ++failed;
       report(outcome, options);
@@ -170,6 +177,15 @@ int main(int argc, char** argv) {
       options.patience = static_cast<unsigned>(std::strtoul(value.c_str(), nullptr, 10));
     } else if (name == "--state") {
       options.state = value;
+    } else if (name == "--without") {
+      options.without_text = value;
+      for (std::size_t at = 0; at < value.size();) {
+        const std::size_t comma = std::min(value.find(',', at), value.size());
+        const auto kind = mishap_called(std::string_view{value}.substr(at, comma - at));
+        if (!kind) return usage("no such mishap: " + value.substr(at, comma - at));
+        options.without.insert(*kind);
+        at = comma + 1;
+      }
     } else if (name == "--only") {
       options.only.emplace();
       for (std::size_t at = 0; at < value.size();) {

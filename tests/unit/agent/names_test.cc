@@ -218,6 +218,30 @@ TEST_F(Names, AFailedNameIsAskedAgainWhenWantedButNotForEver) {
   EXPECT_EQ(translation("a.corp.example")->state(), v1::PeerTranslation::STATE_ACTIVE);
 }
 
+// trap: flow-10
+TEST_F(Names, ANameThatWasForgottenIsAskedOfTheClient) {
+  const auto packet_for = [&](std::uint8_t client, const char* proxy) {
+    v1::Event wanted;
+    wanted.mutable_translation_wanted()->set_peer(key_text(client));
+    wanted.mutable_translation_wanted()->set_proxy_address(to_wire(*IpAddress::parse(proxy)));
+    controls.clear();
+    agent->handle_event(wanted, now);
+    run();
+  };
+  packet_for(1, "100.96.0.1");
+  ASSERT_EQ(controls.size(), 1u);
+  EXPECT_EQ(controls[0].first, key_text(1));
+  ASSERT_EQ(controls[0].second.names_wanted().proxy_addresses_size(), 1);
+  EXPECT_EQ(controls[0].second.names_wanted().proxy_addresses(0), to_wire(*IpAddress::parse("100.96.0.1")));
+  packet_for(3, "100.96.0.1");  // nobody we know
+  EXPECT_TRUE(controls.empty());
+  packet_for(1, "203.0.113.80");  // no name's
+  EXPECT_TRUE(controls.empty());
+  resolve(1, "a.corp.example");
+  packet_for(1, "100.96.0.1");  // known by now
+  EXPECT_TRUE(controls.empty());
+}
+
 TEST_F(Names, IdenticalNamesShareOneResolution) {
   auto_dns = false;
   resolve(1, "a.corp.example");

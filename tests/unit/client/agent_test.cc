@@ -271,6 +271,33 @@ TEST_F(Agent, AGatewayThatForgotUsIsToldAgain) {  // trap: flow-10, paths-3
   EXPECT_EQ(net.gw().packets.size(), 1U);
 }
 
+// The gateway's machine was restarted while the client was idle: tunnel and right are back, the name is not.
+TEST_F(Agent, AGatewayThatForgotANameIsToldAgain) {  // trap: flow-10
+  connect();
+  const std::string name = net.resolve("web.corp.example");
+  net.send(datagram(name.c_str(), "a"));
+  ASSERT_EQ(net.gw().packets.size(), 1U);
+  ASSERT_EQ(net.gw().resolve_requests, 0) << "it travelled with the request";
+  const auto ask = [&](const char* proxy) {
+    v1::Control wanted;
+    wanted.mutable_names_wanted()->add_proxy_addresses(to_wire(testing::ip(proxy)));
+    const int acknowledged = net.gw().acknowledged;
+    net.gw().send_control(0, 77, false, wanted, net.now);
+    net.pump();
+    EXPECT_EQ(net.gw().acknowledged, acknowledged + 1) << proxy;
+  };
+  ask(name.c_str());
+  EXPECT_EQ(net.gw().resolve_requests, 1);
+  net.send(datagram(name.c_str(), "b"));
+  EXPECT_EQ(net.gw().packets.size(), 2U);
+  EXPECT_EQ(net.gw().resolve_requests, 1) << "and once is enough";
+  // Nothing is said about what this gateway has no part in.
+  ask(net.resolve("unused.corp.example").c_str());
+  ask("100.96.255.254");
+  ask("203.0.113.80");
+  EXPECT_EQ(net.gw().resolve_requests, 1);
+}
+
 TEST_F(Agent, AGatewayThatDoesNotAnswerIsNamedSoThatAnotherIsChosen) {
   connect();
   net.gw().deaf = true;

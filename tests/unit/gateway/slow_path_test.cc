@@ -135,6 +135,30 @@ TEST(Probes, ARestartedClientSwitchesFromTheBeginning) {
   EXPECT_EQ(again.received.size(), 2U);
 }
 
+// After every rekey, a probe of a path that is not the primary used to be taken for a restarted client's switch.
+TEST(Probes, OfOtherPathsMoveNothingInANewSessionEither) {
+  World world;
+  world.client.connect();
+  const Endpoint standby{ip("198.51.100.20"), 49152};
+  world.client.more_addresses = {standby};
+  world.client.send(probe(1, 5));
+  world.gateway.run(6s);
+  world.client.connect();
+  world.client.send_from(standby, probe(2, 0));
+  world.client.received_from.clear();
+  world.client.send_from(world.client.address, echo_request(world.client.tunnel_v4, kServer4));
+  world.gateway.run(20ms);
+  ASSERT_FALSE(world.client.received_from.empty());
+  EXPECT_EQ(world.client.received_from.back(), world.client.address);
+  // And a restarted client is recognised all the same.
+  world.client.send_from(standby, probe(3, 1));
+  world.client.received_from.clear();
+  world.client.send_from(world.client.address, echo_request(world.client.tunnel_v4, kServer4));
+  world.gateway.run(20ms);
+  ASSERT_FALSE(world.client.received_from.empty());
+  EXPECT_EQ(world.client.received_from.back(), standby);
+}
+
 // --- The tick
 
 TEST(StunTickInTheGateway, FollowsTheBusiestPeer) {

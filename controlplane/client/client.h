@@ -5,6 +5,10 @@
 // sockets are full, datagrams stay queued here in order and the TUN device is not read until they have gone, so the
 // applications feel the back-pressure instead of losing packets. One thread: the loop's.
 //
+// Everything on the packets' way is a burst: the device gives and takes super-packets (core/offload), the sockets runs of
+// datagrams (io/udp_socket.h), as far as the kernel has it and the configuration lets it. What the tunnel brings is
+// written to the device from the socket's own memory, before that is used again.
+//
 // What it changes on the machine (device, addresses, routes, rules, resolv.conf) is put back by close() or the
 // destructor; after a crash by the next start.
 #pragma once

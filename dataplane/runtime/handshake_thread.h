@@ -9,8 +9,8 @@
 // waits for the other. What keeps tunnels alive is the slow thread's and goes on whatever happens here.
 //
 // Order of service: handshakes that were begun, then messages from known sources, then those of strangers who showed a
-// cookie (or need none). Between two multiplications the gate takes what has arrived meanwhile, so that its rings do
-// not fill while others are served.
+// cookie (or need none). Up to eight at a time share the time of hashing (wireguard/handshake.h); in between the gate takes
+// what has arrived meanwhile, so that its rings do not fill while others are served.
 #pragma once
 
 #include <array>
@@ -68,8 +68,9 @@ class HandshakeThread {
 
   void loop();
   bool take_from_device();
-  bool answer_one();
-  bool open_one();
+  std::span<Work*> take(std::deque<Work*>& queue);
+  bool answer_some();
+  bool open_some();
   bool admit(Now now);
   std::size_t admit_from(SpscRing<Packet*>& ring, HandshakeRings& rings, bool known, Now now);
   void gate(std::span<Packet*> packets, HandshakeRings& rings, bool known, Now now);
@@ -93,6 +94,7 @@ class HandshakeThread {
 
   std::vector<Work> works_;
   std::vector<Work*> idle_;
+  std::array<Work*, wireguard::kHandshakeBatch> batch_{};  // under way
   std::deque<Work*> claimed_;         // to be answered
   std::deque<Work*> known_, others_;  // to be opened
   bool replied_ = false;              // to the worker whose rings are being looked at

@@ -84,27 +84,30 @@ class WanPort final : public BenchPort {
   }
 
  private:
-  // One of the prepared frames, under a source of its own.
+  // A buffer that holds a forged message since it was last here, under a new source: two halves of the address whose sum,
+  // and with it the checksum, stays the same.
   bool put_forged(PacketBurst& into) {
     Packet* packet = pool_.take_forged();
     if (packet == nullptr) return false;
-    constexpr std::size_t kType = 42;  // behind Ethernet, IPv4 and UDP; filled, and not used for a cookie meanwhile
-    const Frame& frame = bench_.forged[next_++ % bench_.forged.size()];
-    if (packet->data[kType] != 1 || packet->data[0] != frame[0]) std::memcpy(packet->data, frame.data(), frame.size());
-    set_source(packet->data + 14, static_cast<std::uint32_t>(next_));
-    packet->append(static_cast<std::uint16_t>(frame.size()));
+    constexpr std::size_t kType = 42;  // behind Ethernet, IPv4 and UDP
+    if (packet->data[12] != 8 || packet->data[kType] != 1) {  // never filled, or used for a cookie
+      const Frame& frame = bench_.forged[next_ % bench_.forged.size()];
+      std::memcpy(packet->data, frame.data(), frame.size());
+    }
+    std::uint8_t* const source = packet->data + 26;
+    std::uint32_t sum = std::uint32_t{load_half(source)} + load_half(source + 2);
+    sum = (sum & 0xffff) + (sum >> 16);
+    const auto first = static_cast<std::uint32_t>(0x0b00 + next_++ * 7919 % 0x5000);
+    store_half(source, static_cast<std::uint16_t>(first));
+    store_half(source + 2, static_cast<std::uint16_t>(sum >= first ? sum - first : sum + 0xffff - first));
+    packet->append(kForgedLength);
     into.add(packet);
     return true;
   }
-  static void set_source(std::uint8_t* ip, std::uint32_t number) {
-    const std::uint32_t source = 0x0b000000 + (number * 0x9e3779b1U >> 2);
-    ip[12] = static_cast<std::uint8_t>(source >> 24);
-    ip[13] = static_cast<std::uint8_t>(source >> 16);
-    ip[14] = static_cast<std::uint8_t>(source >> 8);
-    ip[15] = static_cast<std::uint8_t>(source);
-    ip[10] = ip[11] = 0;
-    const be16 checksum = checksum_finish(checksum_add(0, Bytes{ip, 20}));
-    std::memcpy(ip + 10, &checksum, 2);
+  static std::uint16_t load_half(const std::uint8_t* at) { return static_cast<std::uint16_t>(at[0] << 8 | at[1]); }
+  static void store_half(std::uint8_t* at, std::uint16_t value) {
+    at[0] = static_cast<std::uint8_t>(value >> 8);
+    at[1] = static_cast<std::uint8_t>(value);
   }
   void keep(const Packet& packet) {
     const std::lock_guard lock(bench_.mutex);
@@ -112,6 +115,7 @@ class WanPort final : public BenchPort {
   }
 
   static constexpr std::uint64_t kQueue = 4096;
+  static constexpr std::uint16_t kForgedLength = 14 + 20 + 8 + sizeof(wireguard::InitiationMessage);
 
   // What has come since the last look: so many forged messages, and the others anywhere among them.
   void arrive(double rate) {

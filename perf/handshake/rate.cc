@@ -3,6 +3,7 @@
 // with it. All four are by a point: OpenSSL takes longer to multiply the base, which is shown beside.
 #include <openssl/evp.h>
 
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <memory>
@@ -55,16 +56,41 @@ class Prepared {
       put_mac1({reinterpret_cast<std::uint8_t*>(&messages[i]), sizeof messages[i]}, gateway.public_key());
     }
   }
-  // What Device::claim gives.
-  void claim(std::size_t i) {
-    works[i].static_static = clients_[i].static_static;
-    works[i].local_index = static_cast<std::uint32_t>(i);
+
+  // Takes all messages through the gate and answers them, so many at a time. Seconds for each; below 0: not all were.
+  double answer(HandshakeGate& gate, const DhKey& gateway, Random& random, std::size_t batch, Instant now) {
+    const auto start = std::chrono::steady_clock::now();
+    std::array<GateMessage, kWindow> judged;
+    for (std::size_t i = 0; i < kWindow; ++i) {
+      judged[i].bytes = {reinterpret_cast<const std::uint8_t*>(&messages[i]), sizeof messages[i]};
+      judged[i].source = {IpAddress::v4(0xc6336400 + static_cast<std::uint32_t>(i)), 1};
+    }
+    gate.judge(judged, now);
+    std::size_t answered = 0;
+    for (std::size_t first = 0; first < kWindow; first += batch) {
+      std::array<InitiationWork*, kHandshakeBatch> group;
+      for (std::size_t k = 0; k < batch; ++k) {
+        group[k] = &works[first + k];
+        *group[k] = InitiationWork{};
+        group[k]->message = messages[first + k];
+      }
+      const std::span<InitiationWork* const> span{group.data(), batch};
+      open_initiations(gateway, span);
+      for (std::size_t k = 0; k < batch; ++k) {  // what Device::claim gives
+        group[k]->static_static = clients_[first + k].static_static;
+        group[k]->local_index = static_cast<std::uint32_t>(first + k);
+      }
+      answer_initiations(gateway, random, span);
+      for (std::size_t k = 0; k < batch; ++k)
+        answered += judged[first + k].verdict == DropReason::none && group[k]->answered;
+    }
+    return answered == kWindow ? seconds_since(start) / kWindow : -1;
   }
 
   std::vector<InitiationMessage> messages;
-  std::vector<InitiationWork> works;
 
  private:
+  std::vector<InitiationWork> works;
   std::vector<Client> clients_;
   Timestamp timestamp_{0x40};
 };
@@ -121,33 +147,18 @@ bool measure_rate(bool quick, std::vector<Row>& rows) {
   HandshakeGate gate(gateway.public_key(), limits, nullptr, random);
   Prepared prepared(gateway, random);
   Curve curve(random);
-  std::vector<double> handshakes, multiplications, shares, by_point, by_base;
+  std::vector<double> handshakes, multiplications, shares, by_point, by_base, alone_rates, alone_shares;
   const int windows = quick ? 25 : 100;
   for (int window = 0; window < windows; ++window) {
     prepared.renew(gateway, random);
-    auto start = std::chrono::steady_clock::now();
-    GateMessage messages[kWindow];
-    for (std::size_t i = 0; i < kWindow; ++i) {
-      messages[i].bytes = {reinterpret_cast<const std::uint8_t*>(&prepared.messages[i]), sizeof(InitiationMessage)};
-      messages[i].source = {IpAddress::v4(0xc6336400 + static_cast<std::uint32_t>(i)), 1};
-    }
-    gate.judge(messages, Instant(std::chrono::seconds(window + 1)));
-    std::size_t answered = 0;
-    for (std::size_t i = 0; i < kWindow; ++i) {
-      InitiationWork& work = prepared.works[i];
-      work = InitiationWork{};
-      work.message = prepared.messages[i];
-      if (messages[i].verdict != DropReason::none || open_initiation(gateway, work) != DropReason::none) continue;
-      prepared.claim(i);
-      answer_initiation(gateway, random, work);
-      answered += work.answered;
-    }
-    const double ours = seconds_since(start) / kWindow;
-    if (answered != kWindow) {
-      std::fprintf(stderr, "perf-handshake: only %zu of %zu handshakes were answered\n", answered, kWindow);
+    const Instant now(std::chrono::seconds(window + 1));
+    const double ours = prepared.answer(gate, gateway, random, kHandshakeBatch, now);
+    const double alone = prepared.answer(gate, gateway, random, 1, now);
+    if (ours < 0 || alone < 0) {
+      std::fprintf(stderr, "perf-handshake: not all handshakes were answered\n");
       return false;
     }
-    start = std::chrono::steady_clock::now();
+    auto start = std::chrono::steady_clock::now();
     for (std::size_t i = 0; i < 4 * kWindow; ++i) curve.by_point();
     const double limit = seconds_since(start) / kWindow;
     by_point.push_back(limit / 4);
@@ -157,6 +168,8 @@ bool measure_rate(bool quick, std::vector<Row>& rows) {
     handshakes.push_back(1 / ours);
     multiplications.push_back(1 / limit);
     shares.push_back(limit / ours);
+    alone_rates.push_back(1 / alone);
+    alone_shares.push_back(limit / alone);
   }
   Row row;
   row.suite = "handshake";
@@ -172,6 +185,15 @@ bool measure_rate(bool quick, std::vector<Row>& rows) {
   row.goal_share = 0.9;
   row.spread = {quantile(handshakes, 0.1), quantile(handshakes, 1)};
   rows.push_back(row);
+  Row alone = row;
+  alone.name = "responder/alone";
+  alone.value = quantile(alone_rates, 0.75);
+  alone.ratio = quantile(alone_shares, 0.5);
+  alone.limit = alone.peer_value = alone.value / *alone.ratio;
+  alone.goal_share.reset();
+  alone.spread = {quantile(alone_rates, 0.1), quantile(alone_rates, 1)};
+  alone.note = "one handshake at a time, as when few arrive";
+  rows.push_back(alone);
   Row tunnels;
   tunnels.suite = "handshake";
   tunnels.name = "tunnels";

@@ -9,6 +9,7 @@
 namespace penstock::wireguard {
 
 MacLanes blake2s_mac_x8, blake2s_mac_x16;
+HashLanes blake2s_hash_x8, blake2s_hash_x16;
 
 namespace {
 
@@ -29,9 +30,9 @@ bool has_avx2() {
 }
 
 constexpr std::size_t kWidest = 16;
-const MacVariant kVariants[] = {{"16 lanes, AVX-512", kWidest, blake2s_mac_x16, has_avx512()},
-                                {"8 lanes, AVX2", 8, blake2s_mac_x8, has_avx2()},
-                                {"one at a time", 1, nullptr, true}};
+const MacVariant kVariants[] = {{"16 lanes, AVX-512", kWidest, blake2s_mac_x16, blake2s_hash_x16, has_avx512()},
+                                {"8 lanes, AVX2", 8, blake2s_mac_x8, blake2s_hash_x8, has_avx2()},
+                                {"one at a time", 1, nullptr, nullptr, true}};
 const MacVariant& kUsed = *std::find_if(std::begin(kVariants), std::end(kVariants),
                                         [](const MacVariant& variant) { return variant.available; });
 
@@ -86,6 +87,21 @@ void mac_batch(std::span<const std::uint8_t* const> keys, std::span<const std::u
                std::size_t length, Mac* out) {
   for (std::size_t i = run_lanes(nullptr, keys, messages, length, out); i < messages.size(); ++i)
     out[i] = mac({keys[i], kMacSize}, {Bytes{messages[i], length}});
+}
+
+void hash_batch(std::span<const std::uint8_t* const> messages, std::size_t length, Hash* out) {
+  std::size_t done = 0;
+  while (kUsed.hash != nullptr && own_blake2s() && messages.size() - done > kFew) {
+    const std::size_t n = std::min(kUsed.width, messages.size() - done);
+    const std::uint8_t* lanes[kWidest];
+    std::uint8_t digests[kWidest][32];
+    for (std::size_t i = 0; i < kUsed.width; ++i) lanes[i] = messages[done + std::min(i, n - 1)];
+    kUsed.hash(lanes, length, digests);
+    std::memcpy(out[done].data(), digests, n * sizeof(Hash));
+    wipe({&digests[0][0], sizeof digests});
+    done += n;
+  }
+  for (; done < messages.size(); ++done) out[done] = hash({Bytes{messages[done], length}});
 }
 
 std::span<const MacVariant> mac_variants() {

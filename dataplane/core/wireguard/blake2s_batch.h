@@ -1,5 +1,6 @@
-// Keyed BLAKE2s with 16 bytes of output (WireGuard's MAC) over many messages of equal length: as many at once as the
-// machine's vectors hold, which is how a flood of handshake messages is looked through. Any thread, no state.
+// BLAKE2s over many messages of equal length: as many at once as the machine's vectors hold. With a key and 16 bytes of
+// output (WireGuard's MAC), which is how a flood of handshake messages is looked through, and plain, which is how several
+// handshakes share the time that hashing takes. Any thread, no state.
 #pragma once
 
 #include <span>
@@ -32,14 +33,19 @@ void mac_batch(const MacKey& key, std::span<const std::uint8_t* const> messages,
 void mac_batch(std::span<const std::uint8_t* const> keys, std::span<const std::uint8_t* const> messages,
                std::size_t length, Mac* out);
 
+// The plain hash of each, to `out`.
+void hash_batch(std::span<const std::uint8_t* const> messages, std::size_t length, Hash* out);
+
 // What computes them: `width` messages at once, from `chain`, or from one key for each where `keys` is not null. The
 // machine must have the instructions.
 using MacLanes = void(const std::uint32_t* chain, const std::uint8_t* const* keys, const std::uint8_t* const* messages,
                       std::size_t length, std::uint8_t (*out)[16]);
+using HashLanes = void(const std::uint8_t* const* messages, std::size_t length, std::uint8_t (*out)[32]);
 struct MacVariant {
   const char* name;
   std::size_t width;
   MacLanes* function;  // nullptr: one at a time
+  HashLanes* hash;     // the same
   bool available;      // on this machine
 };
 // Widest first; the last one is always available. The first that is available is used.

@@ -31,7 +31,7 @@ struct Blake2sLanes {
   // value behind its block is `chain`, or, when `keys` is not null, each under its own key of 16 bytes.
   static void mac(const std::uint32_t* chain, const std::uint8_t* const* keys, const std::uint8_t* const* messages,
                   std::size_t length, std::uint8_t (*out)[16]) {
-    V words[16], state[8];
+    V words[16] = {}, state[8];
     for (int i = 0; i < 8; ++i) state[i] = V{} + (keys != nullptr ? kBlake2sIv[i] : chain[i]);
     if (keys != nullptr) {
       state[0] ^= 0x01010000U ^ 16U << 8 ^ 16U;  // RFC 7693 §2.5: fan-out and depth 1, lengths of key and digest
@@ -46,6 +46,23 @@ struct Blake2sLanes {
     for (std::size_t lane = 0; lane < Lanes; ++lane) {
       const std::uint32_t digest[4] = {state[0][lane], state[1][lane], state[2][lane], state[3][lane]};
       __builtin_memcpy(out[lane], digest, 16);
+    }
+  }
+
+  // The plain hash with 32 bytes of output of `messages[i]` (`length` > 0 bytes each) to `out[i]`.
+  static void hash(const std::uint8_t* const* messages, std::size_t length, std::uint8_t (*out)[32]) {
+    V words[16] = {}, state[8];
+    for (int i = 0; i < 8; ++i) state[i] = V{} + kBlake2sIv[i];
+    state[0] ^= 0x01010000U ^ 32U;
+    for (std::size_t at = 0; at < length; at += 64) {
+      const std::size_t here = length - at < 64 ? length - at : 64;
+      load(words, messages, at, here);
+      blake2s_compress(state, words, at + here, at + here == length);
+    }
+    for (std::size_t lane = 0; lane < Lanes; ++lane) {
+      std::uint32_t digest[8];
+      for (int word = 0; word < 8; ++word) digest[word] = state[word][lane];
+      __builtin_memcpy(out[lane], digest, 32);
     }
   }
 

@@ -8,4 +8,8 @@ void blake2s_mac_x8(const std::uint32_t* chain, const std::uint8_t* const* keys,
   Blake2sLanes<8>::mac(chain, keys, messages, length, out);
 }
 
+void blake2s_hash_x8(const std::uint8_t* const* messages, std::size_t length, std::uint8_t (*out)[32]) {
+  Blake2sLanes<8>::hash(messages, length, out);
+}
+
 }  // namespace penstock::wireguard

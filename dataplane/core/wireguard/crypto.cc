@@ -34,19 +34,28 @@ const Algorithms& algorithms() {
 }
 
 struct Contexts {
-  EVP_CIPHER_CTX* cipher = required(EVP_CIPHER_CTX_new());
+  // Each told its algorithm once, and then only keys and nonces.
+  EVP_CIPHER_CTX* seal = required(EVP_CIPHER_CTX_new());
+  EVP_CIPHER_CTX* open = required(EVP_CIPHER_CTX_new());
+  EVP_CIPHER_CTX* stream = required(EVP_CIPHER_CTX_new());
   EVP_PKEY_CTX* maker = required(EVP_PKEY_CTX_new_from_name(nullptr, "X25519", nullptr));
   EVP_PKEY* peer = nullptr;  // the public key of whoever is agreed with at the moment
 
   Contexts() {
     constexpr std::array<std::uint8_t, kKeySize> any{9};
     peer = required(EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, any.data(), any.size()));
-    if (EVP_PKEY_fromdata_init(maker) != 1) std::abort();
+    if (EVP_PKEY_fromdata_init(maker) != 1 ||
+        EVP_EncryptInit_ex2(seal, algorithms().aead, nullptr, nullptr, nullptr) != 1 ||
+        EVP_DecryptInit_ex2(open, algorithms().aead, nullptr, nullptr, nullptr) != 1 ||
+        EVP_EncryptInit_ex2(stream, algorithms().chacha20, nullptr, nullptr, nullptr) != 1)
+      std::abort();
   }
   Contexts(const Contexts&) = delete;
   Contexts& operator=(const Contexts&) = delete;
   ~Contexts() {
-    EVP_CIPHER_CTX_free(cipher);
+    EVP_CIPHER_CTX_free(seal);
+    EVP_CIPHER_CTX_free(open);
+    EVP_CIPHER_CTX_free(stream);
     EVP_PKEY_CTX_free(maker);
     EVP_PKEY_free(peer);
   }
@@ -67,9 +76,9 @@ Nonce nonce_of(std::uint64_t counter) {
 
 bool seal(const Hash& key, const Nonce& nonce, Bytes ad, Bytes plain, MutableBytes sealed) {
   if (sealed.size() != plain.size() + kTagSize) return false;
-  EVP_CIPHER_CTX* context = contexts().cipher;
+  EVP_CIPHER_CTX* context = contexts().seal;
   int length = 0;
-  if (EVP_EncryptInit_ex2(context, algorithms().aead, key.data(), nonce.data(), nullptr) != 1) return false;
+  if (EVP_EncryptInit_ex2(context, nullptr, key.data(), nonce.data(), nullptr) != 1) return false;
   if (!ad.empty() && EVP_EncryptUpdate(context, nullptr, &length, ad.data(), static_cast<int>(ad.size())) != 1)
     return false;
   if (!plain.empty() &&
@@ -81,11 +90,11 @@ bool seal(const Hash& key, const Nonce& nonce, Bytes ad, Bytes plain, MutableByt
 
 bool open(const Hash& key, const Nonce& nonce, Bytes ad, Bytes sealed, MutableBytes plain) {
   if (sealed.size() != plain.size() + kTagSize) return false;
-  EVP_CIPHER_CTX* context = contexts().cipher;
+  EVP_CIPHER_CTX* context = contexts().open;
   int length = 0;
   std::array<std::uint8_t, kTagSize> tag;
   std::memcpy(tag.data(), sealed.data() + plain.size(), kTagSize);
-  if (EVP_DecryptInit_ex2(context, algorithms().aead, key.data(), nonce.data(), nullptr) != 1) return false;
+  if (EVP_DecryptInit_ex2(context, nullptr, key.data(), nonce.data(), nullptr) != 1) return false;
   if (EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, kTagSize, tag.data()) != 1) return false;
   if (!ad.empty() && EVP_DecryptUpdate(context, nullptr, &length, ad.data(), static_cast<int>(ad.size())) != 1)
     return false;
@@ -218,9 +227,9 @@ Hash hchacha20(const Hash& key, const std::array<std::uint8_t, 16>& nonce) {
   // A key-stream block is the permuted state plus the initial one; OpenSSL takes words 12 to 15 as its 16-byte "IV", so
   // subtracting what is known (the constants and the nonce) leaves the permuted words that HChaCha20 gives out.
   std::array<std::uint8_t, 64> block{};
-  EVP_CIPHER_CTX* context = contexts().cipher;
+  EVP_CIPHER_CTX* context = contexts().stream;
   int length = 0;
-  if (EVP_EncryptInit_ex2(context, algorithms().chacha20, key.data(), nonce.data(), nullptr) != 1 ||
+  if (EVP_EncryptInit_ex2(context, nullptr, key.data(), nonce.data(), nullptr) != 1 ||
       EVP_EncryptUpdate(context, block.data(), &length, block.data(), static_cast<int>(block.size())) != 1)
     std::abort();
   constexpr std::array<std::uint32_t, 4> kConstants{0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};

@@ -27,11 +27,15 @@ Hash mix_key(NoiseState& state, Bytes input) {
   return out[1];
 }
 
-NoiseState start(const PublicKey& responder) {
+}  // namespace
+
+NoiseState begin_noise(const PublicKey& responder) {
   static const Hash chain = hash({text_bytes(kConstruction)});
   static const Hash protocol = hash({chain, text_bytes(kIdentifier)});
   return {chain, hash({protocol, responder.bytes})};
 }
+
+namespace {
 
 // The last common step: preshared key, then the empty AEAD's key.
 Hash mix_preshared(NoiseState& state, const PresharedKey& preshared) {
@@ -47,7 +51,7 @@ bool create_initiation(const DhKey& own, const PublicKey& remote, const Hash& st
                        const PrivateKey& ephemeral, const Timestamp& timestamp, std::uint32_t local_index,
                        InitiationMessage& out, InitiatorState& state) {
   out = InitiationMessage{};
-  state.noise = start(remote);
+  state.noise = begin_noise(remote);
   state.ephemeral = DhKey(ephemeral);
   if (!state.ephemeral.valid()) return false;
   NoiseState& noise = state.noise;
@@ -73,7 +77,7 @@ bool create_initiation(const DhKey& own, const PublicKey& remote, const Hash& st
 }
 
 bool open_initiation(const DhKey& own, const InitiationMessage& message, NoiseState& state, PublicKey& remote) {
-  state = start(own.public_key());
+  state = begin_noise(own.public_key());
   mix_chain(state, message.ephemeral);
   mix_hash(state, message.ephemeral);
   Hash shared;

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <span>
 
 #include "dataplane/core/wireguard/crypto.h"
 #include "dataplane/core/wireguard/device.h"
@@ -20,6 +21,9 @@ struct NoiseState {
   Hash chain;
   Hash hash;
 };
+
+// What every handshake with this responder starts from.
+[[nodiscard]] NoiseState begin_noise(const PublicKey& responder);
 
 struct TransportKeys {
   Hash send;
@@ -47,6 +51,38 @@ bool open_timestamp(const InitiationMessage& message, const Hash& static_static,
 bool create_response(NoiseState state, const InitiationMessage& initiation, const PublicKey& remote,
                      const PresharedKey& preshared, const PrivateKey& ephemeral, std::uint32_t local_index,
                      ResponseMessage& out, TransportKeys& keys);
+
+// The same for several handshakes at once, with their hashing in lanes (blake2s_batch.h): what several handshakes have in
+// common is everything but their multiplications. The results are those of the functions above, one by one. At most
+// kHandshakeBatch; `ok` says which succeeded.
+inline constexpr std::size_t kHandshakeBatch = 8;
+struct OpenedInitiation {
+  const InitiationMessage* message;
+  NoiseState* state;
+  PublicKey* remote;
+  bool ok;
+};
+void open_initiations(const DhKey& own, std::span<OpenedInitiation> batch);
+struct OpenedTimestamp {
+  const InitiationMessage* message;
+  const Hash* static_static;
+  NoiseState* state;
+  Timestamp* timestamp;
+  bool ok;
+};
+void open_timestamps(std::span<OpenedTimestamp> batch);
+struct CreatedResponse {
+  const NoiseState* state;
+  const InitiationMessage* initiation;
+  const PublicKey* remote;
+  const PresharedKey* preshared;
+  const PrivateKey* ephemeral;
+  std::uint32_t local_index;
+  ResponseMessage* out;
+  TransportKeys* keys;
+  bool ok;
+};
+void create_responses(std::span<CreatedResponse> batch);
 
 // Initiator: the session's keys. `state` stays usable for another response if this one is false.
 bool open_response(const DhKey& own, const InitiatorState& state, const PresharedKey& preshared,

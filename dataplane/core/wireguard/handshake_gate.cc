@@ -35,12 +35,17 @@ HandshakeGate::HandshakeGate(const PublicKey& own, const GateLimits& limits, con
       cookies_(limits.cookies_per_s, std::max(limits.cookies_per_s / 20, 32U)) {}
 
 void HandshakeGate::judge(std::span<GateMessage> messages, Instant now) {
+  std::uint64_t tags[kBatch];
+  if (known_ != nullptr)
+    for (std::size_t i = 0; i < messages.size(); ++i) tags[i] = known_->prefetch(messages[i].source.address);
   check_mac1(messages);
   GateMessage* doubted[kBatch];
   std::size_t count = 0;
-  for (GateMessage& message : messages) {
+  for (std::size_t i = 0; i < messages.size(); ++i) {
+    GateMessage& message = messages[i];
     message.answer = false;
-    if (message.verdict != DropReason::none || passes_without_cookie(message, peers_at(message.source.address), now))
+    if (message.verdict != DropReason::none ||
+        passes_without_cookie(message, known_ == nullptr ? 0 : known_->peers_with(tags[i]), now))
       continue;
     message.verdict = DropReason::wg_mac2_required;
     if (has_mac2(message.bytes)) {

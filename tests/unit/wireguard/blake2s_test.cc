@@ -142,6 +142,10 @@ TEST_F(Blake2sTest, EveryVariantOfThisMachineAgreesWithOpenssl) {
       variant.function(nullptr, batch.key_at.data(), batch.at.data(), length, out);
       for (std::size_t i = 0; i < variant.width; ++i)
         ASSERT_EQ(Octets(out[i], out[i] + 16), batch.expected_each[i]) << variant.name << ' ' << length << ' ' << i;
+      std::uint8_t hashes[16][32];
+      variant.hash(batch.at.data(), length, hashes);
+      for (std::size_t i = 0; i < variant.width; ++i)
+        ASSERT_EQ(Octets(hashes[i], hashes[i] + 32), openssl_plain(batch.messages[i])) << variant.name << ' ' << length;
     }
   }
   ASSERT_EQ(mac_variants().size(), 3u);
@@ -163,6 +167,10 @@ void check_text(Make&& make_batch) {
     Blake2sLanes<Lanes>::mac(MacKey(batch.common).chain().data(), nullptr, batch.at.data(), length, out);
     for (std::size_t i = 0; i < Lanes; ++i)
       ASSERT_EQ(Octets(out[i], out[i] + 16), batch.expected_common[i]) << Lanes << " lanes, " << i << ", length " << length;
+    std::uint8_t hashes[Lanes][32];
+    Blake2sLanes<Lanes>::hash(batch.at.data(), length, hashes);
+    for (std::size_t i = 0; i < Lanes; ++i)
+      ASSERT_EQ(Octets(hashes[i], hashes[i] + 32), openssl_plain(batch.messages[i])) << Lanes << " lanes, " << i;
   }
 }
 

@@ -65,11 +65,12 @@ TEST(Engine, AFloodOfForgedInitiationsLeavesKnownPeersAlone) {
 TEST(Fairness, NoPortStarvesAnother) {
   constexpr std::size_t kMostBurstsOfHandshakes = 6;
   for (const bool handshakes : {false, true}) {
+    std::atomic<bool> held{true};
     World world({1, PollMode::busy, false});
     wireguard::PublicKey gateway;
     gateway.bytes = world.engine->info().public_key;
     std::vector<std::pair<PortIndex, std::size_t>> taken;  // by the worker, in its order
-    for (const PortIndex port : {kWan, kLan}) world.ports_[port]->held = true;
+    for (const PortIndex port : {kWan, kLan}) world.ports_[port]->held = &held;
     for (std::uint32_t i = 0; i < 2000; ++i)
       world.ports_[kWan]->arrive(
           to_tunnel_port(i, handshakes ? forged_initiation(world, gateway) : Octets{0, 1, 2, 3, 4, 5, 6, 7}));
@@ -77,7 +78,7 @@ TEST(Fairness, NoPortStarvesAnother) {
       world.ports_[kLan]->arrive(frame(kHostMac, kLanMac, udp_packet({kHost, 9}, {ip("203.0.113.1"), 9}, Octets(8))));
     for (const PortIndex port : {kWan, kLan})
       world.ports_[port]->on_receive = [&taken, port](std::size_t n) { taken.emplace_back(port, n); };
-    for (const PortIndex port : {kWan, kLan}) world.ports_[port]->held = false;
+    held = false;  // of both at once
     ASSERT_TRUE(eventually([&] { return world.ports_[kWan]->waiting() + world.ports_[kLan]->waiting() == 0; }));
     world.engine->stop();
 

@@ -70,8 +70,8 @@ class MemoryPort final : public Port {
   // How many frames the next calls of send() take; the rest stays with the caller.
   std::atomic<std::size_t> takes{SIZE_MAX};
 
-  // While held, nothing that has arrived is given out.
-  std::atomic<bool> held{false};
+  // While the flag is set, which several ports may share, nothing that has arrived is given out.
+  std::atomic<const std::atomic<bool>*> held{nullptr};
   [[nodiscard]] std::size_t waiting() {
     const std::lock_guard lock(mutex_);
     return arrived_.size();
@@ -81,7 +81,7 @@ class MemoryPort final : public Port {
 
   // --- Port
   void receive(std::uint16_t, PacketBurst& into) override {
-    if (held) return;
+    if (const std::atomic<bool>* flag = held.load(); flag != nullptr && *flag) return;
     const std::lock_guard lock(mutex_);
     const std::size_t before = into.size();
     while (!arrived_.empty() && !into.full()) {

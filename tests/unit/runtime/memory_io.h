@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <deque>
+#include <functional>
 #include <mutex>
 #include <new>
 
@@ -69,9 +70,20 @@ class MemoryPort final : public Port {
   // How many frames the next calls of send() take; the rest stays with the caller.
   std::atomic<std::size_t> takes{SIZE_MAX};
 
+  // While the flag is set, which several ports may share, nothing that has arrived is given out.
+  std::atomic<const std::atomic<bool>*> held{nullptr};
+  [[nodiscard]] std::size_t waiting() {
+    const std::lock_guard lock(mutex_);
+    return arrived_.size();
+  }
+  // Called by the worker with the number of packets it got; set while held.
+  std::function<void(std::size_t)> on_receive;
+
   // --- Port
   void receive(std::uint16_t, PacketBurst& into) override {
+    if (const std::atomic<bool>* flag = held.load(); flag != nullptr && *flag) return;
     const std::lock_guard lock(mutex_);
+    const std::size_t before = into.size();
     while (!arrived_.empty() && !into.full()) {
       Packet* packet = pool_.allocate();
       if (packet == nullptr) break;
@@ -80,6 +92,7 @@ class MemoryPort final : public Port {
       arrived_.pop_front();
       into.add(packet);
     }
+    if (on_receive && into.size() > before) on_receive(into.size() - before);
     std::uint64_t count = 0;
     if (descriptor_ >= 0 && arrived_.empty() && ::read(descriptor_, &count, sizeof count) < 0) return;
   }

@@ -158,6 +158,63 @@ TEST(Healing, ThePortalMayBeAwayForAnHour) {
   EXPECT_EQ(lost_echoes(system), 0u);
 }
 
+// Everything the gateway's machine knew is gone when it is back. A client that had nothing to say meanwhile goes on as if
+// nothing had been, also with names that it believes the gateway to know. trap: flow-10, flow-4
+TEST(Healing, AnIdleClientNeedsNoQueryAfterItsGatewayWasOff) {
+  System system{one_of_each(nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::preserving),
+                            nat(Dependence::address, Dependence::address_and_port, PortChoice::random))};
+  ASSERT_TRUE(system.start());
+  use(system, 3s, 10);
+  system.gateways[0]->power_off();
+  system.run_for(8s);
+  system.gateways[0]->power_on();
+  system.run_for(30s);
+  const std::size_t before = system.ledger.flows[0].requests.size();
+  use(system, 10s, 10);
+  system.run_for(2s);
+  EXPECT_EQ(lost(system, before), 0u);
+  EXPECT_EQ(lost_echoes(system, before), 0u);
+  EXPECT_LE(longest(system, before), 1500ms);
+  EXPECT_EQ(system.clients[0]->queries(), 1u);
+}
+
+// Between two NATs that map by address and port an answer to a probe comes from a new port each time. trap: paths-17
+TEST(Limits, AnIdleTunnelBetweenSymmetricNatsIsQuiet) {
+  for (const Dependence filtering : kDependences) {
+    const auto client = nat(Dependence::address_and_port, Dependence::independent, PortChoice::random);
+    const auto gateway = nat(Dependence::address_and_port, filtering, PortChoice::sequential);
+    System system{one_of_each(client, gateway)};
+    ASSERT_TRUE(system.start());
+    use(system, 5s, 10);
+    system.run_for(5s);
+    const std::uint64_t before = system.clients[0]->datagrams();
+    system.run_for(60s);
+    EXPECT_LE(system.clients[0]->datagrams() - before, 60 * 15U) << gateway.to_string();
+    EXPECT_LE(system.network_nats[0]->mappings(), 100u) << gateway.to_string();
+    EXPECT_EQ(lost(system), 0u);
+  }
+}
+
+// A client that was killed cannot give its relay's allocation back; it comes back by another port and has a new one.
+TEST(Healing, AClientThatWasKilledComesBackThroughItsRelay) {
+  System system{one_of_each(nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random),
+                            nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random))};
+  ASSERT_TRUE(system.start());
+  use(system, 3s, 10);
+  for (int life = 0; life < 5; ++life) {
+    system.clients[0]->kill();
+    system.run_for(500ms);
+    system.clients[0]->start();
+    system.run_for(1s);
+    const std::size_t before = system.ledger.flows[0].requests.size();
+    use(system, 5s, 10);
+    system.run_for(1s);
+    EXPECT_EQ(lost(system, before), 0u) << "life " << life;
+    EXPECT_LE(longest(system, before), 3s) << "life " << life;
+  }
+  EXPECT_EQ(system.clients[0]->queries(), 1u);
+}
+
 // A failure can be studied only if it can be had again.
 TEST(Seeds, TheSameSeedGivesTheSameRun) {
   const Scenario plan = make_scenario(4711, 60s);

@@ -93,6 +93,9 @@ class Translator::Implementation {
   [[nodiscard]] std::optional<std::uint16_t> source_index(const IpAddress& address) const;
   [[nodiscard]] std::uint16_t owner_of(const Packet& packet, bool down) const;
   void for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const;
+  // handover.cc
+  void export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const;
+  bool import_flow(const FlowHandover& flow, Now now);
   [[nodiscard]] const flow::FlowTable& table() const { return table_; }
   [[nodiscard]] const TranslatorCounters& counters() const { return counters_; }
 
@@ -200,6 +203,9 @@ class Translator::Implementation {
   void record_binding(const flow::FlowRecord& record, bool begins) const;
   // Whether the protocol's ports are mapped independently of the endpoint.
   [[nodiscard]] bool mapped_for_all(std::uint8_t protocol) const;
+
+  // handover.cc
+  [[nodiscard]] bool outside_is_free(const flow::FlowRecord& record);
 
   // narrow.cc
   // Sets marks (flow_mark) and gives the flow's entry beside the table, zeroed when these are its first.

@@ -130,7 +130,8 @@ TEST(Handover, WhatWasReceivedIsRefusedAfterwards) {
   const std::size_t received = pair.b.received.size();
   EXPECT_GE(received, 50U);
   pair.restart();
-  for (const auto& datagram : to_b) pair.net.inject(pair.a.address, pair.b.address, datagram);
+  const auto again = to_b;
+  for (const auto& datagram : again) pair.net.inject(pair.a.address, pair.b.address, datagram);
   pair.net.run_for(100ms);
   EXPECT_EQ(pair.b.received.size(), received);
   EXPECT_GE(pair.b.count(DropReason::wg_handshake_replay), 1U) << "the old initiation, too";

@@ -60,7 +60,8 @@ Descriptor listen_at(const std::string& path) {
   return listener;
 }
 
-// The keeper's whole life. It is given a listening socket, then the memory; it serves the first of us who comes.
+// The keeper's whole life. It is given the memory, says that it serves it (1) or cannot (0), and serves the first of us
+// who comes. The listening socket is its own: one that travelled as a message would for a moment be nobody's.
 [[noreturn]] void keep(int parent, const std::string& path, std::chrono::milliseconds hold) {
   ::prctl(PR_SET_NAME, "handover");
   ::prctl(PR_SET_DUMPABLE, 0);  // no core file with keys in it
@@ -74,9 +75,11 @@ Descriptor listen_at(const std::string& path) {
   ::dup2(parent, 3);
   ::close_range(4, ~0U, 0);
 
-  const Descriptor listener = runtime::receive_descriptor(3);
-  const Descriptor memory = listener.valid() ? runtime::receive_descriptor(3) : Descriptor{};
+  const Descriptor memory = runtime::receive_descriptor(3);
   if (!memory.valid()) ::_exit(0);  // the process has ended otherwise: nothing to keep
+  const Descriptor listener = listen_at(path);
+  const char serving = listener.valid() ? 1 : 0;
+  if (::write(3, &serving, 1) != 1 || serving == 0) ::_exit(1);
   const auto end = std::chrono::steady_clock::now() + hold;
   for (;;) {
     const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
@@ -127,13 +130,17 @@ Descriptor HandoverLink::from_keeper() const {
   if (!unix_address(path_, address)) return Descriptor{};
   const Descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket.valid() ||
-      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
+      ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+    if (errno != ENOENT) spdlog::warn("{}: {}", path_, std::strerror(errno));
     return Descriptor{};
+  }
   if (!is_one_of_us(socket.get())) {
     spdlog::warn("{} is served by another user: what it would hand over is not taken", path_);
     return Descriptor{};
   }
-  return readable(socket.get(), kPatienceMs) ? runtime::receive_descriptor(socket.get()) : Descriptor{};
+  Descriptor memory = readable(socket.get(), kPatienceMs) ? runtime::receive_descriptor(socket.get()) : Descriptor{};
+  if (!memory.valid()) spdlog::warn("{}: the keeper hands nothing over", path_);
+  return memory;
 }
 
 std::optional<std::vector<std::uint8_t>> HandoverLink::take() {
@@ -155,13 +162,11 @@ std::string HandoverLink::leave(Bytes content) {
     return sent > 0 ? "" : "the service manager does not take it";
   }
   if (!to_keeper_.valid()) return "there is no keeper";
-  const Descriptor listener = listen_at(path_);
-  if (!listener.valid()) return path_ + ": " + std::strerror(errno);
-  if (runtime::send_descriptor(to_keeper_.get(), listener.get()) &&
-      runtime::send_descriptor(to_keeper_.get(), memory.get()))
-    return "";
-  ::unlink(path_.c_str());
-  return "the keeper is gone";
+  char serving = 0;
+  if (!runtime::send_descriptor(to_keeper_.get(), memory.get()) || !readable(to_keeper_.get(), kPatienceMs) ||
+      ::read(to_keeper_.get(), &serving, 1) != 1)
+    return "the keeper is gone";
+  return serving == 1 ? "" : "the keeper cannot listen on " + path_;
 }
 
 }  // namespace penstock::io

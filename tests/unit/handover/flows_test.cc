@@ -163,6 +163,7 @@ TEST(FlowHandover, WhatHasNoPlaceAnyMoreIsLeft) {
     World world;
     furnish(world);
     change(world.config);
+    world.after(1h);
     return world.translator().import_flow(flow, world.now());
   };
   const auto as_it_is = [](TranslatorConfig&) {};
@@ -184,6 +185,7 @@ TEST(FlowHandover, WhatHasNoPlaceAnyMoreIsLeft) {
   EXPECT_FALSE(fits(bad, as_it_is)) << "families do not fit";
   World world;
   furnish(world);
+  world.after(1h);
   EXPECT_TRUE(world.translator().import_flow(good, world.now()));
   EXPECT_FALSE(world.translator().import_flow(good, world.now())) << "twice";
   bad = good;

@@ -111,6 +111,7 @@ RC_GTEST_PROP(Handover, NoNonceIsUsedTwice, ()) {
         break;
     }
   }
+  for (int i = 0; i < 3; ++i) pair.net.send(pair.b, 0, inner_packet(40));
   pair.net.run_for(1s);
   RC_ASSERT(!twice);
   RC_ASSERT(!used.empty());

@@ -3,41 +3,53 @@
 #include <spdlog/spdlog.h>
 #include <sys/epoll.h>
 
-#include <array>
 #include <utility>
 
 namespace penstock::client {
 namespace {
 
 constexpr std::size_t kTunBurst = 64;
-constexpr std::size_t kTunPacket = 65536;
-constexpr std::size_t kMaxUnsent = 1024;  // datagrams; beyond it the newest are lost, as on any full queue
+constexpr std::size_t kTunBytes = Client::kTunBuffer - io::Tun::kReadRoom;
+constexpr std::size_t kMaxUnsent = 4096;  // datagrams; beyond it the newest are lost, as on any full queue
 
 }  // namespace
 
+// Packets lie in the buffer one behind the other, however large each is.
 void Client::read_tun() {
-  const std::size_t slot = tun_buffer_.size() / kTunBurst;
-  std::array<Bytes, kTunBurst> packets;
-  std::size_t count = 0;
-  while (count < kTunBurst) {
-    const Bytes packet = tun_->read(MutableBytes{tun_buffer_}.subspan(count * slot, slot));
-    if (packet.empty()) break;
-    packets[count++] = packet;
+  from_tun_.clear();
+  std::size_t used = 0;
+  while (from_tun_.size() < kTunBurst && used < kTunBytes) {
+    const io::Tun::Packet packet = tun_->read(MutableBytes{tun_buffer_}.subspan(used, io::Tun::kReadRoom));
+    if (packet.bytes.empty()) break;
+    if (packet.vnet.gso != offload::VnetHeader::Gso::none) ++tun_cut_;
+    from_tun_.push_back({packet.bytes, packet.vnet});
+    used = static_cast<std::size_t>(packet.bytes.data() + packet.bytes.size() - tun_buffer_.data());
+    used = (used + 63) / 64 * 64;
   }
-  if (count == 0) return;
-  agent_->handle_packets({packets.data(), count}, io::Loop::now());
+  if (from_tun_.empty()) return;
+  agent_->handle_packets(from_tun_, io::Loop::now());
   drain();
 }
 
 void Client::read_socket(Socket& socket) {
-  const auto received = socket.socket.receive();
-  std::array<InDatagram, io::UdpSocket::kBatch> datagrams;
-  std::size_t count = 0;
-  for (const io::ReceivedDatagram& datagram : received)
-    datagrams[count++] = {datagram.bytes, socket.socket.local(), datagram.from};
-  if (count == 0) return;
-  agent_->handle_datagrams({datagrams.data(), count}, io::Loop::now());
+  from_socket_.clear();
+  for (const io::ReceivedDatagram& datagram : socket.socket.receive())
+    from_socket_.push_back({datagram.bytes, socket.socket.local(), datagram.from});
+  if (from_socket_.empty()) return;
+  agent_->handle_datagrams(from_socket_, to_tun_, io::Loop::now());
+  write_tun();
   drain();
+}
+
+// What the tunnel brought, in as few pieces as the device takes. A packet that it refuses is lost alone.
+void Client::write_tun() {
+  coalescer_.coalesce(to_tun_);
+  for (std::size_t i = 0; i < coalescer_.size(); ++i) {
+    const auto out = coalescer_.output(i);
+    if (out.packets > 1) tun_joined_ += out.packets;
+    if (tun_->write(out.vnet, out.pieces) != io::Tun::Write::sent) tun_refused_ += out.packets;
+  }
+  to_tun_.clear();
 }
 
 void Client::drain() {
@@ -49,9 +61,8 @@ void Client::drain() {
       spdlog::info("{}", line->text);
     }
   }
-  while (auto datagram = agent_->poll_datagram()) {
-    if (unsent_.size() < kMaxUnsent) unsent_.push_back(std::move(*datagram));
-  }
+  agent_->poll_datagrams(unsent_);
+  for (; unsent_.size() > kMaxUnsent; ++lost_unsent_) unsent_.pop_back();
   send_datagrams();
   handle_streams();
   while (auto packet = agent_->poll_packet()) {
@@ -78,7 +89,6 @@ void Client::drain() {
 
 // In order, a family's run at a time.
 void Client::send_datagrams() {
-  std::array<io::DatagramToSend, io::UdpSocket::kBatch> batch;
   Socket* full = nullptr;
   while (!unsent_.empty() && full == nullptr) {
     if (unsent_.front().stream != 0) {
@@ -90,15 +100,14 @@ void Client::send_datagrams() {
     }
     const bool v6 = unsent_.front().remote.address.is_v6();
     Socket* socket = sockets_.size() > (v6 ? 1U : 0U) ? sockets_[v6 ? 1 : 0].get() : nullptr;
-    std::size_t count = 0;
-    while (count < batch.size() && count < unsent_.size() && unsent_[count].stream == 0 &&
-           unsent_[count].remote.address.is_v6() == v6) {
-      batch[count] = {unsent_[count].bytes(), unsent_[count].remote};
-      ++count;
+    to_socket_.clear();
+    for (const OutDatagram& datagram : unsent_) {
+      if (datagram.stream != 0 || datagram.remote.address.is_v6() != v6) break;
+      to_socket_.push_back({datagram.bytes(), datagram.remote});
     }
-    std::size_t done = count;
-    if (socket != nullptr) done = socket->socket.send({batch.data(), count});  // else: no such family here
-    if (done < count) full = socket;
+    std::size_t done = to_socket_.size();
+    if (socket != nullptr) done = socket->socket.send(to_socket_);  // else: no such family here
+    if (done < to_socket_.size()) full = socket;
     for (std::size_t i = 0; i < done; ++i) {
       agent_->recycle(std::move(unsent_.front().storage));
       unsent_.pop_front();

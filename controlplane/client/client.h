@@ -20,6 +20,7 @@
 
 #include "controlplane/client/config.h"
 #include "controlplane/core/client_agent/client_agent.h"
+#include "controlplane/core/offload/coalesce.h"
 #include "controlplane/io/dns_listener.h"
 #include "controlplane/io/dns_upstream.h"
 #include "controlplane/io/inspect_server.h"
@@ -40,6 +41,9 @@ inline constexpr std::uint32_t kMark = io::TunnelRoutesConfig{}.mark;  // on our
 
 class Client {
  public:
+  // Holds what is read from the device in one turn: the last packet may be as large as they come.
+  static constexpr std::size_t kTunBuffer = 256 * 1024 + io::Tun::kReadRoom;
+
   // nullptr and `error` when something without which there is no client cannot be had (the TUN device, a socket, the
   // key). What is merely worse without (IPv6, a route, resolv.conf) is logged. `loop` outlives the client.
   static std::unique_ptr<Client> start(io::Loop& loop, Config config, std::string& error);
@@ -65,6 +69,7 @@ class Client {
   bool open_device(std::string& error);
   void start_resolver();
   bool start_inspect(std::string& error);
+  void show_offload(v1::StatusReply& out) const;
   void start_signaling();
 
   // ---- client.cc ----
@@ -72,6 +77,7 @@ class Client {
   void read_socket(Socket& socket);
   void drain();
   void send_datagrams();
+  void write_tun();
   void handle_streams();
   void open_stream(const paths::StreamRequest& request);
   void handle_events();
@@ -127,9 +133,19 @@ class Client {
   bool names_timer_armed_ = false;
 
   std::deque<OutDatagram> unsent_;
+  std::uint64_t lost_unsent_ = 0;  // the queue was full
   std::uint64_t tun_refused_ = 0;
   std::uint64_t stream_refused_ = 0;
+  std::uint64_t tun_cut_ = 0;     // packets that came together as one
+  std::uint64_t tun_joined_ = 0;  // packets that were given together as one
+
+  // Working memory of a turn.
   std::vector<std::uint8_t> tun_buffer_;
+  std::vector<TunPacket> from_tun_;
+  std::vector<InDatagram> from_socket_;
+  std::vector<Bytes> to_tun_;  // within what the socket received
+  std::vector<io::DatagramToSend> to_socket_;
+  offload::Coalescer coalescer_;
 };
 
 }  // namespace penstock::client

@@ -209,6 +209,11 @@ Config read_config(const YamlValue& root, std::string& gateway_file) {
       out.mtu = static_cast<std::uint16_t>(mtu.integer(kMinMtu, kMaxMtu));
     tun.finish();
   }
+  if (const YamlValue offload = map["offload"]; !offload.absent()) {
+    const std::string word = offload.text();
+    out.offload = word == "auto";
+    if (!out.offload && word != "off" && word != "false") offload.fail("must be auto or off");
+  }
   if (const YamlValue protocol = map["protocol"]; !protocol.absent()) {
     const auto version = spoken_protocol(protocol.text());
     if (!version) protocol.fail("must be 1.0 or 1.1");

@@ -29,6 +29,7 @@ struct Config {
   std::string tun_name = "penstock0";
   std::uint16_t mtu = 1280;
   std::uint16_t listen_port = 0;
+  bool offload = true;  // of the TUN device and the sockets, as far as the kernel has it
   ProtocolVersion protocol = kProtocolVersion;
   std::string proxy;  // "host:port": HTTP proxy to the portal and to relays over TCP and TLS; empty: none
   DnsMode dns_mode = DnsMode::resolv_conf;

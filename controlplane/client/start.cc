@@ -15,7 +15,6 @@ namespace penstock::client {
 namespace {
 
 constexpr Duration kResolvConfCheck = std::chrono::seconds{5};
-constexpr std::size_t kTunBuffer = 64 * 9216;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -111,8 +110,9 @@ bool Client::load_state(ClientAgentConfig& agent_config, std::string& error) {
 bool Client::open_device(std::string& error) {
   netlink_ = io::Netlink::open(error);
   if (!netlink_) return false;
-  tun_ = io::Tun::open(config_.tun_name, error);
+  tun_ = io::Tun::open({config_.tun_name, config_.offload}, error);
   if (!tun_) return false;
+  coalescer_ = offload::Coalescer(tun_->takes_tcp(), tun_->takes_udp());
   netlink_->set_no_link_local(tun_->index());  // tidiness only
   if (const int code = netlink_->set_link_up(tun_->index(), config_.mtu); code != 0) {
     error = "cannot bring " + tun_->name() + " up: " + std::strerror(code);
@@ -129,6 +129,7 @@ bool Client::open_sockets(std::string& error) {
   io::UdpSocketOptions options;
   options.mark = kMark;
   options.port = config_.listen_port;
+  options.offload = config_.offload;
   for (const bool v6 : {false, true}) {
     options.v6 = v6;
     std::string why;
@@ -206,6 +207,41 @@ void Client::start_resolver() {
   apply_upstreams();
 }
 
+void Client::show_offload(v1::StatusReply& out) const {
+  const auto add = [&](const char* key, const std::string& value) {
+    v1::StatusLine& line = *out.add_lines();
+    line.set_key(key);
+    line.set_value(value);
+  };
+  std::string on;
+  if (tun_->takes_tcp()) on = tun_->takes_udp() ? "tun tcp+udp" : "tun tcp";
+  for (const auto& socket : sockets_) {
+    const std::string family = socket->socket.local().address.is_v6() ? "IPv6" : "IPv4";
+    if (socket->socket.segments()) on += (on.empty() ? "" : ", ") + family + " segmentation";
+    if (socket->socket.coalesces()) on += (on.empty() ? "" : ", ") + family + " coalescing";
+  }
+  add("offload", on.empty() ? "none" : on);
+  add("super-packets from applications", std::to_string(tun_cut_));
+  add("packets joined for applications", std::to_string(tun_joined_));
+  io::UdpSocketStats sum;
+  for (const auto& socket : sockets_) {
+    const io::UdpSocketStats& stats = socket->socket.stats();
+    sum.sent += stats.sent;
+    sum.received += stats.received;
+    sum.sent_in_runs += stats.sent_in_runs;
+    sum.received_in_runs += stats.received_in_runs;
+    sum.refused_runs += stats.refused_runs;
+    sum.send_errors += stats.send_errors;
+  }
+  add("datagrams sent", std::to_string(sum.sent) + ", in runs " + std::to_string(sum.sent_in_runs) + ", refused " +
+                            std::to_string(sum.send_errors) + ", refused runs " + std::to_string(sum.refused_runs));
+  add("datagrams received",
+      std::to_string(sum.received) + ", in runs " + std::to_string(sum.received_in_runs));
+  add("packets lost in the client", "device " + std::to_string(tun_refused_) + ", relay stream " +
+                                        std::to_string(stream_refused_) + ", socket full " +
+                                        std::to_string(lost_unsent_));
+}
+
 bool Client::start_inspect(std::string& error) {
   io::InspectAnswers answers;
   answers.status = [this] {
@@ -218,6 +254,7 @@ bool Client::start_inspect(std::string& error) {
     const bool connected = !signaling_ || signaling_->connected();
     out.set_state(!agent_->welcomed() ? "connecting" : connected ? "ready" : "degraded");
     agent_->show_status(out, now);
+    show_offload(out);
     if (!portal_problem_.empty() && !connected) {
       v1::StatusLine& line = *out.add_lines();
       line.set_key("portal problem");

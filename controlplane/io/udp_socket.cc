@@ -1,26 +1,55 @@
 #include "controlplane/io/udp_socket.h"
 
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sys/socket.h>
 
-#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "controlplane/io/socket_address.h"
 
 namespace penstock::io {
 
+namespace {
+
+constexpr std::size_t kCoalesced = 65536;  // the most that one message can hold
+// Between buffers, so that their beginnings do not all fall into the same lines of the cache.
+constexpr std::size_t kSkew = 23 * 64;
+constexpr std::size_t kMaxSegments = 64;  // UDP_MAX_SEGMENTS of older kernels
+constexpr std::size_t kMaxRunBytes = 65000;
+constexpr std::size_t kMaxVectors = 1024;  // UIO_MAXIOV
+// After much came in one call the next takes fewer messages: everything else waits meanwhile.
+constexpr std::size_t kMuch = 256 * 1024;
+constexpr std::size_t kFewMessages = 8;
+
+}  // namespace
+
 struct UdpSocket::Buffers {
   struct Control {
-    alignas(cmsghdr) std::uint8_t bytes[64];
+    alignas(cmsghdr) std::uint8_t bytes[128];
   };
-  std::vector<std::uint8_t> memory = std::vector<std::uint8_t>(kBatch * kMaxDatagram);
+  explicit Buffers(std::size_t room)
+      : stride(room + kSkew), size(room), memory(std::make_unique_for_overwrite<std::uint8_t[]>(kBatch * stride)) {}
+
+  std::size_t stride;
+  std::size_t size;
+  std::size_t messages = kBatch;  // to ask for next time
+  std::unique_ptr<std::uint8_t[]> memory;
   std::array<sockaddr_storage, kBatch> names{};
   std::array<iovec, kBatch> vectors{};
   std::array<mmsghdr, kBatch> headers{};
   std::array<Control, kBatch> controls{};
-  std::array<ReceivedDatagram, kBatch> received{};
+  std::vector<ReceivedDatagram> received;
+
+  // sending
+  std::array<SocketAddress, kBatch> to{};
+  std::array<mmsghdr, kBatch> out{};
+  std::array<std::size_t, kBatch> runs{};
+  std::array<iovec, kMaxVectors> pieces{};
+  std::array<Control, kBatch> sizes{};
 };
 
 namespace {
@@ -29,8 +58,10 @@ bool set_int(int fd, int level, int option, int value) {
   return ::setsockopt(fd, level, option, &value, sizeof value) == 0;
 }
 
-// The address a datagram was sent to, and the device it came by.
-void read_packet_info(const msghdr& header, ReceivedDatagram& out) {
+// The address a datagram was sent to, and the device it came by. Returns the size of the datagrams that the kernel put
+// together; 0: it is one.
+std::size_t read_control(const msghdr& header, ReceivedDatagram& out) {
+  std::size_t segment = 0;
   for (cmsghdr* control = CMSG_FIRSTHDR(&header); control != nullptr;
        control = CMSG_NXTHDR(const_cast<msghdr*>(&header), control)) {
     if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
@@ -45,12 +76,18 @@ void read_packet_info(const msghdr& header, ReceivedDatagram& out) {
       out.to.address = IpAddress::from_wire(Bytes{reinterpret_cast<const std::uint8_t*>(&info.ipi6_addr), 16});
       out.device = static_cast<int>(info.ipi6_ifindex);
     }
+    if (control->cmsg_level == SOL_UDP && control->cmsg_type == UDP_GRO) {
+      int size = 0;
+      std::memcpy(&size, CMSG_DATA(control), sizeof size);
+      if (size > 0) segment = static_cast<std::size_t>(size);
+    }
   }
+  return segment;
 }
 
 }  // namespace
 
-UdpSocket::UdpSocket() : buffers_(std::make_unique<Buffers>()) {}
+UdpSocket::UdpSocket() = default;
 UdpSocket::UdpSocket(UdpSocket&&) noexcept = default;
 UdpSocket& UdpSocket::operator=(UdpSocket&&) noexcept = default;
 UdpSocket::~UdpSocket() = default;
@@ -58,7 +95,6 @@ UdpSocket::~UdpSocket() = default;
 std::optional<UdpSocket> UdpSocket::open(const UdpSocketOptions& options, std::string& error) {
   UdpSocket out;
   const int family = options.v6 ? AF_INET6 : AF_INET;
-  out.v6_ = options.v6;
   out.fd_ = Descriptor(::socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   const int fd = out.fd_.get();
   const auto fail = [&](const char* what) {
@@ -87,13 +123,19 @@ std::optional<UdpSocket> UdpSocket::open(const UdpSocketOptions& options, std::s
   SocketAddress bound;
   if (::getsockname(fd, bound.storage(), bound.storage_size()) != 0) return fail("getsockname");
   out.local_ = bound.endpoint();
+  if (options.offload) {
+    // Size 0 changes nothing; a kernel without the option refuses it.
+    out.segments_ = set_int(fd, SOL_UDP, UDP_SEGMENT, 0);
+    out.coalesces_ = set_int(fd, SOL_UDP, UDP_GRO, 1);
+  }
+  out.buffers_ = std::make_unique<Buffers>(out.coalesces_ ? kCoalesced : kMaxDatagram);
   return out;
 }
 
 std::span<ReceivedDatagram> UdpSocket::receive() {
   Buffers& b = *buffers_;
-  for (std::size_t i = 0; i < kBatch; ++i) {
-    b.vectors[i] = {b.memory.data() + i * kMaxDatagram, kMaxDatagram};
+  for (std::size_t i = 0; i < b.messages; ++i) {
+    b.vectors[i] = {b.memory.get() + i * b.stride, b.size};
     msghdr& header = b.headers[i].msg_hdr;
     header = {};
     header.msg_name = &b.names[i];
@@ -106,64 +148,130 @@ std::span<ReceivedDatagram> UdpSocket::receive() {
   int n = 0;
   // A queued ICMP error is reported once by the next call; it says nothing about the datagrams behind it.
   for (int tries = 0; tries < 16; ++tries) {
-    n = ::recvmmsg(fd_.get(), b.headers.data(), kBatch, MSG_DONTWAIT, nullptr);
+    n = ::recvmmsg(fd_.get(), b.headers.data(), static_cast<unsigned>(b.messages), MSG_DONTWAIT, nullptr);
     if (n >= 0 || errno == EAGAIN || errno == EWOULDBLOCK) break;
     if (errno != EINTR) ++stats_.receive_errors;
   }
+  b.messages = kBatch;
+  b.received.clear();
   if (n <= 0) return {};
-  std::size_t count = 0;
+  std::size_t total = 0;
   for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
     const msghdr& header = b.headers[i].msg_hdr;
     if ((header.msg_flags & MSG_TRUNC) != 0) {
       ++stats_.truncated;
       continue;
     }
-    ReceivedDatagram& out = b.received[count++];
-    out.bytes = {b.memory.data() + i * kMaxDatagram, b.headers[i].msg_len};
+    ReceivedDatagram out;
+    MutableBytes bytes{b.memory.get() + i * b.stride, b.headers[i].msg_len};
     out.from = endpoint_of(b.names[i]);
     out.to = {{}, local_.port};
-    out.device = 0;
-    read_packet_info(header, out);
+    const std::size_t segment = read_control(header, out);
+    total += bytes.size();
+    if (segment != 0 && segment < bytes.size()) stats_.received_in_runs += (bytes.size() + segment - 1) / segment;
+    while (segment != 0 && bytes.size() > segment) {
+      out.bytes = bytes.first(segment);
+      b.received.push_back(out);
+      bytes = bytes.subspan(segment);
+    }
+    out.bytes = bytes;
+    b.received.push_back(out);
   }
-  stats_.received += count;
-  return {b.received.data(), count};
+  if (total > kMuch) b.messages = kFewMessages;
+  stats_.received += b.received.size();
+  return b.received;
+}
+
+std::size_t segmentable_run(std::span<const DatagramToSend> datagrams) {
+  if (datagrams.empty()) return 0;
+  const DatagramToSend& first = datagrams.front();
+  std::size_t bytes = first.bytes.size();
+  std::size_t run = 1;
+  while (bytes != 0 && run < datagrams.size() && run < kMaxSegments) {
+    const DatagramToSend& next = datagrams[run];
+    if (next.bytes.empty() || next.bytes.size() > first.bytes.size() || bytes + next.bytes.size() > kMaxRunBytes ||
+        next.to != first.to)
+      break;
+    bytes += next.bytes.size();
+    ++run;
+    if (next.bytes.size() < first.bytes.size()) break;
+  }
+  return run;
 }
 
 std::size_t UdpSocket::send(std::span<const DatagramToSend> datagrams) {
-  std::array<SocketAddress, kBatch> names;
-  std::array<iovec, kBatch> vectors;
-  std::array<mmsghdr, kBatch> headers;
   std::size_t done = 0;
-  while (done < datagrams.size()) {
-    const std::size_t batch = std::min(kBatch, datagrams.size() - done);
-    for (std::size_t i = 0; i < batch; ++i) {
-      const DatagramToSend& datagram = datagrams[done + i];
-      names[i] = SocketAddress(datagram.to);
-      vectors[i] = {const_cast<std::uint8_t*>(datagram.bytes.data()), datagram.bytes.size()};
-      headers[i] = {};
-      headers[i].msg_hdr.msg_name = names[i].storage();
-      headers[i].msg_hdr.msg_namelen = names[i].size();
-      headers[i].msg_hdr.msg_iov = &vectors[i];
-      headers[i].msg_hdr.msg_iovlen = 1;
+  while (done < datagrams.size())
+    if (send_some(datagrams, done) == Sent::full) break;
+  return done;
+}
+
+UdpSocket::Sent UdpSocket::send_some(std::span<const DatagramToSend> datagrams, std::size_t& done) {
+  Buffers& b = *buffers_;
+  std::size_t messages = 0;
+  std::size_t vectors = 0;
+  for (std::size_t at = done; at < datagrams.size() && messages < kBatch; ++messages) {
+    const std::size_t run = segments_ ? segmentable_run(datagrams.subspan(at)) : 1;
+    if (vectors + run > kMaxVectors) break;
+    b.to[messages] = SocketAddress(datagrams[at].to);
+    b.runs[messages] = run;
+    b.out[messages] = {};
+    msghdr& header = b.out[messages].msg_hdr;
+    header.msg_name = b.to[messages].storage();
+    header.msg_namelen = b.to[messages].size();
+    header.msg_iov = &b.pieces[vectors];
+    header.msg_iovlen = run;
+    if (run > 1) {
+      header.msg_control = b.sizes[messages].bytes;
+      header.msg_controllen = CMSG_SPACE(sizeof(std::uint16_t));
+      cmsghdr* control = CMSG_FIRSTHDR(&header);
+      control->cmsg_level = SOL_UDP;
+      control->cmsg_type = UDP_SEGMENT;
+      control->cmsg_len = CMSG_LEN(sizeof(std::uint16_t));
+      const auto size = static_cast<std::uint16_t>(datagrams[at].bytes.size());
+      std::memcpy(CMSG_DATA(control), &size, sizeof size);
     }
-    const int n = ::sendmmsg(fd_.get(), headers.data(), static_cast<unsigned>(batch), MSG_DONTWAIT | MSG_NOSIGNAL);
-    if (n > 0) {
-      stats_.sent += static_cast<std::size_t>(n);
-      done += static_cast<std::size_t>(n);
-      continue;
+    for (std::size_t i = 0; i < run; ++i, ++at)
+      b.pieces[vectors++] = {const_cast<std::uint8_t*>(datagrams[at].bytes.data()), datagrams[at].bytes.size()};
+  }
+  const auto call = [&](mmsghdr* from, std::size_t count) {
+    return ::sendmmsg(fd_.get(), from, static_cast<unsigned>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+  };
+  const auto no_room = [] {
+    return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM;
+  };
+  const int n = call(b.out.data(), messages);
+  if (n > 0) {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+      done += b.runs[i];
+      stats_.sent += b.runs[i];
+      if (b.runs[i] > 1) stats_.sent_in_runs += b.runs[i];
     }
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM)) return done;
-    // The first datagram of the batch is the one refused: skip it alone. (An ICMP error of an earlier one is reported
-    // here too, as ECONNREFUSED or EHOSTUNREACH, without anything having been sent: that one is tried once more.)
-    if (n < 0 && ::sendmmsg(fd_.get(), headers.data(), 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1) {
-      ++stats_.sent;
-    } else {
-      ++stats_.send_errors;
-    }
+    return Sent::all;
+  }
+  if (n < 0 && errno == EINTR) return Sent::all;
+  if (n < 0 && no_room()) return Sent::full;
+  // The first message is the one refused. (An ICMP error of an earlier one is reported here too, as ECONNREFUSED or
+  // EHOSTUNREACH, without anything having been sent.) Its datagrams are tried once more, each by itself, and skipped
+  // where they are refused again.
+  const std::size_t run = b.runs[0];
+  if (run > 1) {
+    ++stats_.refused_runs;
+    if (errno == EIO || (errno == EINVAL && stats_.sent_in_runs == 0)) segments_ = false;
+  }
+  for (std::size_t i = 0; i < run; ++i) {
+    mmsghdr one{};
+    one.msg_hdr.msg_name = b.to[0].storage();
+    one.msg_hdr.msg_namelen = b.to[0].size();
+    one.msg_hdr.msg_iov = &b.pieces[i];
+    one.msg_hdr.msg_iovlen = 1;
+    int sent = call(&one, 1);
+    while (sent < 0 && errno == EINTR) sent = call(&one, 1);
+    if (sent < 0 && no_room()) return Sent::full;
+    ++(sent == 1 ? stats_.sent : stats_.send_errors);
     ++done;
   }
-  return done;
+  return Sent::all;
 }
 
 }  // namespace penstock::io

@@ -11,6 +11,7 @@ namespace penstock::gateway {
 // Worker -> slow thread (Outputs::handshake and Outputs::slow).
 enum class ToSlow : std::uint8_t {
   handshake,       // WireGuard types 1-3: data at the UDP payload, outer set
+  admitted_handshake,  // the same, let in by a handshake thread
   note,            // no bytes: a wireguard::Note: bits in user bits 8-15, session index in bits 32-63, peer, `outer`
   stun,            // STUN on the tunnel port: data at the UDP payload, outer set
   control,         // in-tunnel control: data at the inner IPv6 header, peer and outer set

@@ -80,9 +80,13 @@ class ResendStore {
   static constexpr Duration kKeepFor = std::chrono::seconds{30};
   static constexpr Duration kQuiet = std::chrono::seconds{1};
   static constexpr ResendGates::Rate kKeepRate{4000, 512'000, 500'000'000};  // faster than that is not kept
-  // Copies of one peer go in bites: sockets on the way hold a few hundred small packets.
+  // Copies of one peer go in bites: sockets on the way hold a few hundred small packets. The first bites follow each
+  // other quickly, as they fit into such a socket even while nobody reads it; later ones at a pace that a busy relay
+  // keeps up with.
   static constexpr std::uint32_t kBite = 32;
+  static constexpr std::uint32_t kQuickBites = 5;
   static constexpr Duration kPause = std::chrono::milliseconds{3};
+  static constexpr Duration kLongPause = std::chrono::milliseconds{6};
 
   ResendStore(ResendGates& gates, std::size_t max_peers, std::size_t blocks = kDefaultBlocks);
 
@@ -93,6 +97,8 @@ class ResendStore {
   };
   // `datagram`: a sealed data message that goes to the peer's endpoint now.
   Kept keep(PeerIndex peer, Bytes datagram, Instant now);
+  // What this worker has sent until now is in doubt even where `up_to` is a little earlier: it was sent by what the
+  // worker knew, while the order was on its way.
   void order(const ResendOrder& order, Instant now);
 
   // Something is to be sent or to be forgotten.
@@ -136,6 +142,7 @@ class ResendStore {
     std::uint32_t offset = 0;
     std::uint32_t path = 0;  // of order.to
     std::uint32_t bite = 0;
+    std::uint32_t bites = 0;  // of late, to the same address
     Instant not_before{};
     ResendOrder order{};
   };

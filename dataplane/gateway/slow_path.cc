@@ -8,6 +8,7 @@
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/stun/message.h"
 #include "dataplane/core/wireguard/device.h"
+#include "dataplane/core/wireguard/handshake_work.h"
 #include "dataplane/core/wireguard/probe.h"
 #include "dataplane/gateway/neighbours.h"
 #include "dataplane/gateway/peer_watch.h"
@@ -88,6 +89,10 @@ struct SlowPath::Implementation {
     switch (kind_of<ToSlow>(*packet)) {
       case ToSlow::handshake: {
         const DropReason reason = device.handle_handshake(packet->bytes(), packet->outer, now);
+        return context.drop(packet, reason == DropReason::none ? DropReason::local_consumed : reason);
+      }
+      case ToSlow::admitted_handshake: {
+        const DropReason reason = device.handle_admitted(packet->bytes(), packet->outer, now);
         return context.drop(packet, reason == DropReason::none ? DropReason::local_consumed : reason);
       }
       case ToSlow::note:
@@ -289,6 +294,16 @@ void SlowPath::handle(std::span<Packet* const> packets, Now now) {
     implementation_->handle(packet, now);
     implementation_->settle(now);
   }
+}
+
+void SlowPath::handle_initiation(wireguard::InitiationWork& work, Now now) {
+  using Progress = wireguard::InitiationWork::Stage;
+  Implementation& me = *implementation_;
+  const bool finishing = work.stage == Progress::answered;
+  const DropReason reason = finishing ? me.device.finish(work, now) : me.device.claim(work, now);
+  if (reason != DropReason::none) ++me.context.drops[static_cast<std::size_t>(reason)];
+  work.stage = finishing || reason != DropReason::none ? Progress::done : Progress::claimed;
+  if (finishing) me.settle(now);
 }
 
 std::optional<PeerIndex> SlowPath::upsert_peer(const wireguard::PeerConfig& config, Now now) {

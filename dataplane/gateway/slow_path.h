@@ -36,6 +36,7 @@
 namespace penstock::wireguard {
 class Device;
 struct DeviceConfig;
+struct InitiationWork;
 struct PeerConfig;
 }  // namespace penstock::wireguard
 
@@ -115,6 +116,8 @@ class SlowPath {
 
   // Packets from workers. Takes them all.
   void handle(std::span<Packet* const> packets, Now now);
+  // From a handshake thread: claims or finishes, according to work.stage, and moves that on.
+  void handle_initiation(wireguard::InitiationWork& work, Now now);
 
   // The peer with this public key, made or changed; an unchanged one is left alone (its session does not notice).
   // nullopt: the table of peers is full or the key is refused.

@@ -46,6 +46,14 @@ std::string_view neighbour_state(gateway::NeighbourState state) {
   }
 }
 
+std::string handshakes(const runtime::HandshakeInfo& info) {
+  if (info.threads == 0) return "on the slow thread";
+  return fmt::format("{} answered by {} {}; let in {} from known addresses, {} with a cookie; {} cookies offered{}",
+                     info.answered, info.threads, info.threads == 1 ? "thread" : "threads", info.from_known,
+                     info.with_cookie, info.cookies,
+                     info.under_load != 0 ? "; under load: strangers must show one" : "");
+}
+
 void fill_status(Backend& backend, v1::StatusReply& reply) {
   const auto info = backend.info();
   const auto counters = backend.counters();
@@ -82,6 +90,7 @@ void fill_status(Backend& backend, v1::StatusReply& reply) {
   line("sent again",
        fmt::format("{} packets, {} bytes, of {} kept", counters.resent_packets, counters.resent_bytes,
                    counters.kept_packets));
+  line("handshakes", handshakes(info.handshakes));
   line("encrypted", fmt::format("{} packets, {} bytes", counters.encrypted_packets, counters.encrypted_bytes));
 }
 

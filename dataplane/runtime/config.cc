@@ -238,6 +238,13 @@ void read_root(const YAML::Node& document, Config& config) {
     if (config.aead != "auto" && config.aead != "lanes" && config.aead != "ipsec-mb" && config.aead != "openssl")
       aead.fail("must be auto, lanes, ipsec-mb or openssl");
   }
+  if (auto blake2s = root["blake2s"]; !blake2s.absent()) {
+    const std::string whose = blake2s.text();
+    config.own_blake2s = whose == "own";
+    if (whose != "own" && whose != "openssl") blake2s.fail("must be own or openssl");
+  }
+  if (auto threads = root["handshake_threads"]; !threads.absent())
+    config.handshake_threads = static_cast<std::uint16_t>(threads.integer(0, 32));
   read_ports(root.require("ports"), config);
   read_tunnel(YamlMap(root.require("tunnel")), config);
   if (auto mtu = root["mtu"]; !mtu.absent())

@@ -51,6 +51,8 @@ struct Config {
   std::vector<std::uint16_t> cores;  // empty: not pinned
   PollMode poll = PollMode::adaptive;
   std::string aead = "auto";
+  bool own_blake2s = true;              // off: OpenSSL's
+  std::uint16_t handshake_threads = 1;  // 0: the slow thread does them
 
   std::string exception_tap;  // empty: none
   bool source_nat = true;  // off: clients appear on the LAN as they are

@@ -109,6 +109,8 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   device.mtu = config.path.inner_mtu;
   device.activity_granularity = kActivityGranularity;
   device.aead = config.aead;
+  wireguard::set_own_blake2s(config.own_blake2s);
+  device.handshakes_in_flight = config.handshake_threads * HandshakeThread::kWorks;
   device.retire = [&reclaimer = state->reclaimer](wireguard::Session* session) {
     reclaimer.retire([session] { wireguard::destroy_session(session); });
   };
@@ -119,6 +121,19 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   state->slow_path = std::make_unique<gateway::SlowPath>(state->path, device, *state->policies, *state->neighbours,
                                                          *state->parts.pool, state->random, now, limits);
   state->resend_gates = std::make_unique<gateway::ResendGates>(config.max_peers);
+  state->links.add_handshake_threads(config.handshake_threads, state->slow_path->tunnels().known_sources(),
+                                     state->random.next_u64());
+  for (std::size_t i = 0; i < config.handshake_threads; ++i) {
+    HandshakeThread::Setup setup;
+    setup.number = i;
+    setup.private_key = key;
+    setup.limits = wireguard::gate_limits(device);
+    setup.pool = state->parts.pool.get();
+    setup.platform = state->parts.platform;
+    setup.links = &state->links;
+    state->handshakes.push_back(std::make_unique<HandshakeThread>(setup));
+    wireguard::wipe(setup.private_key.bytes);
+  }
   wireguard::wipe(key.bytes);
   wireguard::wipe(device.private_key.bytes);
   state->slow_path->set_stun_servers(config.stun_servers, now);
@@ -185,14 +200,17 @@ void Engine::start() {
   state_->running = true;
   if (state_->warm) state_->warm->pause = read_clock().monotonic - state_->left_at;
   state_->slow->start();
+  for (auto& thread : state_->handshakes) thread->start();
   for (auto& set : state_->workers) set->loop->start();
 }
 
-// Workers end first, so that nothing new reaches the slow thread; then whatever is still on a ring is freed.
+// Workers end first, then handshake threads, so that nothing new reaches the slow thread; then whatever is still on a ring
+// is freed.
 void Engine::stop() {
   if (!state_->running) return;
   state_->running = false;
   for (auto& set : state_->workers) set->loop->stop();
+  for (auto& thread : state_->handshakes) thread->stop();
   state_->slow->stop();
   state_->free_everything();
 }
@@ -215,7 +233,13 @@ void Engine::State::free_everything() {
     empty(link->injected);
     empty(link->from_kernel);
     empty(link->handover);
+    for (auto& rings : link->handshakes) {
+      empty(rings->known);
+      empty(rings->strangers);
+      empty(rings->replies);
+    }
   }
+  for (auto& link : links.handshakes) empty(link->admitted);
   for (auto& set : workers) {
     nat::Outcomes outcomes;
     set->translator->release_held(outcomes);

@@ -112,6 +112,15 @@ struct WarmStart {
   Duration pause{};            // from its workers' end to the beginning of ours
 };
 
+// What stands before WireGuard's handshakes and does their costly part; sums over `threads`.
+struct HandshakeInfo {
+  std::size_t threads = 0;     // 0: the slow thread does them, and nothing of this is counted
+  std::uint64_t answered = 0;  // initiations
+  std::uint64_t from_known = 0, with_cookie = 0;  // let in at once, since their source is known, or with a cookie
+  std::uint64_t cookies = 0;                      // offered
+  std::size_t under_load = 0;                     // threads that ask strangers for cookies at the moment
+};
+
 struct EngineInfo {
   KeyBytes public_key{};
   std::uint16_t listen_port = 0;
@@ -120,6 +129,7 @@ struct EngineInfo {
   std::vector<Prefix> own_prefixes;  // on-link prefixes of every port
   std::uint64_t instance = 0;        // random; differs after every start
   Instant started;
+  HandshakeInfo handshakes{};
   std::optional<WarmStart> warm;  // nullopt: started cold
 };
 

@@ -15,6 +15,7 @@
 #include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/binding_log.h"
 #include "dataplane/runtime/engine.h"
+#include "dataplane/runtime/handshake_thread.h"
 #include "dataplane/runtime/links.h"
 #include "dataplane/runtime/rcu.h"
 #include "dataplane/runtime/slow_thread.h"
@@ -61,6 +62,7 @@ struct Engine::State {
   std::unique_ptr<gateway::ResendGates> resend_gates;
   std::unique_ptr<gateway::SlowPath> slow_path;
   std::unique_ptr<SlowThread> slow;
+  std::vector<std::unique_ptr<HandshakeThread>> handshakes;
   std::vector<std::unique_ptr<WorkerSet>> workers;
   std::optional<WarmStart> warm;
   Instant left_at;                        // by the process before

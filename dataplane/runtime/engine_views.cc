@@ -67,6 +67,15 @@ EngineInfo Engine::info() const {
   out.instance = state_->instance;
   out.started = state_->started;
   out.warm = state_->warm;
+  out.handshakes.threads = state_->handshakes.size();
+  for (const auto& thread : state_->handshakes) {
+    const HandshakeThread::Counts counts = thread->counts();
+    out.handshakes.answered += counts.answered;
+    out.handshakes.from_known += counts.known;
+    out.handshakes.with_cookie += counts.proved;
+    out.handshakes.cookies += counts.cookies;
+    out.handshakes.under_load += counts.under_load;
+  }
   return out;
 }
 
@@ -83,7 +92,10 @@ gateway::WorkerCounters Engine::counters() const {
     sum.icmp_errors_sent += translated.icmp_errors_sent;
   }
   add_words(sum.drops, state_->slow_path->drops());
-  for (std::size_t i = 0; i < kDropReasonCount; ++i) sum.drops[i] += state_->slow->drops(static_cast<DropReason>(i));
+  for (std::size_t i = 0; i < kDropReasonCount; ++i) {
+    sum.drops[i] += state_->slow->drops(static_cast<DropReason>(i));
+    for (const auto& thread : state_->handshakes) sum.drops[i] += thread->drops(static_cast<DropReason>(i));
+  }
   return sum;
 }
 

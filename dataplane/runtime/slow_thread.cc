@@ -106,7 +106,23 @@ bool SlowThread::take_packets(Now now) {
     }
   }
   setup_.path->tunnels().set_under_load(flooded);
+  for (auto& link : setup_.links->handshakes) busy |= take_handshakes(*link, now);
   return busy;
+}
+
+// The Device's share of what handshake threads do: microseconds each.
+bool SlowThread::take_handshakes(HandshakeLink& link, Now now) {
+  wireguard::InitiationWork* works[kBurst];
+  Packet* packets[kBurst];
+  const std::size_t n = link.to_device.pop(std::span<wireguard::InitiationWork*>(works));
+  for (std::size_t i = 0; i < n; ++i) setup_.path->handle_initiation(*works[i], now);
+  if (n > 0) {
+    link.from_device.push(std::span<wireguard::InitiationWork* const>(works, n));  // as long as there are works
+    link.wakeup.notify();
+  }
+  const std::size_t admitted = link.admitted.pop(std::span<Packet*>(packets, kHandshakesPerTurn));
+  if (admitted > 0) setup_.path->handle(std::span<Packet* const>(packets, admitted), now);
+  return n + admitted > 0;
 }
 
 bool SlowThread::exchange_with_kernel() {
@@ -214,6 +230,8 @@ bool SlowThread::has_input() {
   if (stop_.load(std::memory_order_relaxed)) return true;
   for (const auto& link : setup_.links->workers)
     if (!link->handshake.empty() || !link->slow.empty() || !link->exception.empty()) return true;
+  for (const auto& link : setup_.links->handshakes)
+    if (!link->to_device.empty() || !link->admitted.empty()) return true;
   const std::lock_guard lock(mutex_);
   return !commands_.empty();
 }

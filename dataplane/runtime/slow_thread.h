@@ -1,9 +1,8 @@
-// The thread that drives gateway::SlowPath: WireGuard handshakes and timers, neighbours, held packets, the kernel's
-// TAP.
+// The thread that drives gateway::SlowPath: WireGuard sessions and timers, neighbours, held packets, the kernel's TAP.
 //
-// Sleeps on an eventfd until a worker, a caller, the kernel or the next deadline wants something; RCU-offline
-// meanwhile. Handshakes are taken few at a time, so that a flood of them delays nothing else by more than a
-// millisecond.
+// Sleeps on an eventfd until a worker, a handshake thread, a caller, the kernel or the next deadline wants something;
+// RCU-offline meanwhile. The costly part of handshakes is done by handshake threads (handshake_thread.h); where there are
+// none, by this one, few at a time, so that a flood of them delays nothing else by more than a millisecond.
 #pragma once
 
 #include <array>
@@ -56,6 +55,7 @@ class SlowThread {
  private:
   void loop();
   bool take_packets(Now now);
+  bool take_handshakes(HandshakeLink& link, Now now);
   bool exchange_with_kernel();
   bool run_commands(Now now);
   void deliver(Now now);

@@ -31,6 +31,8 @@ constexpr Duration kLongAgo = 1s;
 constexpr Duration kLongestSleep = 50ms;
 
 constexpr int kSendAttempts = 8;
+// How many bursts of handshakes a port may have in a turn: of a worker's time they take a third at most.
+constexpr int kBurstsOfHandshakes = 4;
 
 }  // namespace
 
@@ -102,10 +104,11 @@ void WorkerLoop::help(bool busy) {
   if (idle_) setup_.share->help(setup_.worker->id, *setup_.own_aead);
 }
 
-// One burst of each source, so that none starves another (trap io-9).
+// One burst of each source, so that none starves another (trap: io-9).
 bool WorkerLoop::turn() {
   bool busy = receive_from_ports();
   busy |= take_from(link_.injected, gateway::process_injected);
+  for (auto& rings : link_.handshakes) busy |= take_from(rings->replies, gateway::process_injected);
   busy |= take_from(link_.handover, gateway::process_handover);
   busy |= take_from(link_.from_kernel, gateway::process_exception);
   gateway::end_of_loop(*setup_.worker);
@@ -113,19 +116,26 @@ bool WorkerLoop::turn() {
   return busy;
 }
 
+// A port full of handshakes is looked at again: they cost a tenth of what data costs, and in a flood of them the port's
+// queue would overflow, and lose what comes with them, long before the time is used up.
 bool WorkerLoop::receive_from_ports() {
   bool busy = false;
   PacketBurst burst;
   for (std::size_t i = 0; i < setup_.ports.size(); ++i) {
-    burst.clear();
-    setup_.ports[i]->receive(setup_.worker->id, burst);
-    if (burst.empty()) continue;
-    const std::size_t burst_size = burst.size();
-    for (Packet* packet : burst) packet->port = static_cast<PortIndex>(i);
-    gateway::process_rx(*setup_.worker, burst);
-    setup_.worker->enter(gateway::Stage::io, burst_size);
-    drain();
-    busy = true;
+    bool again = true;
+    for (int bursts = 0; again && bursts < kBurstsOfHandshakes; ++bursts) {
+      burst.clear();
+      setup_.ports[i]->receive(setup_.worker->id, burst);
+      if (burst.empty()) break;
+      const std::size_t burst_size = burst.size();
+      again = burst.full();
+      for (Packet* packet : burst) packet->port = static_cast<PortIndex>(i);
+      gateway::process_rx(*setup_.worker, burst);
+      again = again && setup_.worker->out.handshake.size() > burst_size / 2;
+      setup_.worker->enter(gateway::Stage::io, burst_size);
+      drain();
+      busy = true;
+    }
   }
   return busy;
 }
@@ -146,7 +156,12 @@ bool WorkerLoop::take_from(Ring& ring, Process process) {
 void WorkerLoop::drain() {
   gateway::Outputs& out = setup_.worker->out;
   // The slow thread first: a peer that has moved shall be known to have moved before the answer to its packet is here.
-  bool wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
+  bool wake = false;
+  if (link_.handshakes.empty()) {
+    wake = pass_on(link_.handshake, out.handshake, DropReason::handshake_ring_full);
+  } else if (!out.handshake.empty()) {
+    pass_handshakes();
+  }
   wake |= pass_on(link_.slow, out.slow, DropReason::slow_ring_full);
   wake |= pass_on(link_.exception, out.exception, DropReason::exception_full);
   if (wake) setup_.links->slow.notify();
@@ -182,6 +197,28 @@ bool WorkerLoop::pass_on(Ring& ring, gateway::PacketList& list, DropReason when_
   discard(packets.subspan(ring.push(packets)), when_full);
   list.clear();
   return true;
+}
+
+// What is done here for each message is what a flood costs this worker's data.
+void WorkerLoop::pass_handshakes() {
+  const Links& links = *setup_.links;
+  gateway::PacketList& list = setup_.worker->out.handshake;
+  std::uint64_t tags[gateway::PacketList::kCapacity];
+  for (std::size_t i = 0; i < list.size(); ++i) tags[i] = links.known_sources->prefetch(list[i]->outer.remote.address);
+  Packet* refused[gateway::PacketList::kCapacity];
+  std::size_t count = 0;
+  std::uint64_t woken = 0;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const std::size_t thread = links.handshake_thread_of(list[i]->outer.remote.address);
+    HandshakeRings& rings = *link_.handshakes[thread];
+    SpscRing<Packet*>& ring = links.known_sources->peers_with(tags[i]) != 0 ? rings.known : rings.strangers;
+    if (!ring.push(list[i])) refused[count++] = list[i];
+    woken |= std::uint64_t{1} << thread;
+  }
+  list.clear();
+  discard({refused, count}, DropReason::handshake_ring_full);
+  for (std::size_t thread = 0; woken != 0; ++thread, woken >>= 1)
+    if ((woken & 1) != 0) links.handshakes[thread]->wakeup.notify();
 }
 
 void WorkerLoop::discard(std::span<Packet* const> packets, DropReason reason) {

@@ -56,6 +56,7 @@ class WorkerLoop {
   void transmit(std::size_t port, std::span<Packet* const> frames);
   template <typename Ring>
   bool pass_on(Ring& ring, gateway::PacketList& list, DropReason when_full);
+  void pass_handshakes();
   void discard(std::span<Packet* const> packets, DropReason reason);
   void reclaim();
   void rest();

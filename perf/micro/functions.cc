@@ -7,8 +7,10 @@
 
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/ip_parse.h"
+#include "dataplane/core/wireguard/blake2s_batch.h"
 #include "dataplane/core/wireguard/cookie.h"
 #include "dataplane/core/wireguard/data_path.h"
+#include "dataplane/core/wireguard/handshake_gate.h"
 #include "dataplane/core/wireguard/messages.h"
 #include "dataplane/core/wireguard/replay.h"
 #include "dataplane/core/wireguard/timer_heap.h"
@@ -105,11 +107,47 @@ void timer_move(benchmark::State& state) {
   items(state, 1);
 }
 
-void mac1(benchmark::State& state) {
-  auto message = random_bytes(148);
+void mac1(benchmark::State& state, std::size_t batch) {
+  const auto bytes = random_bytes(64 * 148);
+  wireguard::Hash secret{1, 2, 3};
+  const wireguard::MacKey key(secret);
+  std::vector<const std::uint8_t*> messages;
+  for (std::size_t i = 0; i < batch; ++i) messages.push_back(bytes.data() + 148 * i);
+  wireguard::Mac macs[64];
+  for (auto _ : state) {
+    wireguard::mac_batch(key, messages, 116, macs);
+    benchmark::DoNotOptimize(macs);
+  }
+  items(state, batch);
+}
+
+// A whole verdict on forged messages under load: mac1, known sources, rate, and cookies at their limit.
+void gate_flood(benchmark::State& state) {
+  TestRandom random;
   wireguard::PublicKey own;
-  for (auto _ : state) benchmark::DoNotOptimize(wireguard::put_mac1(message, own));
-  items(state, 1);
+  random.fill(own.bytes);
+  wireguard::KnownSources known(100'000, random);
+  for (std::uint32_t i = 0; i < 100'000; ++i) known.add(IpAddress::v4(0x0a000000 + i));
+  wireguard::HandshakeGate gate(own, {}, &known, random);
+  gate.set_under_load(true);
+  std::vector<std::uint8_t> bytes(64 * 148);
+  random.fill(bytes);
+  wireguard::GateMessage messages[64];
+  for (std::size_t i = 0; i < 64; ++i) {
+    const MutableBytes message = MutableBytes{bytes}.subspan(148 * i, 148);
+    store_le<std::uint32_t>(message.data(), 1);
+    wireguard::put_mac1(message, own);
+    wireguard::put_mac2(message, std::nullopt);
+    messages[i].bytes = message;
+  }
+  std::uint32_t source = 0x20000000;
+  Instant now(std::chrono::hours(1));
+  for (auto _ : state) {
+    for (auto& message : messages) message.source = {IpAddress::v4(source += 7919), 51820};
+    now += std::chrono::microseconds(32);  // two million a second
+    gate.judge(messages, now);
+  }
+  items(state, 64);
 }
 
 void x25519(benchmark::State& state) {
@@ -133,7 +171,9 @@ void register_functions() {
   benchmark::RegisterBenchmark("parse/udp4", parse_ip_udp);
   benchmark::RegisterBenchmark("classify/wireguard", classify_message);
   benchmark::RegisterBenchmark("timers/move-100k", timer_move);
-  benchmark::RegisterBenchmark("mac1/single", mac1);
+  benchmark::RegisterBenchmark("mac1/single", mac1, 1);
+  benchmark::RegisterBenchmark("mac1/batch64", mac1, 64);
+  benchmark::RegisterBenchmark("gate/forged", gate_flood);
   benchmark::RegisterBenchmark("x25519/agree", x25519);
 }
 

@@ -96,6 +96,8 @@ struct Link {
   Instant heard_at{};  // protocol 1.0: the last answer, and when to ask for another
   Instant check_at{};
   std::set<ResourceState*> resources;
+  std::uint16_t path_mtu = 0;  // as worked out in that turn
+  std::uint64_t path_mtu_turn = 0;
 
   [[nodiscard]] bool ready() const { return session && !silent; }
 };
@@ -132,6 +134,7 @@ struct ClientAgent::Impl {
   // Anything cached about a packet's way is void when this has grown.
   std::uint64_t revision = 1;
   void changed() { ++revision; }
+  std::uint64_t turn = 1;  // counts inputs: what is worked out once per burst is void in the next
 
   // ---- caches of the packet path ----
   struct FlowEntry {
@@ -193,7 +196,8 @@ struct ClientAgent::Impl {
   void log_warning(std::string text) { log(LogLine::Level::warning, std::move(text)); }
   void log(LogLine::Level level, std::string text);
   void event(AgentEvent what);
-  [[nodiscard]] std::vector<std::uint8_t> take_buffer(std::size_t size);
+  [[nodiscard]] std::vector<std::uint8_t> take_buffer(std::size_t size);  // of exactly this size
+  [[nodiscard]] std::vector<std::uint8_t> take_room(std::size_t size);    // of at least this size
 
   // After every input: drains the parts into each other until nothing moves.
   void settle(Now now);
@@ -214,7 +218,10 @@ struct ClientAgent::Impl {
   };
   Batch batch;
 
+  std::vector<std::uint8_t> segment;  // of a super-packet that cannot go as it is
+
   void handle_packet(Bytes packet, Now now);
+  void handle_super_packet(const TunPacket& packet, Now now);
   struct Classified {
     Target* target = nullptr;
     Undeliverable why = Undeliverable::prohibited;  // when there is no target
@@ -222,13 +229,18 @@ struct ClientAgent::Impl {
   };
   [[nodiscard]] Classified classify(const InnerPacket& info, Now now);
   [[nodiscard]] Target* target_of(const InnerPacket& info, Bytes packet, Now now);  // nullptr: answered, dropped
+  [[nodiscard]] Target* known_target(const InnerPacket& info, Now now) const;  // nullptr: to be classified
   [[nodiscard]] bool can_send(const Target& target, Now now) const;
   void reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now,
               std::uint16_t mtu = 0);  // of too_big; 0: the device's
-  [[nodiscard]] std::uint16_t path_mtu(const Link& link) const;
+  // Worked out once per burst.
+  [[nodiscard]] std::uint16_t path_mtu(Link& link) const;
+  [[nodiscard]] std::uint16_t path_mtu_now(const Link& link) const;
   void reject(Bytes packet, Undeliverable why, DropReason reason, Now now);
   void enqueue(Target& target, const InnerPacket& info, Bytes packet, Now now);
   void add_to_batch(Link& link, Target* target, Bytes packet, Now now);
+  // The same, to be filled in by the caller: where its `size` bytes belong.
+  MutableBytes reserve_in_batch(Link& link, Target* target, std::size_t size, Now now);
   void flush_batch(Now now);
   // Seals one packet of ours (probe, control message) and sends it over `path`, or to the endpoint.
   void send_inner(Link& link, Bytes inner, const Path* path, Now now);
@@ -237,6 +249,9 @@ struct ClientAgent::Impl {
   void emit_over(const Path& path, std::vector<std::uint8_t> buffer, std::size_t offset, std::size_t length);
 
   // ---- packets_in.cc ----
+  std::vector<Bytes>* inner_sink = nullptr;  // during handle_datagrams(): takes what goes to the device, uncopied
+  std::vector<wireguard::Inbound> inbound;  // data messages under way to be opened together
+  void open_burst(Now now);
   void handle_inner(Link& link, MutableBytes inner, const Path& from, Now now);
   void handle_control(Link& link, Bytes inner, const Path& from, Now now);
   void handle_name_status(Link& link, const v1::NameStatus& status, Now now);

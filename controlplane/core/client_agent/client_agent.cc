@@ -1,6 +1,7 @@
 #include "controlplane/core/client_agent/client_agent.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "controlplane/core/client_agent/agent_impl.h"
@@ -8,7 +9,7 @@
 namespace penstock::client {
 namespace {
 
-constexpr std::size_t kSpareBuffers = 256;
+constexpr std::size_t kSpareBuffers = 1024;
 constexpr std::size_t kMaxLogLines = 1000;
 
 wireguard::DeviceConfig device_config(const ClientAgentConfig& config) {
@@ -91,6 +92,17 @@ void ClientAgent::handle_packets(std::span<const Bytes> packets, Now now) {
   d.settle(now);
 }
 
+void ClientAgent::handle_packets(std::span<const TunPacket> packets, Now now) {
+  Impl& d = *impl_;
+  for (const TunPacket& packet : packets) {
+    if (packet.vnet.plain())
+      d.handle_packet(packet.bytes, now);
+    else
+      d.handle_super_packet(packet, now);
+  }
+  d.settle(now);
+}
+
 Bytes ClientAgent::handle_query(Bytes message, const dns::Client& client, Now now) {
   Impl& d = *impl_;
   if (d.eager() && d.hold_query(message, client, now)) {
@@ -128,6 +140,7 @@ const dns::StubResolver& ClientAgent::resolver() const {
 // ---- settling -------------------------------------------------------------------------------------------------------
 
 void ClientAgent::Impl::settle(Now now) {
+  ++turn;
   // Each part's output may be another's input; a few rounds suffice, and the bound keeps a mistake from spinning.
   for (int round = 0; round < 8; ++round) {
     flush_batch(now);
@@ -379,6 +392,15 @@ std::optional<Item> pop(std::deque<Item>& queue) {
 std::optional<OutDatagram> ClientAgent::poll_datagram() {
   return pop(impl_->datagrams);
 }
+void ClientAgent::poll_datagrams(std::deque<OutDatagram>& into) {
+  std::deque<OutDatagram>& out = impl_->datagrams;
+  if (into.empty()) {
+    into.swap(out);
+    return;
+  }
+  std::move(out.begin(), out.end(), std::back_inserter(into));
+  out.clear();
+}
 std::optional<std::vector<std::uint8_t>> ClientAgent::poll_packet() {
   return pop(impl_->packets);
 }
@@ -400,10 +422,16 @@ void ClientAgent::recycle(std::vector<std::uint8_t> buffer) {
 }
 
 std::vector<std::uint8_t> ClientAgent::Impl::take_buffer(std::size_t size) {
+  std::vector<std::uint8_t> out = take_room(size);
+  out.resize(size);
+  return out;
+}
+
+std::vector<std::uint8_t> ClientAgent::Impl::take_room(std::size_t size) {
   if (spare.empty()) return std::vector<std::uint8_t>(size);
   std::vector<std::uint8_t> out = std::move(spare.back());
   spare.pop_back();
-  out.resize(size);
+  if (out.size() < size) out.resize(size);  // never smaller: what grows again is filled with zeroes
   return out;
 }
 

@@ -19,6 +19,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <span>
@@ -30,6 +31,7 @@
 #include "controlplane/core/client_agent/resource_set.h"
 #include "controlplane/core/dns/name_map.h"
 #include "controlplane/core/dns/stub_resolver.h"
+#include "controlplane/core/offload/vnet_header.h"
 #include "controlplane/core/paths/connectivity.h"
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/random.h"
@@ -87,6 +89,11 @@ struct OutDatagram {
   [[nodiscard]] Bytes bytes() const { return Bytes{storage}.subspan(offset, length); }
 };
 
+struct TunPacket {
+  Bytes bytes;
+  offload::VnetHeader vnet;
+};
+
 struct InDatagram {
   MutableBytes bytes;
   Endpoint local;
@@ -122,10 +129,15 @@ class ClientAgent {
   void handle_local_addresses(std::span<const Endpoint> sockets, std::span<const Endpoint> hosts, Now now);
 
   // ---- packets ----
-  // A burst from the TUN device, in order; the bytes are not kept.
+  // A burst from the TUN device, in order; the bytes are not kept. With its device's headers a packet may stand for
+  // many (offload/segment.h), or lack its checksum.
   void handle_packets(std::span<const Bytes> packets, Now now);
+  void handle_packets(std::span<const TunPacket> packets, Now now);
   // A burst from the tunnel's sockets, in order; decrypted in place.
   void handle_datagrams(std::span<const InDatagram> datagrams, Now now);
+  // The same without a copy: what is for the TUN device is added to `inner`, in order, instead of to poll_packet(). It
+  // points into the datagrams.
+  void handle_datagrams(std::span<const InDatagram> datagrams, std::vector<Bytes>& inner, Now now);
   // What became of a connection that poll_stream asked for.
   void handle_stream_up(paths::StreamId stream, Now now);
   void handle_stream_down(paths::StreamId stream, Now now);
@@ -145,6 +157,7 @@ class ClientAgent {
 
   // ---- outputs: drain after every handle_* ----
   std::optional<OutDatagram> poll_datagram();
+  void poll_datagrams(std::deque<OutDatagram>& into);  // all that there are, to its end
   std::optional<paths::StreamRequest> poll_stream();  // after poll_datagram: the last words go before the close
   std::optional<std::vector<std::uint8_t>> poll_packet();  // for the TUN device
   std::optional<v1::ClientToPortal> poll_portal();

@@ -10,23 +10,16 @@
 
 namespace penstock::client {
 
+void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, std::vector<Bytes>& inner, Now now) {
+  impl_->inner_sink = &inner;
+  handle_datagrams(datagrams, now);
+  impl_->inner_sink = nullptr;
+}
+
 void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now now) {
   Impl& d = *impl_;
-  std::vector<wireguard::Inbound> burst;
-  burst.reserve(datagrams.size());
-  const auto open_burst = [&] {
-    if (burst.empty()) return;
-    d.device.open(burst, now);
-    for (const wireguard::Inbound& in : burst) {
-      Link* link = d.link_by_peer(in.peer);
-      if (in.reason != DropReason::none) d.drop(in.reason);
-      if (link == nullptr) continue;
-      if (in.reason == DropReason::wg_keepalive && link->heals)
-        d.connectivity.note_received(link->peer, in.from, false, now);
-      if (in.reason == DropReason::none) d.handle_inner(*link, in.inner, in.from, now);
-    }
-    burst.clear();
-  };
+  std::vector<wireguard::Inbound>& burst = d.inbound;
+  burst.clear();
   for (const InDatagram& datagram : datagrams) {
     const auto incoming =
         datagram.stream != 0
@@ -44,13 +37,34 @@ void ClientAgent::handle_datagrams(std::span<const InDatagram> datagrams, Now no
       continue;
     }
     // A handshake message may change what the data behind it meets.
-    open_burst();
+    d.open_burst(now);
     const DropReason reason = d.device.handle_handshake(incoming.wireguard, incoming.path, now);
     if (reason != DropReason::none) d.drop(reason);
     d.settle_device(now);
   }
-  open_burst();
+  d.open_burst(now);
   d.settle(now);
+}
+
+// Opens what has been collected. Of a run of packets from one gateway by one path, which all came at once, the paths
+// are told once.
+void ClientAgent::Impl::open_burst(Now now) {
+  device.open(inbound, now);
+  const Link* noted = nullptr;
+  const Path* noted_path = nullptr;
+  for (const wireguard::Inbound& in : inbound) {
+    Link* link = link_by_peer(in.peer);
+    if (in.reason != DropReason::none) drop(in.reason);
+    if (link == nullptr || (in.reason != DropReason::none && in.reason != DropReason::wg_keepalive)) continue;
+    const bool is_data = in.reason == DropReason::none && !wireguard::is_control_packet(in.inner);
+    if (link->heals && (!is_data || link != noted || *noted_path != in.from)) {
+      connectivity.note_received(link->peer, in.from, is_data, now);
+      noted = is_data ? link : nullptr;
+      noted_path = &in.from;
+    }
+    if (in.reason == DropReason::none) handle_inner(*link, in.inner, in.from, now);
+  }
+  inbound.clear();
 }
 
 void ClientAgent::handle_stream_up(paths::StreamId stream, Now now) {
@@ -69,7 +83,6 @@ std::optional<paths::StreamRequest> ClientAgent::poll_stream() {
 
 void ClientAgent::Impl::handle_inner(Link& link, MutableBytes inner, const Path& from, Now now) {
   if (wireguard::is_control_packet(inner)) return handle_control(link, inner, from, now);
-  if (link.heals) connectivity.note_received(link.peer, from, true, now);
   const auto info = parse_inner(inner);
   if (!info) return drop(DropReason::inner_malformed);
   const Bytes packet = Bytes{inner}.first(info->length);
@@ -77,6 +90,7 @@ void ClientAgent::Impl::handle_inner(Link& link, MutableBytes inner, const Path&
   if (info->destination != (info->is_v6() ? interface.tunnel_v6 : interface.tunnel_v4))
     return drop(DropReason::inner_destination_invalid);
   if (!source_allowed(link, *info, packet)) return drop(DropReason::inner_source_not_allowed);
+  if (inner_sink != nullptr) return inner_sink->push_back(packet);
   std::vector<std::uint8_t> buffer = take_buffer(packet.size());
   std::copy(packet.begin(), packet.end(), buffer.begin());
   packets.push_back(std::move(buffer));
@@ -113,7 +127,6 @@ bool ClientAgent::Impl::source_allowed(const Link& link, const InnerPacket& info
 
 void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from, Now now) {
   if (!link.managed) return drop(DropReason::control_not_allowed);
-  if (link.heals) connectivity.note_received(link.peer, from, false, now);
   const auto packet = wireguard::parse_control(inner);
   if (!packet || packet->direction != wireguard::ControlDirection::to_client)
     return drop(DropReason::control_malformed);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "controlplane/core/client_agent/agent_impl.h"
+#include "controlplane/core/offload/segment.h"
 #include "dataplane/core/wireguard/messages.h"
 
 namespace penstock::client {
@@ -46,6 +47,44 @@ void ClientAgent::Impl::handle_packet(Bytes packet, Now now) {
   target->used_at = now.monotonic;
   if (!can_send(*target, now) || !target->queue.empty()) return enqueue(*target, *info, packet, now);
   add_to_batch(*target->state->link, target, packet, now);
+}
+
+// Judged once, by its headers, which all its packets share; cut where the tunnel takes it. What would have to be
+// explained, refused or kept goes the way of every packet, one by one.
+void ClientAgent::Impl::handle_super_packet(const TunPacket& packet, Now now) {
+  const auto segments = offload::Segments::parse(packet.bytes, packet.vnet);
+  if (!segments) return drop(DropReason::inner_malformed);
+  const auto info = parse_inner(packet.bytes);
+  const auto goes = [&]() -> Target* {
+    if (!info || info->length != packet.bytes.size() || is_link_scoped(info->destination)) return nullptr;
+    if (info->source != (info->is_v6() ? interface.tunnel_v6 : interface.tunnel_v4)) return nullptr;
+    const std::size_t size = segments->size(0);
+    if (size > config.mtu) return nullptr;
+    Target* target = known_target(*info, now);
+    if (target == nullptr || !can_send(*target, now) || !target->queue.empty()) return nullptr;
+    return size > kFitsEveryPath && size > path_mtu(*target->state->link) ? nullptr : target;
+  };
+  Target* target = goes();
+  if (target != nullptr) target->used_at = now.monotonic;
+  for (std::size_t i = 0; i < segments->count(); ++i) {
+    const std::size_t size = segments->size(i);
+    if (target != nullptr && can_send(*target, now) && target->queue.empty()) {  // sealing may have found otherwise
+      segments->write(i, reserve_in_batch(*target->state->link, target, size, now));
+      continue;
+    }
+    segment.resize(size);
+    segments->write(i, segment);
+    handle_packet(segment, now);
+  }
+}
+
+// Of a flow that has been classified lately.
+Target* ClientAgent::Impl::known_target(const InnerPacket& info, Now now) const {
+  const std::uint32_t key = flow_key(info);
+  const FlowEntry& entry = flows[mix(hash_value(info.destination), key) % flows.size()];
+  const bool known = !info.fragment && entry.revision == revision && entry.key == key &&
+                     entry.destination == info.destination && now.monotonic < entry.until;
+  return known ? entry.target : nullptr;
 }
 
 Target* ClientAgent::Impl::target_of(const InnerPacket& info, Bytes packet, Now now) {
@@ -116,7 +155,7 @@ bool ClientAgent::Impl::can_send(const Target& target, Now now) const {
 // What fits over every path in use, with TURN's envelope (paths.md: "The inner MTU is the minimum"), in an outer packet
 // of 1500 bytes (more where the device's own MTU says that the network takes jumbo frames). A multiple of the padding, so
 // that padding never goes beyond it.
-std::uint16_t ClientAgent::Impl::path_mtu(const Link& link) const {
+std::uint16_t ClientAgent::Impl::path_mtu_now(const Link& link) const {
   constexpr std::size_t kOuterMtu = 1500, kIpv4 = 20, kIpv6 = 40, kUdp = 8, kLargestIn1500 = 1440;
   const std::size_t outer = config.mtu > kLargestIn1500 ? config.mtu + kIpv6 + kUdp + 32 : kOuterMtu;
   std::size_t headers = kIpv4;
@@ -132,6 +171,14 @@ std::uint16_t ClientAgent::Impl::path_mtu(const Link& link) const {
       outer - headers - kUdp - wireguard::kDataHeaderSize - wireguard::kTagSize - (envelope + 3) / 4 * 4;
   const std::size_t fits = room / wireguard::kPaddingMultiple * wireguard::kPaddingMultiple;
   return static_cast<std::uint16_t>(std::min<std::size_t>(config.mtu, fits));
+}
+
+std::uint16_t ClientAgent::Impl::path_mtu(Link& link) const {
+  if (link.path_mtu_turn != turn) {
+    link.path_mtu_turn = turn;
+    link.path_mtu = path_mtu_now(link);
+  }
+  return link.path_mtu;
 }
 
 void ClientAgent::Impl::reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now,
@@ -173,16 +220,21 @@ void ClientAgent::Impl::enqueue(Target& target, const InnerPacket& info, Bytes p
 }
 
 void ClientAgent::Impl::add_to_batch(Link& link, Target* target, Bytes packet, Now now) {
+  const MutableBytes room = reserve_in_batch(link, target, packet.size(), now);
+  std::copy(packet.begin(), packet.end(), room.begin());
+}
+
+MutableBytes ClientAgent::Impl::reserve_in_batch(Link& link, Target* target, std::size_t size, Now now) {
   if (batch.link != nullptr && (batch.link != &link || batch.buffers.size() >= kBurst)) flush_batch(now);
   batch.link = &link;
-  std::vector<std::uint8_t> buffer = take_buffer(kFront + packet.size() + kBack);
-  std::copy(packet.begin(), packet.end(), buffer.begin() + static_cast<std::ptrdiff_t>(kFront));
+  std::vector<std::uint8_t> buffer = take_room(kFront + size + kBack);
   wireguard::Outbound outbound;
   outbound.inner = buffer.data() + kFront;
-  outbound.length = static_cast<std::uint32_t>(packet.size());
+  outbound.length = static_cast<std::uint32_t>(size);
   batch.buffers.push_back(std::move(buffer));
   batch.outbound.push_back(outbound);
   batch.targets.push_back(target);
+  return {outbound.inner, size};
 }
 
 void ClientAgent::Impl::flush_batch(Now now) {
@@ -221,13 +273,15 @@ void ClientAgent::Impl::emit_data(Link& link, std::vector<std::uint8_t> buffer, 
   const auto offset = static_cast<std::size_t>(datagram.data() - buffer.data());
   if (!link.heals) return emit_over(endpoint, std::move(buffer), offset, datagram.size());
   const auto chosen = connectivity.data_paths(link.peer, datagram, now);
-  const std::vector<Path> ways(chosen.begin(), chosen.end());
-  for (std::size_t i = 1; i < ways.size(); ++i) {
-    std::vector<std::uint8_t> copy = take_buffer(buffer.size());
+  if (chosen.empty()) return emit_over(endpoint, std::move(buffer), offset, datagram.size());
+  const Path first = chosen.front();
+  if (chosen.size() > 1) {
+    const Path second = chosen[1];
+    std::vector<std::uint8_t> copy = take_room(buffer.size());
     std::copy(buffer.begin(), buffer.end(), copy.begin());
-    emit_over(ways[i], std::move(copy), offset, datagram.size());
+    emit_over(second, std::move(copy), offset, datagram.size());
   }
-  emit_over(ways.empty() ? endpoint : ways.front(), std::move(buffer), offset, datagram.size());
+  emit_over(first, std::move(buffer), offset, datagram.size());
 }
 
 void ClientAgent::Impl::emit_over(const Path& path, std::vector<std::uint8_t> buffer, std::size_t offset,
@@ -255,7 +309,7 @@ void ClientAgent::Impl::emit_over(const Path& path, std::vector<std::uint8_t> bu
 }
 
 void ClientAgent::Impl::send_inner(Link& link, Bytes inner, const Path* path, Now now) {
-  std::vector<std::uint8_t> buffer = take_buffer(kFront + inner.size() + kBack);
+  std::vector<std::uint8_t> buffer = take_room(kFront + inner.size() + kBack);
   std::copy(inner.begin(), inner.end(), buffer.begin() + static_cast<std::ptrdiff_t>(kFront));
   wireguard::Outbound outbound;
   outbound.inner = buffer.data() + kFront;

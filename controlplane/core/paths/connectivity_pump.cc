@@ -51,6 +51,12 @@ bool Connectivity::Impl::pump_gatherer() {
     note_udp_asked();
     output.push_back(std::move(*transmit));
   }
+  while (const auto server = gatherer.poll_returned())
+    for (auto& relay : relays)
+      if (relay->turn.config().server == *server && relay->stream == 0) {
+        any = true;
+        relay->turn.handle_returned(now.monotonic);
+      }
   while (const auto socket = gatherer.poll_moved()) {
     any = true;
     // The mapping towards the relays and gateways has probably moved as well.

@@ -19,7 +19,10 @@ constexpr Duration kForgivenAfter = 60s;
 constexpr Duration kHintPause = 2s;
 constexpr Duration kMinRecheck = 25ms;
 constexpr std::size_t kResendBite = 32;
+constexpr unsigned kQuickBites = 5;  // these fit into a socket that nobody reads at the moment
 constexpr Duration kResendPause = 3ms;
+constexpr Duration kLongResendPause = 6ms;  // what a busy relay keeps up with
+constexpr Duration kForgetBites = 100ms;
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
 }  // namespace
@@ -191,6 +194,7 @@ std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
 
 // Over `path`, which carries what is sent from `since` on: everything it has not carried since then.
 void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
+  if (resend_to_ != path.number || now >= resend_last_ + kForgetBites) resend_bites_ = 0;
   resend_to_ = path.number;
   resend_until_ = now + kDuplicateFor;
   ring_.drop_sent_before(now - kOldestResend);
@@ -211,7 +215,8 @@ void PathAgent::run_resends(Instant now) {
   for (ResendRing::Packet& packet : ring_.packets()) {
     if (!packet.waiting) continue;
     if (bite++ == kResendBite) {
-      resend_next_ = now + kResendPause;
+      resend_next_ = now + (++resend_bites_ < kQuickBites ? kResendPause : kLongResendPause);
+      resend_last_ = resend_next_;
       return;
     }
     if (!budget_.take(packet.bytes.size(), now)) {
@@ -234,6 +239,7 @@ void PathAgent::begin_suspicion(Now time) {
     unreachable_at_ = now_ + kUnreachable;
   } else {
     suspected_at_ = now_;
+    doubted_ = now_;
     said_unreachable_ = false;
     stalled_at_ = now_ + kStalled;
     unreachable_at_ = now_ + kUnreachable;
@@ -283,7 +289,9 @@ PathState* PathAgent::best_alive(std::uint16_t but_not) {
 
 bool PathAgent::better(const PathState& candidate, const PathState& used, Instant now) const {
   if (!candidate.alive() || candidate.number == used.number || now < candidate.penalty_until) return false;
-  if (!candidate.srtt) return false;
+  // What made us doubt the primary may have ended this path as well (the gateway's NAT forgot both): only what was
+  // asked since then counts.
+  if (!candidate.srtt || candidate.proven < doubted_) return false;
   const Duration theirs = *candidate.srtt;
   const bool steady_loss = candidate.loss_permille <= used.loss_permille + 50;
   if (!used.srtt) return candidate.direct() && !used.direct();
@@ -324,8 +332,12 @@ void PathAgent::make_primary(PathState& path, std::string_view why, Now time) {
     old->penalty_until = now_ + std::min(kMaxPenalty, kPenalty * (1 << std::min(old->demotions, 4U)));
     ++old->demotions;
   }
+  // A primary left for a better one with an answer overdue: what was sent over it since it last proved itself is in doubt.
+  const PathState* left = find(primary_);
+  const bool overdue = left != nullptr && !suspected_at_ && left->overdue(now_);
   primary_ = path.number;
   if (standby_ == path.number) standby_ = 0;
+  if (overdue && path.alive()) resend_over(path, path.proven, now_);
   emit_changed(path.path, why);
   if (path.alive() && suspected_at_) {
     resend_over(path, path.proven, now_);

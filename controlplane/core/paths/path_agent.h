@@ -159,6 +159,7 @@ class PathAgent {
   std::uint32_t switch_sequence_ = 0;
   Instant last_data_ = kLongAgo;
   std::optional<Instant> suspected_at_;
+  Instant doubted_ = kLongAgo;  // when the last suspicion began: answers to older probes prove nothing any more
   Instant stalled_at_ = kNever;  // when the next of these is said
   Instant unreachable_at_ = kNever;
   bool said_unreachable_ = false;
@@ -171,6 +172,8 @@ class PathAgent {
   std::uint16_t resend_to_ = 0;
   Instant resend_until_{};
   Instant resend_next_ = kNever;
+  unsigned resend_bites_ = 0;  // of late, over the same path
+  Instant resend_last_ = kLongAgo;
   std::array<Path, 2> route_;
   std::deque<AgentEvent> events_;
 };

@@ -60,6 +60,11 @@ struct PathState {
     return std::max(plain, std::min(last_received + limit(), first + limit() * 4));
   }
 
+  // An answer is later than answers of this path are; not late enough to judge it by.
+  [[nodiscard]] bool overdue(Instant now) const {
+    return !outstanding.empty() && srtt && now - outstanding.front().at > *srtt + std::max(rttvar * 4, Duration{std::chrono::milliseconds{5}});
+  }
+
   void sent(std::uint64_t id, Instant now) {
     outstanding.push_back({id, now});
     if (outstanding.size() > 16) {

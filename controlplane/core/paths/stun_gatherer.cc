@@ -75,7 +75,8 @@ Duration StunGatherer::interval(const Target& target) const {
   }
   if (target.mapped && target.unanswered == 0) return kOtherServers;
   // Not (or no longer) answering: 250 ms, 500 ms, … for ever.
-  return std::min(kMaxRetry, kFirstRetry * (1 << std::min(target.unanswered > 0 ? target.unanswered - 1 : 0U, 7U)));
+  const bool soon = target.rtt && target.unanswered < kSoonRetries;
+  return std::min(soon ? kSoonRetry : kMaxRetry, kFirstRetry * (1 << std::min(target.unanswered > 0 ? target.unanswered - 1 : 0U, 7U)));
 }
 
 void StunGatherer::ask(Target& target, Instant now) {
@@ -106,6 +107,7 @@ DropReason StunGatherer::handle_response(const stun::Message& message, const End
   if (message.message_class() != stun::Class::success || !mapped || mapped->address.is_v4() != local.address.is_v4())
     return DropReason::local_consumed;
 
+  if (target->unanswered >= kTickGivesUp - 2) returned_.push_back(server);
   target->unanswered = 0;
   target->rtt = target->rtt ? (*target->rtt * 7 + sample) / 8 : sample;
   if (!target->mapped) {
@@ -149,6 +151,13 @@ std::optional<Endpoint> StunGatherer::poll_moved() {
   if (moved_.empty()) return std::nullopt;
   const Endpoint out = moved_.front();
   moved_.pop_front();
+  return out;
+}
+
+std::optional<Endpoint> StunGatherer::poll_returned() {
+  if (returned_.empty()) return std::nullopt;
+  const Endpoint out = returned_.front();
+  returned_.pop_front();
   return out;
 }
 

@@ -29,6 +29,9 @@ class StunGatherer {
   static constexpr Duration kOtherServers = std::chrono::seconds{25};
   static constexpr Duration kStale = std::chrono::seconds{90};
   static constexpr Duration kFirstRetry = std::chrono::milliseconds{250};
+  // A server that has answered before is asked at least so often at first: it may just have been restarted.
+  static constexpr Duration kSoonRetry = std::chrono::seconds{1};
+  static constexpr unsigned kSoonRetries = 30;
   static constexpr Duration kMaxRetry = std::chrono::seconds{30};
   static constexpr std::size_t kMaxTargets = 32;
 
@@ -52,6 +55,8 @@ class StunGatherer {
   // A socket whose *known* mapping moved, once per change.
   std::optional<Endpoint> poll_moved();
   [[nodiscard]] std::optional<Duration> rtt(const Endpoint& server) const;
+  // A server that answers again after it had not.
+  std::optional<Endpoint> poll_returned();
 
   std::optional<Transmit> poll_transmit();
   [[nodiscard]] Deadline poll_timeout() const;
@@ -83,6 +88,7 @@ class StunGatherer {
   std::vector<Target> targets_;
   std::deque<Transmit> output_;
   std::deque<Endpoint> moved_;
+  std::deque<Endpoint> returned_;
 };
 
 }  // namespace penstock::paths

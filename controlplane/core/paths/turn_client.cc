@@ -84,6 +84,16 @@ void TurnClient::suspect(Instant now) {
   send_request(Request::refresh, {}, 0, now);
 }
 
+void TurnClient::handle_returned(Instant now) {
+  if (state_ == State::allocating) {
+    for (Transaction& t : transactions_)
+      if (now - t.timer.started() >= kVerifyPause) t.timer.forgive(now);
+  } else if (state_ == State::waiting && silent_) {
+    failures_ = 0;
+    allocate(now);
+  }
+}
+
 void TurnClient::permit(const IpAddress& peer, Instant now) {
   if (stun::family_of(peer) != config_.relayed_family || permissions_.contains(peer)) return;
   if (permissions_.size() >= kMaxPermissions) return;

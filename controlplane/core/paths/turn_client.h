@@ -81,6 +81,8 @@ class TurnClient {
   void handle_local_change(Instant now);
   // Packets through this relay are not answered: find out whether the allocation still stands.
   void suspect(Instant now);
+  // The server is heard from again after a silence: what waits for it need not wait longer.
+  void handle_returned(Instant now);
 
   // Asks for a permission and keeps it; wrong families are ignored.
   void permit(const IpAddress& peer, Instant now);
@@ -174,6 +176,7 @@ class TurnClient {
   std::vector<std::uint8_t> ticket_;
   bool mobility_refused_ = false;
   bool clear_first_ = false;  // an allocation we do not know stands on our 5-tuple
+  bool silent_ = false;  // waiting because nothing answered
   int failures_ = 0;          // consecutive; for the back-off
   std::uint64_t allocations_ = 0;
   Instant allocated_at_{};

@@ -294,6 +294,7 @@ void TurnClient::handle_failed(const Transaction& t, Instant now) {
     lose(now);
   }
   wait(now, kMinBackoff);
+  silent_ = true;
 }
 
 void TurnClient::lose(Instant now) {
@@ -318,6 +319,7 @@ void TurnClient::wait(Instant now, Duration at_least) {
   retry_at_ = now + delay + jitter;
   ++failures_;
   clear_first_ = false;
+  silent_ = false;
   state_ = State::waiting;
 }
 

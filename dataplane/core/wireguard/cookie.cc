@@ -36,8 +36,8 @@ CookieGiver::CookieGiver(const PublicKey& own, Random& random)
     : mac1_key_(mac1_key(own)), cookie_key_(cookie_key(own)), random_(random) {}
 
 bool CookieGiver::mac1_valid(Bytes message) const {
-  return equal_constant_time(mac(mac1_key_, {before_mac1(message)}),
-                             message.subspan(message.size() - 2 * kMacSize, kMacSize));
+  const Mac expected = mac1_key_.mac({before_mac1(message)});
+  return equal_constant_time(expected, message.subspan(message.size() - 2 * kMacSize, kMacSize));
 }
 
 bool CookieGiver::mac2_valid(Bytes message, const Endpoint& source, Instant now) {
@@ -59,13 +59,16 @@ CookieMessage CookieGiver::make_reply(Bytes message, std::uint32_t sender, const
 
 Mac CookieGiver::cookie_for(const Endpoint& source, Instant now) {
   if (!secret_at_ || now - *secret_at_ >= kCookieSecretMaxAge) {
-    random_.fill(secret_);
+    Hash secret;
+    random_.fill(secret);
+    secret_ = MacKey(secret);
+    wipe(secret);
     secret_at_ = now;
   }
   const be16 port = be16::from_host(source.port);
   std::array<std::uint8_t, 2> port_bytes;
   std::memcpy(port_bytes.data(), &port, sizeof port);
-  return mac(secret_, {source.address.wire(), port_bytes});
+  return secret_.mac({source.address.wire(), port_bytes});
 }
 
 bool CookieTaker::take(const CookieMessage& reply, const PublicKey& giver, const Mac& mac1, const Path& path,

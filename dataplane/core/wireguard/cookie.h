@@ -1,4 +1,4 @@
-// mac1, mac2 and cookies (whitepaper section 5.4.4, 5.4.7), both sides. One thread (the Device's).
+// mac1, mac2 and cookies (whitepaper section 5.4.4, 5.4.7), both sides. One thread.
 //
 // The giver's cookie is MAC(secret, source address ‖ source port); the secret changes every two minutes and is random,
 // so a cookie proves that its owner receives at that address and port lately. The taker keeps a cookie per path.
@@ -10,6 +10,7 @@
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/random.h"
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/wireguard/blake2s_batch.h"
 #include "dataplane/core/wireguard/crypto.h"
 #include "dataplane/core/wireguard/messages.h"
 
@@ -42,13 +43,15 @@ class CookieGiver {
   // `sender`: the message's sender index, which the reply's receiver repeats.
   [[nodiscard]] CookieMessage make_reply(Bytes message, std::uint32_t sender, const Endpoint& source, Instant now);
 
- private:
-  Mac cookie_for(const Endpoint& source, Instant now);
+  // For batches (handshake_gate.h): the key of mac1, and that of mac2 for this source.
+  [[nodiscard]] const MacKey& key_of_mac1() const { return mac1_key_; }
+  [[nodiscard]] Mac cookie_for(const Endpoint& source, Instant now);
 
-  Hash mac1_key_;
+ private:
+  MacKey mac1_key_;
   Hash cookie_key_;
   Random& random_;
-  Hash secret_{};
+  MacKey secret_;
   std::optional<Instant> secret_at_;
 };
 

@@ -3,8 +3,14 @@
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <openssl/params.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
+
+#include "dataplane/core/wireguard/blake2s.h"
+#include "dataplane/core/wireguard/blake2s_openssl.h"
 
 namespace penstock::wireguard {
 namespace {
@@ -17,8 +23,6 @@ T* required(T* object) {
 }
 
 struct Algorithms {
-  EVP_MD* blake2s = required(EVP_MD_fetch(nullptr, "BLAKE2S-256", nullptr));
-  EVP_MAC* blake2s_mac = required(EVP_MAC_fetch(nullptr, "BLAKE2SMAC", nullptr));
   EVP_CIPHER* aead = required(EVP_CIPHER_fetch(nullptr, "ChaCha20-Poly1305", nullptr));
   EVP_CIPHER* chacha20 = required(EVP_CIPHER_fetch(nullptr, "ChaCha20", nullptr));
 };
@@ -30,17 +34,21 @@ const Algorithms& algorithms() {
 }
 
 struct Contexts {
-  EVP_MD_CTX* md = required(EVP_MD_CTX_new());
-  EVP_MAC_CTX* mac = required(EVP_MAC_CTX_new(algorithms().blake2s_mac));
   EVP_CIPHER_CTX* cipher = required(EVP_CIPHER_CTX_new());
+  EVP_PKEY_CTX* maker = required(EVP_PKEY_CTX_new_from_name(nullptr, "X25519", nullptr));
+  EVP_PKEY* peer = nullptr;  // the public key of whoever is agreed with at the moment
 
-  Contexts() = default;
+  Contexts() {
+    constexpr std::array<std::uint8_t, kKeySize> any{9};
+    peer = required(EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, any.data(), any.size()));
+    if (EVP_PKEY_fromdata_init(maker) != 1) std::abort();
+  }
   Contexts(const Contexts&) = delete;
   Contexts& operator=(const Contexts&) = delete;
   ~Contexts() {
-    EVP_MD_CTX_free(md);
-    EVP_MAC_CTX_free(mac);
     EVP_CIPHER_CTX_free(cipher);
+    EVP_PKEY_CTX_free(maker);
+    EVP_PKEY_free(peer);
   }
 };
 
@@ -88,6 +96,51 @@ bool open(const Hash& key, const Nonce& nonce, Bytes ad, Bytes sealed, MutableBy
   return EVP_DecryptFinal_ex(context, rest.data(), &length) == 1;
 }
 
+// RFC 2104. Keys here are hashes, never longer than a block.
+struct HmacPads {
+  std::array<std::uint8_t, kBlake2sBlock> inner{}, outer{};
+
+  explicit HmacPads(Bytes key) {
+    if (key.size() > inner.size()) std::abort();
+    std::memcpy(inner.data(), key.data(), key.size());
+    for (std::size_t i = 0; i < inner.size(); ++i) {
+      outer[i] = inner[i] ^ 0x5c;
+      inner[i] ^= 0x36;
+    }
+  }
+  ~HmacPads() {
+    wipe(inner);
+    wipe(outer);
+  }
+  HmacPads(const HmacPads&) = delete;
+  HmacPads& operator=(const HmacPads&) = delete;
+};
+
+// HMAC of several messages under one key: the two blocks that depend on the key alone are hashed once.
+class Expander {
+ public:
+  explicit Expander(const Hash& key) {
+    const HmacPads pads(key);
+    inner_ = Blake2s::chain_after(pads.inner);
+    outer_ = Blake2s::chain_after(pads.outer);
+  }
+  // Of a message in two parts that is not empty.
+  void hmac(Bytes first, Bytes second, Hash& out) const {
+    Blake2s state = Blake2s::resumed(inner_, out.size());
+    state.update(first);
+    state.update(second);
+    state.finish(out);
+    state = Blake2s::resumed(outer_, out.size());
+    state.update(out);
+    state.finish(out);
+  }
+
+ private:
+  Blake2s::Chain inner_, outer_;
+};
+
+std::atomic<bool> own_hashing{true};
+
 // XChaCha20: a subkey from the first 16 bytes of the nonce, the rest behind four zero bytes.
 Nonce xnonce_rest(const XNonce& nonce) {
   Nonce rest{};
@@ -102,45 +155,55 @@ std::array<std::uint8_t, 16> xnonce_head(const XNonce& nonce) {
 
 }  // namespace
 
+void set_own_blake2s(bool own) {
+  own_hashing.store(own, std::memory_order_relaxed);
+}
+bool own_blake2s() {
+  return own_hashing.load(std::memory_order_relaxed);
+}
+
 Hash hash(Parts parts) {
+  if (!own_blake2s()) return openssl_hash(parts);
   Hash out;
-  EVP_MD_CTX* context = contexts().md;
-  bool ok = EVP_DigestInit_ex2(context, algorithms().blake2s, nullptr) == 1;
-  for (const Bytes part : parts) ok = ok && EVP_DigestUpdate(context, part.data(), part.size()) == 1;
-  if (!ok || EVP_DigestFinal_ex(context, out.data(), nullptr) != 1) std::abort();  // cannot happen: no input can fail
+  Blake2s state(out.size());
+  for (const Bytes part : parts) state.update(part);
+  state.finish(out);
   return out;
 }
 
 Mac mac(Bytes key, Parts parts) {
+  if (!own_blake2s()) return openssl_mac(key, parts);
   Mac out;
-  std::size_t size = out.size();
-  const OSSL_PARAM params[] = {OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_SIZE, &size), OSSL_PARAM_construct_end()};
-  EVP_MAC_CTX* context = contexts().mac;
-  bool ok = EVP_MAC_init(context, key.data(), key.size(), params) == 1;
-  for (const Bytes part : parts) ok = ok && EVP_MAC_update(context, part.data(), part.size()) == 1;
-  if (!ok || EVP_MAC_final(context, out.data(), &size, out.size()) != 1) std::abort();
+  Blake2s state(out.size(), key);
+  for (const Bytes part : parts) state.update(part);
+  state.finish(out);
   return out;
 }
 
 Hash hmac(Bytes key, Parts parts) {
-  constexpr std::size_t kBlockSize = 64;
-  std::array<std::uint8_t, kBlockSize> inner{}, outer{};
-  if (key.size() > kBlockSize) std::abort();  // keys here are hashes
-  std::memcpy(inner.data(), key.data(), key.size());
-  for (std::size_t i = 0; i < kBlockSize; ++i) {
-    outer[i] = inner[i] ^ 0x5c;
-    inner[i] ^= 0x36;
-  }
+  if (!own_blake2s()) return openssl_hmac(key, parts);
+  const HmacPads pads(key);
   Hash middle;
-  EVP_MD_CTX* context = contexts().md;
-  bool ok = EVP_DigestInit_ex2(context, algorithms().blake2s, nullptr) == 1 &&
-            EVP_DigestUpdate(context, inner.data(), inner.size()) == 1;
-  for (const Bytes part : parts) ok = ok && EVP_DigestUpdate(context, part.data(), part.size()) == 1;
-  if (!ok || EVP_DigestFinal_ex(context, middle.data(), nullptr) != 1) std::abort();
-  const Hash out = hash({outer, middle});
-  wipe(inner);
-  wipe(outer);
-  return out;
+  Blake2s state(middle.size());
+  state.update(pads.inner);
+  for (const Bytes part : parts) state.update(part);
+  state.finish(middle);
+  return hash({pads.outer, middle});
+}
+
+void kdf(const Hash& key, Bytes input, std::span<Hash> out) {
+  Hash secret = hmac(key, {input});
+  const Expander expander(secret);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const std::array<std::uint8_t, 1> number{static_cast<std::uint8_t>(i + 1)};
+    const Bytes before = i == 0 ? Bytes{} : Bytes{out[i - 1]};
+    if (own_blake2s()) {
+      expander.hmac(before, number, out[i]);
+    } else {
+      out[i] = openssl_hmac(secret, {before, number});
+    }
+  }
+  wipe(secret);
 }
 
 bool aead_seal(const Hash& key, std::uint64_t counter, Bytes ad, Bytes plain, MutableBytes sealed) {
@@ -187,23 +250,36 @@ void DhKey::Free::operator()(evp_pkey_st* key) const {
   EVP_PKEY_free(key);
 }
 
-DhKey::DhKey(const PrivateKey& key)
-    : key_(EVP_PKEY_new_raw_private_key(EVP_PKEY_X25519, nullptr, key.bytes.data(), key.bytes.size())) {
-  std::size_t size = public_key_.bytes.size();
-  if (key_ && EVP_PKEY_get_raw_public_key(key_.get(), public_key_.bytes.data(), &size) != 1) key_.reset();
+void DhKey::FreeContext::operator()(evp_pkey_ctx_st* context) const {
+  EVP_PKEY_CTX_free(context);
+}
+
+// Told the private key alone, the library would compute the public key by its multiplication of the base point, which
+// takes longer than one by a point; so it is told some public key, and ours is the product with the base point.
+DhKey::DhKey(const PrivateKey& key) {
+  std::array<std::uint8_t, kKeySize> secret = key.bytes;
+  std::array<std::uint8_t, kKeySize> base_point{9};
+  const OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PRIV_KEY, secret.data(), secret.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, base_point.data(), base_point.size()),
+      OSSL_PARAM_construct_end()};
+  EVP_PKEY* made = nullptr;
+  const int ok = EVP_PKEY_fromdata(contexts().maker, &made, EVP_PKEY_KEYPAIR, const_cast<OSSL_PARAM*>(parameters));
+  wipe(secret);
+  key_.reset(made);
+  if (ok != 1) key_.reset();
+  if (key_) context_.reset(EVP_PKEY_CTX_new(key_.get(), nullptr));
+  if (!context_ || EVP_PKEY_derive_init(context_.get()) != 1 || !agree(PublicKey{base_point}, public_key_.bytes))
+    key_.reset();
 }
 
 bool DhKey::agree(const PublicKey& other, Hash& shared) const {
   if (!key_) return false;
-  EVP_PKEY* peer = EVP_PKEY_new_raw_public_key(EVP_PKEY_X25519, nullptr, other.bytes.data(), other.bytes.size());
-  EVP_PKEY_CTX* context = EVP_PKEY_CTX_new(key_.get(), nullptr);
+  EVP_PKEY* const peer = contexts().peer;
   std::size_t size = shared.size();
-  const bool ok = peer != nullptr && context != nullptr && EVP_PKEY_derive_init(context) == 1 &&
-                  EVP_PKEY_derive_set_peer_ex(context, peer, 0) == 1 &&
-                  EVP_PKEY_derive(context, shared.data(), &size) == 1 && size == shared.size();
-  EVP_PKEY_CTX_free(context);
-  EVP_PKEY_free(peer);
-  return ok;
+  return EVP_PKEY_set1_encoded_public_key(peer, other.bytes.data(), other.bytes.size()) == 1 &&
+         EVP_PKEY_derive_set_peer_ex(context_.get(), peer, 0) == 1 &&
+         EVP_PKEY_derive(context_.get(), shared.data(), &size) == 1 && size == shared.size();
 }
 
 }  // namespace penstock::wireguard

@@ -1,4 +1,5 @@
-// The primitives of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s and of WireGuard's cookies, over OpenSSL 3.
+// The primitives of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s and of WireGuard's cookies, over OpenSSL 3 except for BLAKE2s,
+// which is our own (blake2s.h) unless set_own_blake2s says otherwise.
 //
 // Algorithms are fetched once per process and contexts are kept per thread, so that a message costs no look-ups. Any
 // thread. Functions that can fail in the library or on bad input return false and leave their output unspecified.
@@ -8,18 +9,24 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 
 #include "dataplane/core/base/bytes.h"
 #include "dataplane/core/wireguard/keys.h"
 #include "dataplane/core/wireguard/messages.h"
 
 struct evp_pkey_st;
+struct evp_pkey_ctx_st;
 
 namespace penstock::wireguard {
 
 using Hash = std::array<std::uint8_t, 32>;
 using Mac = std::array<std::uint8_t, kMacSize>;
 using Parts = std::initializer_list<Bytes>;  // concatenated
+
+// Whose BLAKE2s is used from now on, ours (the default) or OpenSSL's; for the whole process, at its start.
+void set_own_blake2s(bool own);
+[[nodiscard]] bool own_blake2s();
 
 // BLAKE2s-256.
 [[nodiscard]] Hash hash(Parts parts);
@@ -29,16 +36,11 @@ using Parts = std::initializer_list<Bytes>;  // concatenated
 [[nodiscard]] Hash hmac(Bytes key, Parts parts);
 
 // HKDF as the whitepaper's KDF_n: n outputs of 32 bytes.
+void kdf(const Hash& key, Bytes input, std::span<Hash> out);
 template <std::size_t n>
 [[nodiscard]] std::array<Hash, n> kdf(const Hash& key, Bytes input) {
-  static_assert(n >= 1 && n <= 3);
   std::array<Hash, n> out;
-  Hash secret = hmac(key, {input});
-  const std::array<std::uint8_t, 1> one{1}, two{2}, three{3};
-  out[0] = hmac(secret, {one});
-  if constexpr (n >= 2) out[1] = hmac(secret, {out[0], two});
-  if constexpr (n >= 3) out[2] = hmac(secret, {out[1], three});
-  wipe(secret);
+  kdf(key, input, out);
   return out;
 }
 
@@ -56,7 +58,8 @@ bool xaead_open(const Hash& key, const XNonce& nonce, Bytes ad, Bytes sealed, Mu
 // Compares without early exit.
 [[nodiscard]] bool equal_constant_time(Bytes a, Bytes b);
 
-// An X25519 private key ready for use, with its public key.
+// An X25519 private key ready for use, with its public key. One thread at a time: the library's context is kept, since
+// making one costs a tenth of a multiplication.
 class DhKey {
  public:
   DhKey() = default;
@@ -71,7 +74,11 @@ class DhKey {
   struct Free {
     void operator()(evp_pkey_st* key) const;
   };
+  struct FreeContext {
+    void operator()(evp_pkey_ctx_st* context) const;
+  };
   std::unique_ptr<evp_pkey_st, Free> key_;
+  std::unique_ptr<evp_pkey_ctx_st, FreeContext> context_;  // ready to derive
   PublicKey public_key_{};
 };
 

@@ -50,10 +50,15 @@ struct PeerHandover;  // handover.h
 
 using Timestamp = std::array<std::uint8_t, 12>;  // TAI64N, compares as bytes
 
+class KnownSources;
+struct GateLimits;
+struct InitiationWork;
+
 struct DeviceConfig {
   PrivateKey private_key{};
   std::size_t max_peers = 1024;
   std::size_t max_sessions = 0;     // handshakes under way and sessions; 0: 4 per peer
+  std::size_t handshakes_in_flight = 0;  // in handshake threads, each with an index before it has a session
   unsigned traffic_writers = 1;     // 1 + workers, see DataPath
   std::uint32_t mtu = 1280;         // inner; padding never exceeds it
   Duration activity_granularity{};  // 0: exact (single thread); 100 ms where workers report
@@ -66,6 +71,7 @@ struct DeviceConfig {
   std::uint32_t under_load_per_s = 1000;
   std::uint32_t per_source_per_s = 20;
   std::uint32_t per_source_burst = 5;
+  std::uint32_t cookies_per_s = 20000;  // replies to all together
 
   std::size_t staged_packets = 64;  // per peer, for send()
 
@@ -73,6 +79,9 @@ struct DeviceConfig {
   // destroyed at once (one thread only).
   std::function<void(Session*)> retire;
 };
+
+// The limits above as the gate takes them.
+[[nodiscard]] GateLimits gate_limits(const DeviceConfig& config);
 
 enum class PeerError : std::uint8_t { none, key_known, own_key, key_invalid, table_full, unknown_peer };
 [[nodiscard]] std::string_view text_of(PeerError error);
@@ -172,6 +181,13 @@ class Device {
 
   // Types 1–3. none: consumed.
   DropReason handle_handshake(Bytes datagram, const Path& from, Now now);
+  // With handshake threads: the same for what their gate has let in, and the Device's two steps of a responder's
+  // handshake (handshake_work.h). After a claim that gives none, finish() must follow; the work's secrets are wiped then.
+  DropReason handle_admitted(Bytes datagram, const Path& from, Now now);
+  DropReason claim(InitiationWork& work, Now now);
+  DropReason finish(InitiationWork& work, Now now);
+  // Whom the gate should serve first; any thread, as long as the Device lives.
+  [[nodiscard]] const KnownSources& known_sources() const;
   void handle_note(const Note& note, Now now);
   // Data waits for this peer: starts a handshake unless one is under way or was just tried (then as soon as allowed).
   void want_session(PeerIndex peer, Now now);

@@ -161,26 +161,55 @@ void Device::open(std::span<Inbound> burst, Now now) {
 
 void Device::Impl::open_batch(std::span<Inbound*> batch, std::span<Session*> sessions, Now now) {
   std::array<AeadJob, kBatch> jobs;
-  for (std::size_t i = 0; i < batch.size(); ++i) prepare_open(*sessions[i], batch[i]->datagram, jobs[i]);
-  aead->open({jobs.data(), batch.size()});
-  // Notes may retire sessions, so the ones that are still needed are looked up by index again.
   std::array<std::uint32_t, kBatch> session_indices;
-  for (std::size_t i = 0; i < batch.size(); ++i) session_indices[i] = sessions[i]->local_index;
   for (std::size_t i = 0; i < batch.size(); ++i) {
-    Inbound& packet = *batch[i];
-    Session* session = data.find_session(session_indices[i]);
-    if (!jobs[i].ok || session == nullptr) {
-      packet.reason = jobs[i].ok ? DropReason::wg_unknown_index : DropReason::wg_authentication;
+    prepare_open(*sessions[i], batch[i]->datagram, jobs[i]);
+    session_indices[i] = sessions[i]->local_index;
+  }
+  aead->open({jobs.data(), batch.size()});
+  // Runs of one session and path share the window's atomics, the notes and the accounting.
+  for (std::size_t start = 0, end = 0; start < batch.size(); start = end) {
+    while (end < batch.size() && session_indices[end] == session_indices[start] && batch[end]->from == batch[start]->from) ++end;
+    // Notes may have retired the session meanwhile.
+    Session* session = data.find_session(session_indices[start]);
+    if (session == nullptr) {
+      for (std::size_t i = start; i < end; ++i)
+        batch[i]->reason = jobs[i].ok ? DropReason::wg_unknown_index : DropReason::wg_authentication;
       continue;
     }
-    const ReceiveResult accepted = data.accept_receive(*session, jobs[i].counter, packet.from, now.monotonic);
-    packet.reason = accepted.reason;
-    if (packet.reason != DropReason::none) continue;
-    packet.peer = session->peer;
-    data.note_received(kWriter, packet.peer, 1, packet.datagram.size(), jobs[i].length != 0, now.monotonic);
-    packet.reason = trim_padding({jobs[i].data, jobs[i].length}, packet.inner);
-    apply_notes(accepted.notes, *session, packet.from, now);
+    accept_run(*session, batch.subspan(start, end - start), {jobs.data() + start, end - start}, now);
   }
+}
+
+void Device::Impl::accept_run(Session& session, std::span<Inbound*> run, std::span<const AeadJob> jobs, Now now) {
+  std::array<std::uint64_t, kBatch> counters;
+  std::array<std::uint8_t, kBatch> authentic;
+  unsigned n = 0;
+  for (std::size_t i = 0; i < run.size(); ++i) {
+    run[i]->reason = DropReason::wg_authentication;
+    if (!jobs[i].ok) continue;
+    counters[n] = jobs[i].counter;
+    authentic[n++] = static_cast<std::uint8_t>(i);
+  }
+  const std::uint64_t accepted = session.window.accept_burst(counters.data(), n);
+  std::uint32_t packets = 0;
+  std::uint64_t bytes = 0;
+  bool any_data = false;
+  for (unsigned i = 0; i < n; ++i) {
+    Inbound& packet = *run[authentic[i]];
+    const AeadJob& job = jobs[authentic[i]];
+    packet.reason = DropReason::wg_replay;
+    if (((accepted >> i) & 1) == 0) continue;
+    packet.peer = session.peer;
+    packet.reason = trim_padding({job.data, job.length}, packet.inner);
+    ++packets;
+    bytes += packet.datagram.size();
+    any_data = any_data || job.length != 0;
+  }
+  if (packets == 0) return;
+  const Path& from = run.front()->from;
+  data.note_received(kWriter, session.peer, packets, bytes, any_data, now.monotonic);
+  apply_notes(data.receive_notes(session, from, now.monotonic), session, from, now);  // may retire the session
 }
 
 }  // namespace penstock::wireguard

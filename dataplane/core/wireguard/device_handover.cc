@@ -81,7 +81,11 @@ std::size_t Device::import_peer(PeerIndex index, const PeerHandover& from, Now n
     d.data.publish_session(made);
     ++taken;
   }
-  if (from.endpoint) d.data.set_endpoint(index, from.endpoint, peer->follows_source());
+  if (from.endpoint) {
+    d.forget_sources(*peer);
+    d.data.set_endpoint(index, from.endpoint, peer->follows_source());
+    d.know_sources(*peer);
+  }
   if (live.current != nullptr) {
     // A peer with a persistent keepalive was asked for a session as soon as it was known; it has one.
     d.end_attempt(*peer);

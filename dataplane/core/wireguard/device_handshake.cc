@@ -32,19 +32,39 @@ Duration spacing(const PeerConfig& peer) {
 
 DropReason Device::handle_handshake(Bytes datagram, const Path& from, Now now) {
   impl_->last_now = now.monotonic;
+  const MessageType type = classify(datagram);
+  if (type == MessageType::initiation || type == MessageType::response) {
+    const DropReason refused = impl_->pass_gate(datagram, from, now);
+    if (refused != DropReason::none) return refused;
+  }
+  return impl_->take(datagram, from, now);
+}
+
+DropReason Device::handle_admitted(Bytes datagram, const Path& from, Now now) {
+  impl_->last_now = now.monotonic;
+  return impl_->take(datagram, from, now);
+}
+
+DropReason Device::claim(InitiationWork& work, Now now) {
+  impl_->last_now = now.monotonic;
+  return impl_->claim(work, now);
+}
+
+DropReason Device::finish(InitiationWork& work, Now now) {
+  impl_->last_now = now.monotonic;
+  const DropReason reason = impl_->finish(work, now);
+  work.forget();
+  return reason;
+}
+
+DropReason Device::Impl::take(Bytes datagram, const Path& from, Now now) {
   switch (classify(datagram)) {
-    case MessageType::initiation: {
-      const auto& message = as<InitiationMessage>(datagram);
-      const DropReason refused = impl_->gate(datagram, message.sender.get(), from, now);
-      return refused != DropReason::none ? refused : impl_->take_initiation(message, from, now);
-    }
-    case MessageType::response: {
-      const auto& message = as<ResponseMessage>(datagram);
-      const DropReason refused = impl_->gate(datagram, message.sender.get(), from, now);
-      return refused != DropReason::none ? refused : impl_->take_response(message, from, now);
-    }
+    case MessageType::initiation:
+      return take_initiation(as<InitiationMessage>(datagram), from, now);
+    case MessageType::response:
+      return take_response(as<ResponseMessage>(datagram), from, now);
     case MessageType::cookie:
-      return impl_->take_cookie(as<CookieMessage>(datagram), from, now);
+      return take_cookie(as<CookieMessage>(datagram), from, now);
     case MessageType::data:
       return DropReason::wg_handshake_state;
     case MessageType::none:
@@ -53,18 +73,21 @@ DropReason Device::handle_handshake(Bytes datagram, const Path& from, Now now) {
   return looks_like_wireguard(datagram) ? DropReason::wg_length : DropReason::tunnel_port_unknown;
 }
 
-// mac1 first, then whether this source must prove its address, then its own rate. Costs at most three short hashes.
-DropReason Device::Impl::gate(Bytes message, std::uint32_t sender, const Path& from, Now now) {
-  if (!giver.mac1_valid(message)) return DropReason::wg_mac1;
-  const bool within_rate = unproved.allow(from.remote.address, now.monotonic);
-  if (within_rate) load.count(now.monotonic);
-  if (within_rate && !load_forced && !load.under_load(now.monotonic)) return DropReason::none;
-  if (!giver.mac2_valid(message, from.remote, now.monotonic)) {
-    const CookieMessage reply = giver.make_reply(message, sender, from.remote, now.monotonic);
-    output.push_back({copy_of(reply), from, kNoPeer});
-    return DropReason::wg_mac2_required;
+HandshakeGate& Device::Impl::gate() {
+  if (!own_gate) {
+    own_gate = std::make_unique<HandshakeGate>(own.public_key(), gate_limits(config), nullptr, random);
+    own_gate->set_under_load(load_forced);
   }
-  return proved.allow(from.remote.address, now.monotonic) ? DropReason::none : DropReason::wg_rate_limited;
+  return *own_gate;
+}
+
+DropReason Device::Impl::pass_gate(Bytes message, const Path& from, Now now) {
+  GateMessage one;
+  one.bytes = message;
+  one.source = from.remote;
+  gate().judge({&one, 1}, now.monotonic);
+  if (one.answer) output.push_back({copy_of(one.reply), from, kNoPeer});
+  return one.verdict;
 }
 
 const Hash* Device::Impl::static_static(Peer& peer) const {
@@ -78,44 +101,63 @@ const Hash* Device::Impl::static_static(Peer& peer) const {
 }
 
 DropReason Device::Impl::take_initiation(const InitiationMessage& message, const Path& from, Now now) {
-  NoiseState noise;
-  PublicKey remote;
-  if (!open_initiation(own, message, noise, remote)) return DropReason::wg_handshake_invalid;
-  Peer* peer = find(remote);
-  if (peer == nullptr) return DropReason::wg_unknown_peer;
-  const Hash* shared = static_static(*peer);
-  Timestamp timestamp;
-  if (shared == nullptr || !open_timestamp(message, *shared, noise, timestamp)) return DropReason::wg_handshake_invalid;
-  Live& state = live(*peer);
-  if (timestamp == state.greatest_timestamp) return take_copy(*peer, from, now);
-  if (timestamp < state.greatest_timestamp) return DropReason::wg_handshake_replay;
-  if (state.initiation_received_at && now.monotonic - *state.initiation_received_at < kInitiationInterval)
-    return DropReason::wg_rate_limited;
+  InitiationWork work;
+  work.message = message;
+  work.from = from;
+  DropReason reason = open_initiation(own, work);
+  if (reason == DropReason::none) reason = claim(work, now);
+  if (reason == DropReason::none) {
+    answer_initiation(own, random, work);
+    reason = finish(work, now);
+  }
+  work.forget();
+  return reason;
+}
 
+DropReason Device::Impl::claim(InitiationWork& work, Now now) {
+  Peer* peer = find(work.remote);
+  if (peer == nullptr) return DropReason::wg_unknown_peer;
   const auto index = allocate_index(*peer);
   if (!index) return DropReason::wg_sessions_full;
-  ResponseMessage response;
-  TransportKeys transport;
-  PrivateKey ephemeral;
-  random.fill(ephemeral.bytes);
-  const bool made =
-      create_response(noise, message, remote, peer->config.preshared_key, ephemeral, *index, response, transport);
-  wipe(ephemeral.bytes);
-  wipe(noise.chain);
-  if (!made) {
-    indices.release(*index);
-    return DropReason::wg_handshake_invalid;
-  }
+  const Live& state = live(*peer);
+  work.peer = peer->index;
+  work.preshared = peer->config.preshared_key;
+  work.static_static = state.static_static;
+  work.newest = state.greatest_timestamp;
+  work.too_soon =
+      state.initiation_received_at && now.monotonic - *state.initiation_received_at < kInitiationInterval;
+  work.local_index = *index;
+  return DropReason::none;
+}
 
-  state.greatest_timestamp = timestamp;
+// Since claim(), others may have been answered, and the peer may have been changed or removed.
+DropReason Device::Impl::finish(InitiationWork& work, Now now) {
+  Peer* peer = find(work.remote);
+  const auto give_up = [&](DropReason reason) {
+    indices.release(work.local_index);
+    return reason;
+  };
+  if (work.result != DropReason::none) return give_up(work.result);
+  if (peer == nullptr || peer->index != work.peer) return give_up(DropReason::wg_unknown_peer);
+  Live& state = live(*peer);
+  if (!state.static_static) state.static_static = work.static_static;
+  if (work.timestamp == state.greatest_timestamp) return give_up(take_copy(*peer, work.from, now));
+  if (work.timestamp < state.greatest_timestamp) return give_up(DropReason::wg_handshake_replay);
+  if (!work.answered || (state.initiation_received_at &&
+                         now.monotonic - *state.initiation_received_at < kInitiationInterval))
+    return give_up(DropReason::wg_rate_limited);
+  if (work.preshared != peer->config.preshared_key) return give_up(DropReason::wg_handshake_invalid);
+
+  state.greatest_timestamp = work.timestamp;
   state.initiation_received_at = now.monotonic;
-  handshake_authenticated(*peer, from, now);
-  install_as_responder(*peer, make_session(*peer, transport, *index, message.sender.get(), false, now.monotonic));
-  state.response_mac1 = put_mac1(bytes_of(response), remote);
-  if (peer->config.path_switch) state.response = response;
-  state.answered_to = {from};
-  put_mac2(bytes_of(response), state.cookies.find(from, now.monotonic));
-  output.push_back({copy_of(response), from, peer->index});
+  handshake_authenticated(*peer, work.from, now);
+  install_as_responder(*peer, make_session(*peer, work.keys, work.local_index, work.message.sender.get(), false,
+                                           now.monotonic));
+  state.response_mac1 = put_mac1(bytes_of(work.response), work.remote);
+  if (peer->config.path_switch) state.response = work.response;
+  state.answered_to = {work.from};
+  put_mac2(bytes_of(work.response), state.cookies.find(work.from, now.monotonic));
+  output.push_back({copy_of(work.response), work.from, peer->index});
   data.note_sent(0, peer->index, 0, 0, false, now.monotonic);
   update_timer(*peer, now.monotonic);
   return DropReason::none;

@@ -12,8 +12,11 @@
 #include "dataplane/core/wireguard/cookie.h"
 #include "dataplane/core/wireguard/device.h"
 #include "dataplane/core/wireguard/handshake.h"
+#include "dataplane/core/wireguard/handshake_gate.h"
+#include "dataplane/core/wireguard/handshake_work.h"
 #include "dataplane/core/wireguard/index_table.h"
 #include "dataplane/core/wireguard/key_index.h"
+#include "dataplane/core/wireguard/known_sources.h"
 #include "dataplane/core/wireguard/limits.h"
 #include "dataplane/core/wireguard/rate_limit.h"
 #include "dataplane/core/wireguard/timer_heap.h"
@@ -76,11 +79,17 @@ struct Device::Impl {
   }
   Live& live(Peer& peer) const;
   void move_endpoint(Peer& peer, const Path& path);
+  void know_sources(const Peer& peer);    // adds the peer's addresses to known_sources ...
+  void forget_sources(const Peer& peer);  // ... and takes them out, before they change
   void emit(EventType type, const Peer& peer, const Path& path = {});
 
   // --- device_handshake.cc
-  DropReason gate(Bytes message, std::uint32_t sender, const Path& from, Now now);
+  HandshakeGate& gate();
+  DropReason pass_gate(Bytes message, const Path& from, Now now);
+  DropReason take(Bytes message, const Path& from, Now now);  // behind the gate
   DropReason take_initiation(const InitiationMessage& message, const Path& from, Now now);
+  DropReason claim(InitiationWork& work, Now now);
+  DropReason finish(InitiationWork& work, Now now);
   DropReason take_copy(Peer& peer, const Path& from, Now now);
   DropReason take_response(const ResponseMessage& message, const Path& from, Now now);
   DropReason take_cookie(const CookieMessage& message, const Path& from, Now now);
@@ -122,15 +131,14 @@ struct Device::Impl {
   void flush_staged(Peer& peer, Now now);
   void apply_notes(NoteBits bits, Session& session, const Path& from, Now now);
   void open_batch(std::span<Inbound*> batch, std::span<Session*> sessions, Now now);
+  void accept_run(Session& session, std::span<Inbound*> run, std::span<const AeadJob> jobs, Now now);
 
   DeviceConfig config;
   Random& random;
   DhKey own;
-  CookieGiver giver;
-  SourceLimiter unproved;
-  SourceLimiter proved;
-  LoadMeter load;
+  std::unique_ptr<HandshakeGate> own_gate;  // made when first needed: handshake threads have theirs
   bool load_forced = false;
+  KnownSources known_sources;
   DataPath data;
   std::unique_ptr<AeadContext> aead;
   IndexTable indices;

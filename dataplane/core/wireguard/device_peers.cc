@@ -7,12 +7,8 @@ namespace penstock::wireguard {
 namespace {
 
 std::size_t session_limit(const DeviceConfig& config) {
-  return std::max<std::size_t>(config.max_sessions != 0 ? config.max_sessions : config.max_peers * 4, 4);
-}
-
-// Sources that can be told apart: about one per expected peer, within 256 KiB to 16 MiB.
-std::size_t limiter_sets(const DeviceConfig& config) {
-  return std::clamp<std::size_t>(std::bit_ceil(config.max_peers / 4 + 1), 256, 65536);
+  return std::max<std::size_t>(config.max_sessions != 0 ? config.max_sessions : config.max_peers * 4, 4) +
+         config.handshakes_in_flight;
 }
 
 std::unique_ptr<AeadContext> aead_for(const DeviceConfig& config) {
@@ -64,10 +60,7 @@ Device::Impl::Impl(DeviceConfig device_config, Random& device_random)
     : config(std::move(device_config)),
       random(device_random),
       own(config.private_key),
-      giver(own.public_key(), random),
-      unproved(limiter_sets(config), config.per_source_per_s, config.per_source_burst, random),
-      proved(limiter_sets(config), config.per_source_per_s, config.per_source_burst, random),
-      load(config.under_load_per_s),
+      known_sources(config.max_peers * 2, random),
       data(config.max_peers, IndexTable::slots_for(session_limit(config)), config.traffic_writers,
            config.activity_granularity),
       aead(aead_for(config)),
@@ -101,8 +94,20 @@ Device::Impl::Live& Device::Impl::live(Peer& peer) const {
 void Device::Impl::move_endpoint(Peer& peer, const Path& path) {
   const std::optional<Path> known = data.endpoint(peer.index);
   if (known && *known == path) return;
+  if (known) known_sources.remove(known->remote.address);
+  known_sources.add(path.remote.address);
   data.set_endpoint(peer.index, path, peer.follows_source());
   emit(EventType::endpoint_changed, peer, path);
+}
+
+void Device::Impl::know_sources(const Peer& peer) {
+  for (const Endpoint& hint : peer.config.endpoints) known_sources.add(hint.address);
+  if (const auto known = data.endpoint(peer.index)) known_sources.add(known->remote.address);
+}
+
+void Device::Impl::forget_sources(const Peer& peer) {
+  for (const Endpoint& hint : peer.config.endpoints) known_sources.remove(hint.address);
+  if (const auto known = data.endpoint(peer.index)) known_sources.remove(known->remote.address);
 }
 
 void Device::Impl::emit(EventType type, const Peer& peer, const Path& path) {
@@ -117,6 +122,20 @@ const PublicKey& Device::public_key() const {
 }
 DataPath& Device::data_path() {
   return impl_->data;
+}
+const KnownSources& Device::known_sources() const {
+  return impl_->known_sources;
+}
+
+GateLimits gate_limits(const DeviceConfig& config) {
+  GateLimits limits;
+  limits.under_load_per_s = config.under_load_per_s;
+  limits.per_source_per_s = config.per_source_per_s;
+  limits.per_source_burst = config.per_source_burst;
+  limits.cookies_per_s = config.cookies_per_s;
+  // Sources that can be told apart: about one per expected peer, within 256 KiB to 16 MiB.
+  limits.limiter_sets = std::clamp<std::size_t>(std::bit_ceil(config.max_peers / 4 + 1), 256, 65536);
+  return limits;
 }
 
 AddPeerResult Device::add_peer(const PeerConfig& config, Now now) {
@@ -143,6 +162,7 @@ AddPeerResult Device::add_peer(const PeerConfig& config, Now now) {
   ++d.peer_count;
   d.data.reset_peer(index);
   d.data.set_endpoint(index, std::nullopt, peer.follows_source());
+  d.know_sources(peer);
   if (config.persistent_keepalive_s != 0) d.begin_attempt(peer, now);  // as a NAT's mapping is wanted from now on
   d.update_timer(peer, now.monotonic);
   return {index, PeerError::none};
@@ -156,7 +176,9 @@ PeerError Device::update_peer(PeerIndex index, const PeerConfig& config, Now now
   const bool new_preshared = config.preshared_key != peer->config.preshared_key;
   const bool new_keepalive = config.persistent_keepalive_s != peer->config.persistent_keepalive_s;
   wipe(peer->config.preshared_key.bytes);
+  d.forget_sources(*peer);
   peer->config = config;
+  d.know_sources(*peer);
   d.data.set_endpoint(index, d.data.endpoint(index), peer->follows_source());
   if (new_keepalive) peer->keepalive_base = now.monotonic;
   if (new_preshared && peer->live) {
@@ -183,6 +205,7 @@ void Device::remove_peer(PeerIndex index, Now) {
   d.drop_all_sessions(*peer);
   d.keys.erase(index, d.key_of());
   d.timers.set(index, kNever);
+  d.forget_sources(*peer);
   d.data.reset_peer(index);
   wipe(peer->config.preshared_key.bytes);
   if (peer->live && peer->live->static_static) wipe(*peer->live->static_static);
@@ -264,9 +287,10 @@ void Device::drop_sessions(PeerIndex index, Now now) {
 
 void Device::set_under_load(bool forced) {
   impl_->load_forced = forced;
+  if (impl_->own_gate) impl_->own_gate->set_under_load(forced);
 }
 bool Device::under_load() const {
-  return impl_->load_forced || impl_->load.under_load(impl_->last_now);
+  return impl_->load_forced || (impl_->own_gate && impl_->own_gate->under_load(impl_->last_now));
 }
 const Timestamp& Device::last_timestamp() const {
   return impl_->last_timestamp;

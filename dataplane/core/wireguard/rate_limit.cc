@@ -2,29 +2,12 @@
 
 #include <algorithm>
 
+#include "dataplane/core/wireguard/source_key.h"
+
 namespace penstock::wireguard {
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-
-IpAddress masked(const IpAddress& source) {
-  if (source.is_v4()) return source;
-  auto octets = source.bytes();
-  std::fill(octets.begin() + 8, octets.end(), std::uint8_t{0});
-  return IpAddress::v6(octets);
-}
-
-// Multiply-and-fold with a secret seed; good enough to keep an attacker from aiming at one set.
-std::uint64_t seeded_hash(const IpAddress& address, std::uint64_t seed) {
-  std::uint64_t state = seed;
-  for (std::size_t i = 0; i < 16; i += 8) {
-    const std::uint64_t word = load_le<std::uint64_t>(address.bytes().data() + i);
-    const auto product = static_cast<unsigned __int128>(state ^ word) * 0x9e3779b97f4a7c15ULL;
-    state = static_cast<std::uint64_t>(product >> 64) ^ static_cast<std::uint64_t>(product) ^ (seed << 1);
-  }
-  const auto last = static_cast<unsigned __int128>(state ^ (seed >> 7)) * 0xd6e8feb86659fd93ULL;
-  return static_cast<std::uint64_t>(last >> 64) ^ static_cast<std::uint64_t>(last);
-}
 
 }  // namespace
 
@@ -35,8 +18,8 @@ SourceLimiter::SourceLimiter(std::size_t sets, std::uint32_t per_second, std::ui
       capacity_(cost_ * std::max<std::uint32_t>(burst, 1)),
       seed_(random.next_u64()) {}
 
-bool SourceLimiter::allow(const IpAddress& source, Instant now) {
-  const IpAddress key = masked(source);
+bool SourceLimiter::allow(const IpAddress& source, Instant now, std::uint32_t peers) {
+  const IpAddress key = source_network(source);
   Bucket* const set = &buckets_[(seeded_hash(key, seed_) & set_mask_) * kWays];
   Bucket* bucket = nullptr;
   for (std::size_t i = 0; i < kWays && bucket == nullptr; ++i) {
@@ -51,8 +34,9 @@ bool SourceLimiter::allow(const IpAddress& source, Instant now) {
   const std::int64_t passed = std::max<std::int64_t>((now - bucket->filled_at).count(), 0);
   bucket->tokens = std::min(capacity_, bucket->tokens + std::min(passed, capacity_));
   bucket->filled_at = now;
-  if (bucket->tokens < cost_) return false;
-  bucket->tokens -= cost_;
+  const std::int64_t cost = std::max<std::int64_t>(cost_ / std::max<std::uint32_t>(peers, 1), 1);
+  if (bucket->tokens < cost) return false;
+  bucket->tokens -= cost;
   return true;
 }
 
@@ -64,8 +48,23 @@ void LoadMeter::count(Instant now) {
   if (++counted_ > threshold_) loaded_until_ = now + Duration(kSecond);
 }
 
+bool LoadMeter::over(Instant now) const {
+  return counted_ > threshold_ && now - second_start_ < Duration(kSecond);
+}
+
 bool LoadMeter::under_load(Instant now) const {
   return now < loaded_until_;
+}
+
+ReplyLimiter::ReplyLimiter(std::uint32_t per_second, std::uint32_t burst)
+    : interval_(kSecond / std::max<std::uint32_t>(per_second, 1)),
+      depth_(interval_ * static_cast<std::int64_t>(std::max<std::uint32_t>(burst, 1))) {}
+
+bool ReplyLimiter::take(Instant now) {
+  const Instant arrival = std::max(next_, now);
+  if (arrival - now > depth_ - interval_) return false;
+  next_ = arrival + interval_;
+  return true;
 }
 
 }  // namespace penstock::wireguard

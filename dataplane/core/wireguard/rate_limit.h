@@ -1,4 +1,4 @@
-// Handshake load: how much there is in all, and how much per source (IPv4 /32, IPv6 /64). One thread (the Device's).
+// Handshake load (handshake_gate.h): how much there is in all, and how much per source (IPv4 /32, IPv6 /64). One thread.
 //
 // One noisy source must not put everybody under load, and a flood from forged sources must not lock out those who can
 // prove theirs. So there are two sets of token buckets: `unproved` for any message with a valid mac1 (empty: this
@@ -23,8 +23,9 @@ class SourceLimiter {
   // `sets`: a power of two; memory is sets × 8 × 32 bytes.
   SourceLimiter(std::size_t sets, std::uint32_t per_second, std::uint32_t burst, Random& random);
 
-  // Takes a token of the source's bucket; false when there is none.
-  bool allow(const IpAddress& source, Instant now);
+  // Takes a token of the source's bucket; false when there is none. A source that stands for `peers` of them (a NAT) has
+  // that many times the rate and burst.
+  bool allow(const IpAddress& source, Instant now, std::uint32_t peers = 1);
 
  private:
   static constexpr std::size_t kWays = 8;
@@ -50,12 +51,26 @@ class LoadMeter {
 
   void count(Instant now);
   [[nodiscard]] bool under_load(Instant now) const;
+  // This second's count has passed the threshold: counting on would change nothing before the next.
+  [[nodiscard]] bool over(Instant now) const;
 
  private:
   std::uint32_t threshold_;
   std::uint32_t counted_ = 0;
   Instant second_start_{};
   Instant loaded_until_{};
+};
+
+// So many per second in all, in bursts (GCRA: one word of state).
+class ReplyLimiter {
+ public:
+  ReplyLimiter(std::uint32_t per_second, std::uint32_t burst);
+  bool take(Instant now);
+
+ private:
+  Duration interval_;
+  Duration depth_;
+  Instant next_ = Instant::min();
 };
 
 }  // namespace penstock::wireguard

@@ -1,6 +1,9 @@
 // Sockets and files of the client's shell, on loopback and in a directory of the test's own.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -120,8 +123,9 @@ TEST(ResolvConf, ASymbolicLinkIsFollowedNotReplaced) {
 
 class UdpFamilies : public ::testing::TestWithParam<bool> {
  protected:
-  UdpSocket open() {
+  UdpSocket open(bool offload = false) {
     UdpSocketOptions options;
+    options.offload = offload;
     options.v6 = GetParam();
     options.bind = *IpAddress::parse(options.v6 ? "::1" : "127.0.0.1");
     std::string error;
@@ -188,6 +192,76 @@ TEST_P(UdpFamilies, AnIcmpErrorEndsNothing) {  // trap: io-6
     EXPECT_TRUE(from.receive().empty());
   }
   EXPECT_EQ(collect(loop, to, 20).size(), 20U);
+}
+
+TEST_P(UdpFamilies, RunsOfOneSizeGoTogetherAndArriveInOrder) {  // trap: io-2
+  Loop loop;
+  UdpSocket from = open(true);
+  UdpSocket to = open(true);
+  UdpSocket other = open(true);
+  ASSERT_TRUE(from.segments() && to.coalesces());
+  std::vector<std::string> texts;
+  for (int i = 0; i < 150; ++i) texts.push_back(std::string(1000, static_cast<char>('a' + i % 26)) + std::to_string(100 + i));
+  texts[70].resize(500);
+  texts[71].clear();
+  std::vector<DatagramToSend> batch;
+  std::vector<std::string> expected;
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    const bool elsewhere = i == 100;
+    if (!elsewhere) expected.push_back(texts[i]);
+    batch.push_back({{reinterpret_cast<const std::uint8_t*>(texts[i].data()), texts[i].size()},
+                     elsewhere ? other.local() : to.local()});
+  }
+  EXPECT_EQ(from.send(batch), batch.size());
+  EXPECT_EQ(collect(loop, to, expected.size()), expected);
+  EXPECT_EQ(collect(loop, other, 1), std::vector<std::string>{texts[100]});
+  EXPECT_EQ(from.stats().sent, texts.size());
+  EXPECT_GT(from.stats().sent_in_runs, 140U);
+  EXPECT_GT(to.stats().received_in_runs, 140U);
+  EXPECT_EQ(to.stats().received, expected.size());
+}
+
+TEST_P(UdpFamilies, ARunThatTheKernelRefusesGoesOneByOne) {  // trap: io-5, io-13
+  Loop loop;
+  UdpSocket from = open(true);
+  UdpSocket to = open();
+  // Segmentation without checksums is what the kernel refuses.
+  const int on = 1;
+  if (GetParam()) {
+    ASSERT_EQ(::setsockopt(from.fd(), SOL_UDP, UDP_NO_CHECK6_TX, &on, sizeof on), 0);
+    ASSERT_EQ(::setsockopt(to.fd(), SOL_UDP, UDP_NO_CHECK6_RX, &on, sizeof on), 0);
+  } else {
+    ASSERT_EQ(::setsockopt(from.fd(), SOL_SOCKET, SO_NO_CHECK, &on, sizeof on), 0);
+  }
+  const std::string text(100, 'x');
+  const Bytes bytes{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+  const std::vector<DatagramToSend> batch(100, {bytes, to.local()});
+  EXPECT_EQ(from.send(batch), batch.size());
+  EXPECT_EQ(collect(loop, to, batch.size()), std::vector<std::string>(batch.size(), text));
+  EXPECT_FALSE(from.segments());
+  EXPECT_EQ(from.stats().refused_runs, 1U);
+  EXPECT_EQ(from.stats().send_errors, 0U);
+}
+
+TEST(SegmentableRun, IsOfOneSizeToOnePlace) {
+  const std::vector<std::uint8_t> bytes(9000);
+  const Endpoint here{*IpAddress::parse("192.0.2.1"), 1};
+  const Endpoint there{*IpAddress::parse("192.0.2.1"), 2};
+  const auto run = [&](const std::vector<std::pair<std::size_t, Endpoint>>& given) {
+    std::vector<DatagramToSend> datagrams;
+    for (const auto& [size, to] : given) datagrams.push_back({Bytes{bytes}.first(size), to});
+    return segmentable_run(datagrams);
+  };
+  EXPECT_EQ(run({}), 0U);
+  EXPECT_EQ(run({{100, here}}), 1U);
+  EXPECT_EQ(run({{100, here}, {100, here}, {100, here}}), 3U);
+  EXPECT_EQ(run({{100, here}, {100, there}}), 1U);
+  EXPECT_EQ(run({{100, here}, {101, here}}), 1U);
+  EXPECT_EQ(run({{100, here}, {100, here}, {99, here}, {99, here}}), 3U);
+  EXPECT_EQ(run({{100, here}, {0, here}}), 1U);
+  EXPECT_EQ(run({{0, here}, {0, here}}), 1U);
+  EXPECT_EQ(run(std::vector<std::pair<std::size_t, Endpoint>>(100, {10, here})), 64U);
+  EXPECT_EQ(run(std::vector<std::pair<std::size_t, Endpoint>>(100, {9000, here})), 7U);
 }
 
 INSTANTIATE_TEST_SUITE_P(Both, UdpFamilies, ::testing::Bool(),

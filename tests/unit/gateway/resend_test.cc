@@ -111,13 +111,18 @@ TEST(ResendStore, StaysBelowTheRatesOfATunnelAndOfAnAddress) {
       most = std::max(most, one);
     }
   };
-  run(300ms);
-  EXPECT_LE(sent, 2000U + 600U + 1U) << "a second's worth at once, 2 kpps";
-  EXPECT_GE(sent, 2400U);
+  // What a socket holds that nobody reads, quickly; the rest at a pace that a busy relay keeps up with.
+  run(15ms);
+  EXPECT_GE(sent, 160U);
+  EXPECT_LE(sent, 192U);
+  run(185ms);
+  EXPECT_GE(sent, 1000U);
+  EXPECT_LE(sent, 160U + 32U * 33U);
   EXPECT_LE(most, ResendStore::kBite) << "in bites";
-  run(200ms);
-  EXPECT_LE(sent, 3001U);
-  EXPECT_LE(now - begin, 501ms);
+  run(400ms);
+  EXPECT_GE(sent, 3000U);
+  EXPECT_LE(sent, 2000U + 1200U + 1U) << "a second's worth at once, 2 kpps";
+  EXPECT_LE(now - begin, 601ms);
   // 2 Mbit/s.
   Store big;
   for (std::uint32_t i = 0; i < 180; ++i) big.store.keep(4, datagram(i, 1450), kStart + i * 5ms);

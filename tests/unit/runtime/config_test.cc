@@ -27,6 +27,8 @@ mtu: 1300
 dpdk: {hugepages: false, memory_mb: 256, extra_args: ["--single-file-segments"]}
 workers: {count: 2, cores: [0, 1], poll: busy}
 aead: openssl
+blake2s: openssl
+handshake_threads: 3
 ports:
   - {name: wan, device: "net_af_packet0,iface=gw-wan", addresses: [198.51.100.194/26], mtu: 1500, vlan: 7, mac: "02:00:00:00:00:01"}
   - {name: lan, device: "0000:03:00.0", addresses: [203.0.113.1/24, "2001:db8:1a::1/64"]}
@@ -79,6 +81,8 @@ TEST(Config, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(config.workers, 1);
   EXPECT_EQ(config.poll, PollMode::adaptive);
   EXPECT_EQ(config.aead, "auto");
+  EXPECT_TRUE(config.own_blake2s);
+  EXPECT_EQ(config.handshake_threads, 1);
   EXPECT_EQ(config.path.ports[0].mtu, 1500);
   EXPECT_EQ(config.path.nat.first_port, 1024);
   EXPECT_EQ(config.path.nat.max_flows, 262144u);
@@ -97,6 +101,8 @@ TEST(Config, EveryKeyArrives) {
   EXPECT_EQ(config.eal_arguments, std::vector<std::string>{"--single-file-segments"});
   EXPECT_EQ(config.cores, (std::vector<std::uint16_t>{0, 1}));
   EXPECT_EQ(config.poll, PollMode::busy);
+  EXPECT_FALSE(config.own_blake2s);
+  EXPECT_EQ(config.handshake_threads, 3);
   EXPECT_EQ(config.path.ports[0].vlan, 7);
   EXPECT_EQ(config.path.ports[0].mac, (MacAddress{2, 0, 0, 0, 0, 1}));
   EXPECT_TRUE(config.devices[0].mac);
@@ -157,6 +163,9 @@ TEST(Config, EveryErrorNamesFileKeyAndReason) {
       {edit(kFull, "cores: [0, 1]", "cores: [1, 1]"), "FILE: workers.cores[1]: is listed twice"},
       {edit(kFull, "poll: busy", "poll: lazy"), "FILE: workers.poll: must be busy or adaptive"},
       {edit(kFull, "aead: openssl", "aead: rot13"), "FILE: aead: must be auto, lanes, ipsec-mb or openssl"},
+      {edit(kFull, "blake2s: openssl", "blake2s: auto"), "FILE: blake2s: must be own or openssl"},
+      {edit(kFull, "handshake_threads: 3", "handshake_threads: 33"),
+       "FILE: handshake_threads: must be a whole number from 0 to 32"},
       {edit(kFull, "to: 0.0.0.0/0", "to: 10.0.0.1/8"),
        "FILE: routes[0].to: must be a prefix without host bits (203.0.113.0/24, 2001:db8::/32)"},
       {edit(kFull, "via: 198.51.100.193", "via: nowhere"), "FILE: routes[0].via: must be an IPv4 or IPv6 address"},

@@ -9,6 +9,7 @@
 #include <set>
 #include <thread>
 
+#include "dataplane/core/wireguard/cookie.h"
 #include "dataplane/core/wireguard/device.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/config_static.h"
@@ -42,6 +43,7 @@ struct Options {
   std::uint16_t workers = 1;
   PollMode poll = PollMode::adaptive;
   bool wakes = true;
+  std::uint16_t handshake_threads = 1;
 };
 
 class World {
@@ -52,6 +54,7 @@ class World {
     config.path = two_armed();
     config.workers = options.workers;
     config.poll = options.poll;
+    config.handshake_threads = options.handshake_threads;
     config.max_peers = 64;
     config.path.nat.max_flows = 1024;
     config.aead = "openssl";
@@ -209,12 +212,54 @@ TEST_P(EngineModes, AClientReachesTheLanAndEveryBufferComesBack) {
 
 INSTANTIATE_TEST_SUITE_P(Modes, EngineModes,
                          testing::Values(Options{1, PollMode::adaptive, true}, Options{1, PollMode::adaptive, false},
-                                         Options{1, PollMode::busy, false}, Options{2, PollMode::adaptive, true}),
+                                         Options{1, PollMode::busy, false}, Options{2, PollMode::adaptive, true},
+                                         Options{1, PollMode::adaptive, true, 0},
+                                         Options{2, PollMode::adaptive, true, 3}),
                          [](const auto& mode) {
                            return std::string(mode.param.poll == PollMode::busy ? "Busy" : "Adaptive") +
                                   (mode.param.wakes ? "WithDescriptors" : "Polled") +
-                                  (mode.param.workers == 2 ? "TwoWorkers" : "OneWorker");
+                                  (mode.param.workers == 2 ? "TwoWorkers" : "OneWorker") +
+                                  std::to_string(mode.param.handshake_threads) + "HandshakeThreads";
                          });
+
+// A peer whose address the control process has named gets its tunnel while strangers flood the gateway with messages
+// that have a valid mac1; those are offered cookies and cost no session, no buffer and nobody's tunnel.
+TEST(Engine, AFloodOfForgedInitiationsLeavesKnownPeersAlone) {
+  World world;
+  PeerSpec peer = world.peer();
+  peer.endpoints = {{kClient, 40000}};
+  ASSERT_TRUE(world.apply({peer, world.lan()}).errors.empty());
+  wireguard::PublicKey gateway;
+  gateway.bytes = world.engine->info().public_key;
+  Octets forged(148);
+  for (std::uint32_t i = 0; i < 6000; ++i) {
+    world.random_.fill(forged);
+    store_le<std::uint32_t>(forged.data(), 1);
+    wireguard::put_mac1(forged, gateway);
+    wireguard::put_mac2(forged, std::nullopt);
+    world.ports_[kWan]->arrive(
+        frame(kHostMac, kWanMac,
+              udp_packet({IpAddress::v4(0xc6120000 + i), 1000}, {ip("198.51.100.194"), 51820}, forged)));
+    if (i == 4000) world.send_inner(echo_request(kTunnel, kHost, 7, 1));
+    if (i == 4000) world.turn();
+  }
+  EXPECT_TRUE(world.turn_until([&] { return !world.received.empty(); }));
+  const auto refused = [&](DropReason reason) {
+    return world.engine->counters().drops[static_cast<std::size_t>(reason)];
+  };
+  EXPECT_TRUE(world.turn_until([&] {
+    return refused(DropReason::wg_mac2_required) + refused(DropReason::handshake_ring_full) +
+               refused(DropReason::wg_handshake_invalid) >=
+           6000;
+  }));
+  EXPECT_GT(refused(DropReason::wg_mac2_required), 0u);
+  EXPECT_TRUE(eventually([&] {
+    const HandshakeInfo handshakes = world.engine->info().handshakes;
+    return handshakes.threads == 1 && handshakes.answered == 1 && handshakes.from_known == 1 &&
+           handshakes.cookies > 0 && handshakes.with_cookie == 0;
+  }));
+  EXPECT_TRUE(eventually([&] { return world.pool_->stats().free == world.pool_->stats().size; }));
+}
 
 // The call returns when nobody judges by the old rights any more: the very next packet is refused.
 TEST(Engine, ARevokedRightEndsALiveFlowBeforeTheCallReturns) {

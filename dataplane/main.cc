@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "dataplane/io/eal.h"
+#include "dataplane/io/handover_link.h"
 #include "dataplane/io/open.h"
 #include "dataplane/rpc/server.h"
 #include "dataplane/runtime/clock.h"
@@ -21,6 +22,7 @@
 #include "dataplane/runtime/engine.h"
 #include "dataplane/runtime/key_file.h"
 #include "dataplane/runtime/policy_store.h"
+#include "dataplane/warm_start.h"
 
 namespace penstock {
 namespace {
@@ -59,6 +61,9 @@ int run(const std::string& file, int signals) {
   if (const auto* error = std::get_if<runtime::KeyFileError>(&key))
     return refuse({file, "private_key_file", error->reason});
 
+  io::HandoverLink link(config.control_socket + ".handover",
+                        std::chrono::duration_cast<std::chrono::milliseconds>(config.handover));
+
   auto eal = io::Eal::start(config);
   if (const auto* error = std::get_if<runtime::ConfigError>(&eal)) return refuse(*error);
   auto& platform = *std::get<std::unique_ptr<io::Eal>>(eal);
@@ -71,10 +76,12 @@ int run(const std::string& file, int signals) {
 
   runtime::PolicyStore store(engine, config.pools, {.max_peers = config.max_peers},
                              runtime::own_addresses(engine.path()));
+  take_up(link, engine, store, [&] {
+    const auto applied = store.apply({.operations = config.static_operations}, runtime::PolicyStore::Origin::file);
+    for (const auto& error : applied.errors)
+      spdlog::error("{}: {}: {}", file, config.static_keys[error.index], error.message);
+  });
   engine.start();
-  const auto applied = store.apply({.operations = config.static_operations}, runtime::PolicyStore::Origin::file);
-  for (const auto& error : applied.errors)
-    spdlog::error("{}: {}: {}", file, config.static_keys[error.index], error.message);
 
   std::string socket_error;
   auto server = rpc::make_rpc_server(
@@ -98,7 +105,7 @@ int run(const std::string& file, int signals) {
   ::sd_notify(0, "STOPPING=1");
   spdlog::info("ending");
   server.reset();
-  engine.stop();
+  leave_behind(link, engine, store);
   const auto pool = engine.ports().front().pool;
   spdlog::info("ended: {} of {} buffers free", pool.free, pool.size);
   return 0;

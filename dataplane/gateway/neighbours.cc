@@ -273,6 +273,23 @@ void Neighbours::look_at_stale(Instant now) {
   stale_look_ = stale_.empty() ? kNever : now + kStaleLook;
 }
 
+std::vector<handover::Neighbour> Neighbours::usable() const {
+  std::vector<handover::Neighbour> out;
+  NeighbourView view;
+  for (std::uint32_t slot = 0; slot < table_.slots(); ++slot)
+    if (table_.read(slot, view) && is_usable(view.state)) out.push_back({view.port, view.address, view.mac});
+  return out;
+}
+
+void Neighbours::inherit(PortIndex port, const IpAddress& address, const MacAddress& mac, Instant now) {
+  NeighbourView view;
+  if (address.is_unspecified() || context_.configuration.ours.find(address) != nullptr ||
+      table_.find(port, address, view))
+    return;
+  const std::uint32_t slot = insert(port, address, now);
+  if (slot != NeighbourTable::kNoSlot && table_.read(slot, view)) set_state(view, mac, NeighbourState::stale, now);
+}
+
 Instant Neighbours::next_timeout() const {
   const Instant first = deadlines_.empty() ? kNever : deadlines_.begin()->first;
   return first < stale_look_ ? first : stale_look_;

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/handover/state.h"
 #include "dataplane/gateway/neighbour_messages.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/slow_context.h"
@@ -29,6 +30,10 @@ class Neighbours {
   void learn(Packet* packet, Instant now);
   // An IP packet whose next hop is not resolved; `port` and `next_hop` as the route stage left them. Takes it.
   void wait(Packet* packet, Instant now);
+
+  // For the next process; and of the one before: used at once, and asked whether it is still right (RFC 4861: stale).
+  [[nodiscard]] std::vector<handover::Neighbour> usable() const;
+  void inherit(PortIndex port, const IpAddress& address, const MacAddress& mac, Instant now);
 
   [[nodiscard]] Instant next_timeout() const;
   void handle_timeout(Instant now);

@@ -110,6 +110,20 @@ void PeerWatch::forget(PeerIndex index) {
   peers_[index] = Peer{};
 }
 
+std::vector<handover::KnownAddress> PeerWatch::addresses(PeerIndex index) const {
+  std::vector<handover::KnownAddress> out;
+  if (index >= peers_.size()) return out;
+  for (const Address& address : peers_[index].addresses)
+    if (address.heard != Instant::min()) out.push_back({address.path, address.heard});
+  return out;
+}
+
+void PeerWatch::inherit(PeerIndex index, std::span<const handover::KnownAddress> addresses) {
+  if (!at(index).known) return;
+  for (const handover::KnownAddress& address : addresses.first(std::min(addresses.size(), kMaxAddresses)))
+    learn(index, address.path, false, address.heard);
+}
+
 void PeerWatch::heard_from(PeerIndex index, const Path& path, Instant now) {
   if (at(index).known) learn(index, path, false, now);
 }

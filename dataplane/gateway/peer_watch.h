@@ -30,6 +30,7 @@
 
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/handover/state.h"
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/gateway/slow_context.h"
 #include "dataplane/gateway/stun_tick.h"
@@ -61,6 +62,10 @@ class PeerWatch {
   void spoke_first(PeerIndex peer, Instant now);
   // One packet of ours to or from the peer that is no data.
   void count_overhead(PeerIndex peer);
+
+  // Where the peer was heard of, for the next process, and what the one before says of a peer that is known here.
+  [[nodiscard]] std::vector<handover::KnownAddress> addresses(PeerIndex peer) const;
+  void inherit(PeerIndex peer, std::span<const handover::KnownAddress> addresses);
 
   // Our address changed: everybody hears from us.
   void address_changed(Instant now);

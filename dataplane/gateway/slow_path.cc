@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <deque>
+#include <map>
 
+#include "dataplane/core/handover/state.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/stun/message.h"
 #include "dataplane/core/wireguard/device.h"
@@ -59,6 +61,19 @@ struct SlowPath::Implementation {
   PeerWatch watch;
   std::vector<PeerState> peers;
   std::deque<SlowEvent> events;
+  std::map<PeerKey, handover::Peer> inherited;
+  std::size_t inherited_sessions = 0;
+
+  // What the process before knew of a peer that has just been added.
+  void take_up(PeerIndex index, const PeerKey& key, bool watched, Now now) {
+    const auto found = inherited.find(key);
+    if (found == inherited.end()) return;
+    const handover::Peer& before = found->second;
+    inherited_sessions += device.import_peer(index, before.tunnel, now);
+    peers[index].switch_sequence = before.switch_sequence;
+    if (watched) watch.inherit(index, before.addresses);
+    inherited.erase(found);
+  }
 
   PeerState& state(PeerIndex peer) {
     if (peer >= peers.size()) peers.resize(peer + 1);
@@ -296,6 +311,7 @@ void SlowPath::handle_initiation(wireguard::InitiationWork& work, Now now) {
 std::optional<PeerIndex> SlowPath::upsert_peer(const wireguard::PeerConfig& config, Now now) {
   Implementation& me = *implementation_;
   std::optional<PeerIndex> index = me.device.find_peer(config.public_key);
+  const bool is_new = !index;
   if (index) {
     if (me.device.update_peer(*index, config, now) != wireguard::PeerError::none) return std::nullopt;
   } else {
@@ -312,6 +328,7 @@ std::optional<PeerIndex> SlowPath::upsert_peer(const wireguard::PeerConfig& conf
     me.watch.forget(*index);  // a 1.0 client: none of the repairs
   else
     me.watch.set_endpoints(*index, config.endpoints, now.monotonic);
+  if (is_new && !me.inherited.empty()) me.take_up(*index, config.public_key.bytes, !config.pinned_endpoint, now);
   me.settle(now);
   return index;
 }
@@ -384,6 +401,41 @@ DropReason SlowPath::send_control(PeerIndex index, Bytes payload, Now now) {
   me.wait_for_session(packet, now);  // goes at once where there is a session
   me.settle(now);
   return DropReason::none;
+}
+
+std::vector<PeerIndex> SlowPath::export_state(handover::State& to) const {
+  const Implementation& me = *implementation_;
+  std::vector<PeerIndex> positions(me.device.peer_bound(), kNoPeer);
+  for (PeerIndex index = 0; index < positions.size(); ++index) {
+    auto tunnel = me.device.export_peer(index);
+    if (!tunnel) continue;
+    positions[index] = static_cast<PeerIndex>(to.peers.size());
+    handover::Peer& peer = to.peers.emplace_back();
+    peer.tunnel = std::move(*tunnel);
+    if (index < me.peers.size()) peer.switch_sequence = me.peers[index].switch_sequence;
+    peer.addresses = me.watch.addresses(index);
+  }
+  to.last_timestamp = me.device.last_timestamp();
+  to.neighbours = me.neighbours.usable();
+  return positions;
+}
+
+void SlowPath::inherit(handover::State& from, std::span<const PortIndex> ports, Now now) {
+  Implementation& me = *implementation_;
+  me.device.import_timestamp(from.last_timestamp);
+  for (handover::Peer& peer : from.peers) {
+    const PeerKey key = peer.tunnel.public_key.bytes;
+    me.inherited.emplace(key, std::move(peer));
+  }
+  from.peers.clear();
+  for (const handover::Neighbour& neighbour : from.neighbours)
+    if (neighbour.port < ports.size() && ports[neighbour.port] != kNoPort)
+      me.neighbours.inherit(ports[neighbour.port], neighbour.address, neighbour.mac, now.monotonic);
+}
+
+std::size_t SlowPath::forget_inherited() {
+  implementation_->inherited.clear();
+  return implementation_->inherited_sessions;
 }
 
 SlowOutput& SlowPath::output() {

@@ -40,6 +40,11 @@ struct InitiationWork;
 struct PeerConfig;
 }  // namespace penstock::wireguard
 
+namespace penstock::handover {
+struct Peer;
+struct State;
+}  // namespace penstock::handover
+
 namespace penstock::gateway {
 
 using PeerKey = std::array<std::uint8_t, 32>;  // public key: what the control process calls a peer
@@ -128,6 +133,15 @@ class SlowPath {
   DropReason send_datagram(const Endpoint& remote, Bytes payload, Now now);
   // `payload`: a serialized penstock.v1.Control. Peers whose policy does not say `control` never get one.
   DropReason send_control(PeerIndex peer, Bytes payload, Now now);
+
+  // Hand-over (core/handover/state.h). What the next process goes on with: peers in the order of their slots and, per
+  // slot, their position among them (kNoPeer: no peer), and neighbours. No thread runs.
+  [[nodiscard]] std::vector<PeerIndex> export_state(handover::State& to) const;
+  // The peers and neighbours of the process before. Peers are taken up as upsert_peer names them; forget_inherited() ends
+  // that. Before any thread runs. `ports`: of its port numbers ours; kNoPort: gone.
+  void inherit(handover::State& from, std::span<const PortIndex> ports, Now now);
+  // How many sessions were taken up.
+  std::size_t forget_inherited();
 
   [[nodiscard]] SlowOutput& output();
   std::optional<SlowEvent> poll_event();

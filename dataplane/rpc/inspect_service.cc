@@ -78,6 +78,9 @@ void fill_status(Backend& backend, v1::StatusReply& reply) {
   for (const auto& address : info.tunnel_addresses)
     line("tunnel address", Endpoint{address, info.listen_port}.to_string());
   for (const auto& address : info.source_addresses) line("source address", address.to_string());
+  line("start", info.warm ? fmt::format("warm: {} sessions and {} flows taken up after {:.0f} ms", info.warm->sessions,
+                                        info.warm->flows, seconds(info.warm->pause) * 1000)
+                          : "cold");
   line("generation", std::to_string(backend.generation()));
   line("peers", fmt::format("{} ({} with a session)", peers.size(), up));
   line("flows", fmt::format("{} of {}", flows.total, flows.capacity));

@@ -237,6 +237,10 @@ void read_root(const YAML::Node& document, Config& config) {
   YamlMap root(YamlValue(document, ""));
   read_control(YamlMap(root["control"]), config);
   if (auto file = root["private_key_file"]; !file.absent()) config.private_key_file = file.text();
+  if (auto handover = root["handover"]; !handover.absent()) {
+    config.handover = handover.duration();
+    if (config.handover > std::chrono::seconds{60}) handover.fail("must be at most 60s");
+  }
   read_dpdk(YamlMap(root["dpdk"]), config);
   read_workers(YamlMap(root["workers"]), config);
   if (auto aead = root["aead"]; !aead.absent()) {

@@ -33,6 +33,8 @@ struct Config {
   std::string file;
   std::string control_socket = "/run/penstock/dataplane.sock";
   std::vector<std::uint32_t> allowed_uids{0};
+  // How long sessions and flows wait in memory for the process that takes this one's place; 0: they end with it.
+  Duration handover = std::chrono::seconds{10};
   std::string private_key_file = "/var/lib/penstock/dataplane/key";
 
   // Ports, addresses, routes, tunnel, translation. MAC addresses are filled in when the ports are open, unless given.

@@ -201,6 +201,7 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
 
 void Engine::start() {
   state_->running = true;
+  if (state_->warm) state_->warm->pause = read_clock().monotonic - state_->left_at;
   state_->slow->start();
   for (auto& thread : state_->handshakes) thread->start();
   for (auto& set : state_->workers) set->loop->start();

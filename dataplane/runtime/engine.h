@@ -28,6 +28,10 @@
 #include "dataplane/runtime/packet_io.h"
 #include "dataplane/runtime/policy_store.h"
 
+namespace penstock::handover {
+struct State;
+}
+
 namespace penstock::runtime {
 
 // Something that happened in the slow path. Peers are named by key, so that an event stays true when its slot is
@@ -99,6 +103,15 @@ struct PortRow {
   PoolStats pool;
 };
 
+// How much of the process before lives on.
+struct WarmStart {
+  std::size_t peers = 0;     // that it knew
+  std::size_t sessions = 0;  // taken up
+  std::size_t flows = 0;
+  std::size_t flows_left = 0;  // that have no place here
+  Duration pause{};            // from its workers' end to the beginning of ours
+};
+
 // What stands before WireGuard's handshakes and does their costly part; sums over `threads`.
 struct HandshakeInfo {
   std::size_t threads = 0;     // 0: the slow thread does them, and nothing of this is counted
@@ -117,6 +130,7 @@ struct EngineInfo {
   std::uint64_t instance = 0;        // random; differs after every start
   Instant started;
   HandshakeInfo handshakes{};
+  std::optional<WarmStart> warm;  // nullopt: started cold
 };
 
 class Engine final : public PolicySink {
@@ -132,6 +146,13 @@ class Engine final : public PolicySink {
   static std::variant<std::unique_ptr<Engine>, ConfigError> create(const Config& config, const KeyBytes& private_key,
                                                                    Parts parts);
   ~Engine() override;  // stops
+
+  // Warm restart (docs/healing.md). The state is taken out after stop(), once; `rights` is left to the caller.
+  // A process that inherits does so between create() and start(), in this order: inherit(), then the policies (so that
+  // the peers become known), then inherit_flows().
+  [[nodiscard]] handover::State export_state();
+  void inherit(handover::State& state);
+  WarmStart inherit_flows(const handover::State& state);
 
   void start();
   // Ends every thread, frees every packet, closes the ports. Once.

@@ -64,6 +64,9 @@ struct Engine::State {
   std::unique_ptr<SlowThread> slow;
   std::vector<std::unique_ptr<HandshakeThread>> handshakes;
   std::vector<std::unique_ptr<WorkerSet>> workers;
+  std::optional<WarmStart> warm;
+  Instant left_at;                        // by the process before
+  std::vector<KeyBytes> inherited_keys;    // of its peers, by position
   bool running = false;
   Instant next_use_report;
 

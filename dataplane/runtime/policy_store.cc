@@ -76,6 +76,20 @@ std::vector<TranslationSpec> PolicyStore::translations() const {
   return specs_of(state_->translations);
 }
 
+PolicyStore::Batch PolicyStore::control_entries() const {
+  const std::lock_guard lock(mutex_);
+  Batch out;
+  out.generation = state_->generation;
+  const auto add = [&out](const auto& map) {
+    for (const auto& [id, record] : map)
+      if (record.origin == Origin::control) out.operations.emplace_back(record.spec);
+  };
+  add(state_->peers);
+  add(state_->authorisations);
+  add(state_->translations);
+  return out;
+}
+
 std::optional<PeerIndex> PolicyStore::find_peer(const KeyBytes& public_key) const {
   const std::lock_guard lock(mutex_);
   const auto peer = state_->peers.find(public_key);

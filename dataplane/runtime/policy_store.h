@@ -99,6 +99,9 @@ class PolicyStore {
   [[nodiscard]] std::vector<AuthorisationSpec> authorisations() const;
   [[nodiscard]] std::vector<TranslationSpec> translations() const;
 
+  // All that the control side has said, as a batch that says it again; nothing of the file's. Holds preshared keys.
+  [[nodiscard]] Batch control_entries() const;
+
   [[nodiscard]] std::optional<PeerIndex> find_peer(const KeyBytes& public_key) const;
   [[nodiscard]] std::optional<KeyBytes> key_of(PeerIndex peer) const;
   // How many authorisations the peer has; for `show peers`.

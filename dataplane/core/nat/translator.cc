@@ -366,6 +366,12 @@ bool Translator::end_orphans(PolicyView policies, bool restart, std::uint32_t bu
 void Translator::for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const {
   implementation_->for_each_flow(now, visit);
 }
+void Translator::export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const {
+  implementation_->export_flows(now, take);
+}
+bool Translator::import_flow(const FlowHandover& flow, Now now) {
+  return implementation_->import_flow(flow, now);
+}
 const TranslatorCounters& Translator::counters() const {
   return implementation_->counters();
 }

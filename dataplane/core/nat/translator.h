@@ -31,6 +31,8 @@
 
 namespace penstock::nat {
 
+struct FlowHandover;  // handover.h
+
 // The published policies, indexed by PeerIndex; a null entry or an index beyond the end: no such peer. The caller holds
 // its read side for the length of a call. Epochs must never repeat under one index, not even for another peer that gets
 // the slot later: take them from one counter.
@@ -141,6 +143,13 @@ class Translator {
   void for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const;
 
   [[nodiscard]] const TranslatorCounters& counters() const;
+
+  // For the next process (handover.h). Every flow once; those that own a binding first. The worker's thread has ended.
+  void export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const;
+  // Before the first packet. The flow is judged by its peer's policy when its next packet comes. False: it has no place
+  // here any more (its source address or port is not this worker's, its tuple is taken, it has expired, or it makes no
+  // sense).
+  bool import_flow(const FlowHandover& flow, Now now);
 
  private:
   class Implementation;

@@ -106,6 +106,9 @@ class Translator::Implementation {
   [[nodiscard]] std::optional<std::uint16_t> source_index(const IpAddress& address) const;
   [[nodiscard]] std::uint16_t owner_of(const Packet& packet, bool down) const;
   void for_each_flow(Now now, const std::function<void(const FlowInfo&)>& visit) const;
+  // handover.cc
+  void export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const;
+  bool import_flow(const FlowHandover& flow, Now now);
   [[nodiscard]] const flow::FlowTable& table() const { return table_; }
   [[nodiscard]] const TranslatorCounters& counters() const { return counters_; }
 
@@ -233,6 +236,9 @@ class Translator::Implementation {
   [[nodiscard]] bool open_to_others() const {
     return bindings_.on() && config_.filtering != Filtering::address_and_port_dependent;
   }
+
+  // handover.cc
+  [[nodiscard]] bool outside_is_free(const flow::FlowRecord& record);
 
   // narrow.cc
   // Sets marks (flow_mark) and gives the flow's entry beside the table, zeroed when these are its first.

@@ -46,6 +46,8 @@
 
 namespace penstock::wireguard {
 
+struct PeerHandover;  // handover.h
+
 using Timestamp = std::array<std::uint8_t, 12>;  // TAI64N, compares as bytes
 
 class KnownSources;
@@ -217,6 +219,16 @@ class Device {
   // Copies one packet: to poll_output() when there is a session, else to the peer's bounded staging queue, sent when
   // the session is up and dropped when the handshake fails. wg_queue_full, wg_no_endpoint or none.
   DropReason send(PeerIndex peer, Bytes inner, Now now);
+
+  // --- Hand-over to the next process (handover.h) ------------------------------------------------------------------
+
+  // Everything of a peer that the next process goes on with. No worker may be running.
+  [[nodiscard]] std::optional<PeerHandover> export_peer(PeerIndex peer) const;
+  // Into a peer that was just added, before any worker runs. What has expired, or whose index another session has, is
+  // left out; returns how many sessions there are now. Each value may be imported once in the life of its keys.
+  std::size_t import_peer(PeerIndex peer, const PeerHandover& from, Now now);
+  // last_timestamp() of the process before: initiations of ours never go back in time.
+  void import_timestamp(const Timestamp& newest);
 
   // --- Output ------------------------------------------------------------------------------------------------------
 

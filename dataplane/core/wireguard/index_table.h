@@ -39,6 +39,15 @@ class IndexTable {
     }
   }
 
+  // An index that an earlier process has given out. False: its slot is taken, or the table is full.
+  bool take(std::uint32_t index, PeerIndex peer) {
+    Owner& owner = owners_[index & mask_];
+    if (used_ >= max_used_ || owner.peer_plus_one != 0) return false;
+    owner = Owner{index, peer + 1};
+    ++used_;
+    return true;
+  }
+
   void release(std::uint32_t index) {
     Owner& owner = owners_[index & mask_];
     if (owner.peer_plus_one == 0 || owner.index != index) return;

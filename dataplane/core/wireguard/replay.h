@@ -61,6 +61,35 @@ class ReplayWindow {
     __builtin_prefetch(&words_[counter / kBlock % kBlocks], 1);
   }
 
+  // The newest blocks for another process, `seen[i]` the bits of block head - i; neither concurrently with use. A restored
+  // window refuses all that was accepted, and all that is older than these blocks.
+  static constexpr std::size_t kSnapshotBlocks = 32;
+  struct Snapshot {
+    std::uint64_t head = 0;
+    std::array<std::uint32_t, kSnapshotBlocks> seen{};
+    bool operator==(const Snapshot&) const = default;
+  };
+  [[nodiscard]] Snapshot snapshot() const {
+    Snapshot out;
+    out.head = head_.load(std::memory_order_relaxed);
+    for (std::uint64_t i = 0; i < kSnapshotBlocks && i <= out.head; ++i) {
+      const std::uint64_t block = out.head - i;
+      const std::uint64_t word = words_[block % kBlocks].load(std::memory_order_relaxed);
+      const bool same = static_cast<std::uint32_t>(word >> 32) == tag_of(block);
+      out.seen[i] = same ? static_cast<std::uint32_t>(word) : 0;
+    }
+    return out;
+  }
+  void restore(const Snapshot& from) {
+    reset();
+    head_.store(from.head, std::memory_order_relaxed);
+    for (std::uint64_t i = 0; i < kBlocks && i <= from.head; ++i) {
+      const std::uint64_t block = from.head - i;
+      const std::uint32_t seen = i < kSnapshotBlocks ? from.seen[i] : ~std::uint32_t{0};
+      words_[block % kBlocks].store(std::uint64_t{tag_of(block)} << 32 | seen, std::memory_order_relaxed);
+    }
+  }
+
   // Forgets everything. Not concurrently with use.
   void reset() {
     head_.store(0, std::memory_order_relaxed);

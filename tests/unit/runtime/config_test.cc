@@ -71,6 +71,7 @@ TEST(Config, DefaultsAreTheDocumentedOnes) {
   ASSERT_TRUE(std::holds_alternative<Config>(result)) << std::get<ConfigError>(result).to_string();
   const Config& config = std::get<Config>(result);
   EXPECT_EQ(config.control_socket, "/run/penstock/dataplane.sock");
+  EXPECT_EQ(config.handover, std::chrono::seconds{10});
   EXPECT_EQ(config.allowed_uids, std::vector<std::uint32_t>{0});
   EXPECT_EQ(config.private_key_file, "/var/lib/penstock/dataplane/key");
   EXPECT_EQ(config.path.tunnel.listen_port, 51820);

@@ -58,7 +58,9 @@ void ClientAgent::Impl::open_burst(Now now) {
     if (in.reason != DropReason::none) drop(in.reason);
     if (link == nullptr || (in.reason != DropReason::none && in.reason != DropReason::wg_keepalive)) continue;
     const bool is_data = in.reason == DropReason::none && !wireguard::is_control_packet(in.inner);
-    if (link->heals && (!is_data || link != noted || *noted_path != in.from)) {
+    // What a control packet says of its path is handle_control's to judge.
+    const bool tells = is_data ? link != noted || *noted_path != in.from : in.reason == DropReason::wg_keepalive;
+    if (link->heals && tells) {
       connectivity.note_received(link->peer, in.from, is_data, now);
       noted = is_data ? link : nullptr;
       noted_path = &in.from;

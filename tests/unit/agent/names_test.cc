@@ -140,7 +140,7 @@ TEST_F(Names, TheFirstFamilyIsUsedAtOnce) {
   EXPECT_THAT(addresses("a.corp.example"), ElementsAre("203.0.113.80", "2001:db8:1a::80"));
 }
 
-// trap: nat-3, nat-13, nat-14
+// trap: nat-3, trap: nat-13, trap: nat-14
 TEST_F(Names, AreRefreshedWhileInUseAndStaleOnesServedWhileThatFails) {
   std::vector<const char*> zone_v4 = {"203.0.113.80", "203.0.113.81"};
   bool broken = false;
@@ -299,7 +299,7 @@ TEST_F(Names, ARenumberedClientReplacesItsMap) {
   EXPECT_EQ(agent->counters().apply_errors, 0u);
 }
 
-// trap: flow-5, flow-6
+// trap: flow-5, trap: flow-6
 TEST_F(Names, ANameUnderTwoResourcesBelongsToEachByItself) {
   v1::Resource other = corp();
   other.set_id("other");

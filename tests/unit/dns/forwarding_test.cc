@@ -41,7 +41,7 @@ TEST(Forwarding, IdsAreRandomAndSocketsFresh) {
   EXPECT_EQ(exchanges.size(), 50U);
 }
 
-// trap: dns-1, dns-2: socket, upstream, id and question must all be right.
+// trap: dns-1, trap: dns-2: socket, upstream, id and question must all be right.
 TEST(Forwarding, AnswersThatDoNotFitAreIgnored) {
   Bench bench;
   bench.ask("www.public.example", type::a);

@@ -1,0 +1,224 @@
+#include "controlplane/core/paths/path_agent.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include "tests/unit/paths/path_bench.h"
+
+namespace penstock::paths {
+namespace {
+
+// ---- what looks like a failure, and what goes on for long ----
+
+// trap: paths-10 - we were busy or stopped: the answers lie unread in the socket
+TEST_F(PathBench, OurOwnLatenessIsNotAFailure) {
+  start();
+  session_up(kRelayed);
+  run(5s, 100);
+  for (int i = 0; i < 20; ++i) {
+    time += 400ms;  // stopped; replies of that time are still to be read, after the timers
+    agent.handle_timeout(now());
+    drain();
+    run(500ms, 100);
+  }
+  EXPECT_EQ(count(AgentEvent::Kind::suspect), 0u);
+}
+
+TEST_F(PathBench, SingleLostProbesDoNotMatter) {
+  start();
+  session_up(kRelayed);
+  run(2s, 20);
+  // One in ten replies is lost.
+  for (int i = 0; i < 3000; ++i) {
+    run(20ms, 50);
+    if (!replies.empty() && random.chance(100)) replies.erase(replies.begin());
+  }
+  EXPECT_LE(count(AgentEvent::Kind::suspect), 12u);
+  EXPECT_EQ(count(AgentEvent::Kind::stalled), 0u);
+  EXPECT_EQ(delivered.size(), sent);
+}
+
+// All gone: said once, tried for ever with back-off, found again.
+TEST_F(PathBench, UnreachableIsSaidOnceAndProbingNeverEnds) {
+  start();
+  session_up(kRelayed);
+  run(5s, 50);
+  links[kDirect].up = links[kRelayed].up = false;
+  const Instant failed = time;
+  run(500ms, 50);
+  EXPECT_EQ(count(AgentEvent::Kind::unreachable), 0u);
+  run(5s, 50);
+  EXPECT_EQ(count(AgentEvent::Kind::stalled), 1u);
+  EXPECT_EQ(count(AgentEvent::Kind::unreachable), 1u);
+  run(10min, 1);
+  EXPECT_EQ(count(AgentEvent::Kind::unreachable), 1u);
+  std::size_t late = 0;
+  for (const SentProbe& p : probes) late += p.at > failed + 60s ? 1 : 0;
+  EXPECT_GE(late, 20u);
+  EXPECT_LE(late, 400u);
+  links[kDirect].up = true;
+  const std::size_t before = changes.size();
+  run(31s, 1);
+  EXPECT_GT(changes.size(), before);
+  EXPECT_EQ(agent.primary(), kDirect);
+  EXPECT_FALSE(agent.suspect());
+}
+
+// trap: paths-14 paths-19 - allocations vanish, together and under the primary
+TEST_F(PathBench, LostRelaysLeaveTheRest) {
+  start();
+  links[kDirect].up = false;
+  session_up(kRelayed);
+  run(5s, 50);
+  ASSERT_EQ(agent.primary(), kRelayed);
+  const LocalBase none[] = {{kSocket, 0, true}};
+  agent.set_bases(none, false, now());
+  drain();
+  run(1s, 50);
+  EXPECT_EQ(agent.primary(), kDirect) << "the only one left, working or not";
+  // A new allocation, another number.
+  const LocalBase anew[] = {{kSocket, 0, true}, {kSocket, 2, true}};
+  agent.set_bases(anew, false, now());
+  drain();
+  run(500ms, 50);
+  EXPECT_EQ(agent.primary(), kOtherRelay);
+  for (const PathInfo& info : agent.show()) EXPECT_NE(info.path.relay, 1u);
+}
+
+TEST_F(PathBench, NoBaseAtAllAndBackAgain) {
+  start();
+  session_up(kRelayed);
+  run(5s, 50);
+  agent.set_bases({}, true, now());
+  drain();
+  run(10s);
+  EXPECT_TRUE(agent.data_paths(std::vector<std::uint8_t>(64), now()).empty());
+  EXPECT_EQ(count(AgentEvent::Kind::unreachable), 1u);
+  start();
+  run(200ms, 50);
+  EXPECT_TRUE(agent.primary());
+  EXPECT_FALSE(agent.suspect());
+}
+
+// trap: paths-6 - a new socket counts also while idle
+TEST_F(PathBench, NewSocketWhileIdleIsProbedAtOnce) {
+  start();
+  session_up(kRelayed);
+  run(300s);
+  ASSERT_EQ(agent.mode(time), PathAgent::Mode::idle);
+  const Endpoint fresh = endpoint("0.0.0.0:42000");
+  const LocalBase bases[] = {{fresh, 0, true}, {fresh, 3, true}};
+  agent.set_bases(bases, true, now());
+  drain();
+  run(200ms);
+  ASSERT_TRUE(agent.primary());
+  EXPECT_EQ(agent.primary()->local, fresh);
+  EXPECT_FALSE(agent.suspect());
+}
+
+// trap: paths-20 - after a suspend everything is verified at once, and nothing is held against anybody
+TEST_F(PathBench, ResumeVerifiesAtOnce) {
+  start();
+  session_up(kRelayed);
+  run(10s, 50);
+  replies.clear();
+  time += 3h;
+  agent.handle_resume(now());
+  drain();
+  EXPECT_GE(probes_on(kDirect), 1u);
+  run(100ms);
+  EXPECT_FALSE(agent.suspect());
+  EXPECT_EQ(count(AgentEvent::Kind::unreachable), 0u);
+  // Time that steps back is not believed.
+  time -= 1h;
+  agent.handle_timeout(now());
+  EXPECT_GT(agent.poll_timeout().at, time);
+  time += 1h;
+  run(1s, 50);
+  EXPECT_FALSE(agent.suspect());
+}
+
+TEST_F(PathBench, IcmpHintLooksButDoesNotJudge) {
+  start();
+  session_up(kRelayed);
+  run(5s, 50);
+  agent.handle_hint(endpoint("192.0.2.1:9"), now());
+  EXPECT_FALSE(agent.suspect());
+  agent.handle_hint(kGateway, now());
+  EXPECT_TRUE(agent.suspect());
+  drain();
+  run(50ms);
+  EXPECT_FALSE(agent.suspect());
+  EXPECT_EQ(agent.primary(), kDirect);
+}
+
+TEST_F(PathBench, ForeignAndRepeatedRepliesChangeNothing) {
+  start();
+  session_up(kRelayed);
+  run(1s, 50);
+  wireguard::Probe forged;
+  forged.type = wireguard::ControlType::probe_reply;
+  forged.path = 1;
+  forged.id = 42;
+  EXPECT_EQ(agent.handle_probe_reply(wireguard::encode_probe(forged), now()), DropReason::local_consumed);
+  forged.type = wireguard::ControlType::probe;
+  EXPECT_EQ(agent.handle_probe_reply(wireguard::encode_probe(forged), now()), DropReason::control_malformed);
+  EXPECT_EQ(agent.handle_probe_reply({}, now()), DropReason::control_malformed);
+}
+
+// trap: paths-21 - whatever happens, a timer that fired has moved on, and probing keeps a bounded rate
+RC_GTEST_FIXTURE_PROP(PathBench, AnyScheduleIsFreeOfLiveLockAndFloods, ()) {
+  start();
+  session_up(kRelayed);
+  const auto steps = *rc::gen::container<std::vector<int>>(60, rc::gen::inRange(0, 12));
+  const Instant begin = time;
+  for (const int step : steps) {
+    switch (step) {
+      case 0:
+        links[kDirect].up = !links[kDirect].up;
+        break;
+      case 1:
+        links[kRelayed].up = !links[kRelayed].up;
+        break;
+      case 2:
+        links[kDirect].rtt = std::chrono::milliseconds{*rc::gen::inRange(1, 800)};
+        break;
+      case 3:
+        agent.set_bases({}, *rc::gen::arbitrary<bool>(), now());
+        break;
+      case 4:
+        start();
+        break;
+      case 5:
+        agent.handle_session_down(now());
+        break;
+      case 6:
+        session_up(*rc::gen::arbitrary<bool>() ? kRelayed : kDirect);
+        break;
+      case 7:
+        time += std::chrono::milliseconds{*rc::gen::inRange(0, 100000)};
+        break;
+      case 8:
+        agent.handle_resume(now());
+        break;
+      case 9:
+        agent.handle_punch({kSocket, {kGateway.address, *rc::gen::arbitrary<std::uint16_t>()}, 1}, now());
+        break;
+      case 10:
+        run(std::chrono::seconds{*rc::gen::inRange(1, 200)});
+        break;
+      default:
+        run(500ms, 100);
+        break;
+    }
+    drain();
+    run(10ms);
+    RC_ASSERT(!HasFatalFailure());
+    RC_ASSERT(agent.show().size() <= PathAgent::kMaxPaths);
+  }
+  const auto seconds = static_cast<std::size_t>((time - begin) / 1s) + steps.size() + 1;
+  RC_ASSERT(probes.size() <= seconds * 80 + steps.size() * 60);
+}
+
+}  // namespace
+}  // namespace penstock::paths

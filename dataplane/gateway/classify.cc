@@ -1,8 +1,8 @@
 #include <cstring>
 
 #include "dataplane/core/base/address_words.h"
-#include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/ip_parse.h"
+#include "dataplane/core/packet/words.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/stages.h"
 #include "dataplane/gateway/wire.h"
@@ -61,20 +61,7 @@ bool is_to_tunnel_port(const Packet& packet, std::uint16_t listen_port) {
   return reinterpret_cast<const UdpHeader*>(packet.data + packet.l4_offset)->destination_port.host() == listen_port;
 }
 
-template <typename Word>
-Word load(const std::uint8_t* at) {
-  Word word;
-  std::memcpy(&word, at, sizeof word);
-  return word;
-}
-
-// To 16 bits, of a sum of a few words.
-std::uint16_t fold(ChecksumSum sum) {
-  sum = (sum & 0xffffffff) + (sum >> 32);
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint16_t>((sum & 0xffff) + (sum >> 16));
-}
+using words::load;
 
 // What nearly every packet is, without the general parser: IPv4 without options or fragment, IPv6 without extension
 // headers, carrying TCP or UDP. True: the packet is described and cut to its length as parse_ip would, an IPv4 header's
@@ -89,9 +76,7 @@ bool describe_plain(Packet& packet, AddressWords& source, AddressWords& destinat
     constexpr std::uint16_t kFragment = kIpv4MoreFragments | kIpv4OffsetMask;
     total = load<be16>(at + 2).host();
     if ((load<be16>(at + 6).host() & kFragment) != 0 || total < sizeof(Ipv4Header)) return false;
-    const ChecksumSum sum = ChecksumSum{load<std::uint32_t>(at)} + load<std::uint32_t>(at + 4) +
-                            load<std::uint32_t>(at + 8) + load<std::uint32_t>(at + 12) + load<std::uint32_t>(at + 16);
-    if (fold(sum) != 0xffff) return false;
+    if (words::fold(words::header_sum(at)) != 0xffff) return false;
     protocol = at[9];
     source = AddressWords::of_v4(at + 12);
     destination = AddressWords::of_v4(at + 16);

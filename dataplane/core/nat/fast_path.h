@@ -21,6 +21,7 @@
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/packet/packet.h"
+#include "dataplane/core/packet/words.h"
 
 namespace penstock::nat {
 
@@ -58,33 +59,13 @@ namespace plain {
 inline constexpr std::size_t kTcpChecksum = 16;
 inline constexpr std::size_t kUdpChecksum = 6;
 
-template <typename Word>
-Word load(const std::uint8_t* at) {
-  Word word;
-  std::memcpy(&word, at, sizeof word);
-  return word;
-}
-template <typename Word>
-void store(std::uint8_t* at, Word word) {
-  std::memcpy(at, &word, sizeof word);
-}
+using words::fold;
+using words::header_sum;
+using words::load;
+using words::store;
 
 inline std::uint16_t swapped(std::uint16_t value) {
   return __builtin_bswap16(value);
-}
-
-// To 16 bits, of a sum of a few words (below 2^48).
-inline std::uint16_t fold(ChecksumSum sum) {
-  sum = (sum & 0xffffffff) + (sum >> 32);
-  sum = (sum & 0xffff) + (sum >> 16);
-  sum = (sum & 0xffff) + (sum >> 16);
-  return static_cast<std::uint16_t>((sum & 0xffff) + (sum >> 16));
-}
-
-// Sum of an IPv4 header without options: five words.
-inline ChecksumSum header_sum(const std::uint8_t* at) {
-  return ChecksumSum{load<std::uint32_t>(at)} + load<std::uint32_t>(at + 4) + load<std::uint32_t>(at + 8) +
-         load<std::uint32_t>(at + 12) + load<std::uint32_t>(at + 16);
 }
 
 // The last four bytes of an IPv4 address.

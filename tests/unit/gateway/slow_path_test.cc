@@ -13,14 +13,6 @@ namespace {
 const Endpoint kStunA{ip("198.51.100.20"), 3478};
 const Endpoint kStunB{ip("198.51.100.21"), 3478};
 
-template <typename Event>
-std::vector<Event> events_of(const Gateway& gateway) {
-  std::vector<Event> out;
-  for (const SlowEvent& event : gateway.events)
-    if (const auto* one = std::get_if<Event>(&event)) out.push_back(*one);
-  return out;
-}
-
 // STUN servers on the WAN that see us at `mapped`.
 struct StunServers final : Listener {
   explicit StunServers(Gateway& through) : Listener(through), gateway(through) {

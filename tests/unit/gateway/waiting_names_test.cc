@@ -7,14 +7,6 @@
 namespace penstock::gateway::test {
 namespace {
 
-template <typename Event>
-std::vector<Event> events_of(const Gateway& gateway) {
-  std::vector<Event> out;
-  for (const SlowEvent& event : gateway.events)
-    if (const auto* one = std::get_if<Event>(&event)) out.push_back(*one);
-  return out;
-}
-
 // --- Names
 
 struct NamesTest : testing::Test {

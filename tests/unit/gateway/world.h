@@ -58,4 +58,13 @@ struct World {
   Client client;
 };
 
+// What the slow thread told the control process, of one kind.
+template <typename Event>
+std::vector<Event> events_of(const Gateway& gateway) {
+  std::vector<Event> out;
+  for (const SlowEvent& event : gateway.events)
+    if (const auto* one = std::get_if<Event>(&event)) out.push_back(*one);
+  return out;
+}
+
 }  // namespace penstock::gateway::test

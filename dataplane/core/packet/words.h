@@ -1,0 +1,36 @@
+// Headers read, written and summed by words: what the packet path does with plain packets. Pure functions, any thread.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "dataplane/core/packet/checksum.h"
+
+namespace penstock::words {
+
+template <typename Word>
+Word load(const std::uint8_t* at) {
+  Word word;
+  std::memcpy(&word, at, sizeof word);
+  return word;
+}
+template <typename Word>
+void store(std::uint8_t* at, Word word) {
+  std::memcpy(at, &word, sizeof word);
+}
+
+// To 16 bits, of a sum of a few words (below 2^48).
+inline std::uint16_t fold(ChecksumSum sum) {
+  sum = (sum & 0xffffffff) + (sum >> 32);
+  sum = (sum & 0xffff) + (sum >> 16);
+  sum = (sum & 0xffff) + (sum >> 16);
+  return static_cast<std::uint16_t>((sum & 0xffff) + (sum >> 16));
+}
+
+// Sum of an IPv4 header without options: five words.
+inline ChecksumSum header_sum(const std::uint8_t* at) {
+  return ChecksumSum{load<std::uint32_t>(at)} + load<std::uint32_t>(at + 4) + load<std::uint32_t>(at + 8) +
+         load<std::uint32_t>(at + 12) + load<std::uint32_t>(at + 16);
+}
+
+}  // namespace penstock::words

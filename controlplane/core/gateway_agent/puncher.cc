@@ -1,6 +1,7 @@
 #include "controlplane/core/gateway_agent/puncher.h"
 
 #include <algorithm>
+#include <array>
 
 namespace penstock::gateway_agent {
 namespace {
@@ -10,7 +11,9 @@ using namespace std::chrono_literals;
 constexpr Duration kRoundInterval = 1s;
 constexpr Duration kWindow = 60s;
 constexpr Duration kOutOfBudget = 20ms;
-constexpr Duration kFirstGap = 50ms;  // then doubled: 50, 100, ... 3200 ms
+// Close together at first: an early one reaches a relay before the client has got its permission there, and only what
+// gets through tells the client by which port the gateway's NAT lets it in.
+constexpr std::array<Duration, kPunchesPerRound - 1> kGaps{6ms, 7ms, 9ms, 15ms, 40ms, 200ms, 1500ms};
 
 }  // namespace
 
@@ -76,8 +79,8 @@ void Puncher::handle_timeout(Instant now) {
     tokens_ -= 1;
     out_.push_back(id.second);
     target.sent.push_back(now);
-    const Duration gap = kFirstGap * (1U << target.sent_in_round);
-    schedule(id, target, ++target.sent_in_round < kPunchesPerRound ? now + gap : kNever);
+    const unsigned nth = target.sent_in_round++;
+    schedule(id, target, nth < kGaps.size() ? now + kGaps[nth] : kNever);
   }
 }
 

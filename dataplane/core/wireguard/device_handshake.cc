@@ -6,7 +6,8 @@
 namespace penstock::wireguard {
 namespace {
 
-constexpr std::size_t kMaxCopies = 16;  // of one initiation
+constexpr std::size_t kMaxCopies = 16;       // of one initiation
+constexpr std::size_t kMaxCopiesLater = 32;  // with those over paths that are found while it is under way
 
 template <typename Message>
 const Message& as(Bytes datagram) {
@@ -264,7 +265,7 @@ void Device::Impl::send_initiation(Peer& peer, Now now) {
   const Hash* shared = static_static(peer);
   const auto index = allocate_index(peer);
   if (shared == nullptr || !index) return;  // tries again like a lost one
-  InitiationMessage message;
+  InitiationMessage& message = state.initiation;
   PrivateKey ephemeral;
   random.fill(ephemeral.bytes);
   state.pending.emplace();
@@ -286,16 +287,18 @@ void Device::Impl::send_initiation(Peer& peer, Now now) {
   data.note_sent(0, peer.index, 0, 0, false, now.monotonic);
 }
 
-// A path found while a handshake is under way is not kept waiting for the retry, only for the spacing.
-void Device::Impl::hurry(Peer& peer) {
-  if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->initiation_sent_at) return;
+// A path found while a handshake is under way carries a copy of the latest initiation at once.
+void Device::Impl::copy_to_new_paths(Peer& peer) {
+  if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->pending) return;
   Live& state = *peer.live;
-  const bool news = std::any_of(peer.handshake_paths.begin(), peer.handshake_paths.end(), [&](const Path& path) {
-    return std::find(state.sent_over.begin(), state.sent_over.end(), path) == state.sent_over.end();
-  });
-  if (!news) return;
-  state.retry_at = std::min(state.retry_at, *state.initiation_sent_at + kPathInitiationSpacing);
-  update_timer(peer, last_now);
+  if (state.tries == 1 && session_live(peer, last_now)) return;  // a renewal: the primary only
+  for (const Path& path : peer.handshake_paths) {
+    if (state.sent_over.size() >= kMaxCopiesLater) return;
+    if (std::find(state.sent_over.begin(), state.sent_over.end(), path) != state.sent_over.end()) continue;
+    put_mac2(bytes_of(state.initiation), state.cookies.find(path, last_now));
+    output.push_back({copy_of(state.initiation), path, peer.index});
+    state.sent_over.push_back(path);
+  }
 }
 
 void Device::Impl::end_attempt(Peer& peer) {

@@ -45,6 +45,7 @@ struct Device::Impl {
     std::optional<InitiatorState> pending;
     std::uint32_t pending_index = 0;
     Mac initiation_mac1{};
+    InitiationMessage initiation;  // the latest: for copies over paths that are found later
     std::vector<Path> sent_over;
     CookieTaker cookies;
 
@@ -96,7 +97,7 @@ struct Device::Impl {
   const Hash* static_static(Peer& peer) const;  // nullptr: the peer's key is unusable
   void begin_attempt(Peer& peer, Now now);
   void send_initiation(Peer& peer, Now now);
-  void hurry(Peer& peer);         // there is a path the latest initiation was not sent over
+  void copy_to_new_paths(Peer& peer);  // of the latest initiation, to those it was not sent over
   void end_attempt(Peer& peer);   // stops trying; a late response still counts
   void drop_pending(Peer& peer);  // forgets the initiation
   void fail_attempt(Peer& peer, Now now);

@@ -15,11 +15,13 @@ from penstock_lab.kinds import direct_is_possible, parse
 from penstock_lab.lab import DRIVERS, Lab
 from penstock_lab.meter import Meter
 from penstock_lab.process import wait_until
-from penstock_lab.rows import BY_NAME, QUICK, ROWS, Scene
+from penstock_lab.rows import BY_NAME, COLD, QUICK, ROWS, Scene
 from penstock_lab.topology import LabError
 
 TARGET = "web.corp.example"
 RESETS = ("gateway-nat", "client-nat", "both-nats")
+DPDK_DRIVERS = tuple(driver for driver in DRIVERS if driver != "tap")
+NAT_KINDS = ("preserving", "random")  # of ports: what decides whether two NATs let a direct path be
 BEFORE = 0.5  # seconds of the window before the event
 
 
@@ -164,8 +166,8 @@ class RowRun:
             self.lab.down()
 
 
-HEADING = (f"{'row':18} {'path':8} {'n':>3} {'lost':>5} {'goal':>5} {'stall ms':>9} {'goal ms':>8} {'median':>7} {'DNS':>4} "
-           f"{'RST':>4} {'machine':>8}  verdict")
+HEADING = (f"{'row':18} {'NATs':21} {'refused':7} {'driver':9} {'path':8} {'n':>3} {'lost':>5} {'goal':>5} {'stall ms':>9} "
+           f"{'goal ms':>8} {'median':>7} {'DNS':>4} {'RST':>4} {'machine':>8}  verdict")
 
 
 def print_row(report, out=sys.stdout):
@@ -175,30 +177,58 @@ def print_row(report, out=sys.stdout):
     goal = row.goal_stall(report["rtt"])
     missed = [r for r in results if r["problems"]]
     paths = "/".join(sorted({r["path"] for r in results}))
-    print(f"{row.name:18} {paths:8} {len(results):3} {max(r['lost_total'] for r in results):5} "
+    nats = f"{report['client_nat']}/{report['gateway_nat']}"
+    print(f"{row.name:18} {nats:21} {report['unexpected']:7} {report['driver']:9} {paths:8} {len(results):3} "
+          f"{max(r['lost_total'] for r in results):5} "
           f"{'-' if row.goal_lost is None else row.goal_lost:>5} {max(r['stall'] for r in results) * 1000:9.0f} "
           f"{goal * 1000:8.0f} {statistics.median(r['stall'] for r in results) * 1000:7.0f} "
           f"{max(r['dns'] for r in results):4} {max(r['resets'] for r in results):4} "
-          f"{max(r['machine'] for r in results) * 1000:7.0f}   "
+          f"{max(r['machine'] for r in results) * 1000:8.0f}  "
           f"{'ok' if not missed else f'{len(missed)} of {len(results)} missed'}", file=out, flush=True)
     if missed:
         print(f"{'':18} worst: {'; '.join(worst['problems'])}", file=out, flush=True)
 
 
+def settings_of(row, arguments):
+    """The arguments of every lab that a row is run in: what was asked for, or all kinds of NATs and drivers."""
+    drivers = DPDK_DRIVERS if arguments.driver == "all" else (arguments.driver,)
+    if not arguments.all_nats:
+        kinds = [(arguments.client_nat, arguments.gateway_nat, arguments.unexpected)]
+    else:
+        pairs = [row.nats] if row.nats else [(c, g) for c in NAT_KINDS for g in NAT_KINDS]
+        kinds = [(c, g, unexpected) for c, g in pairs for unexpected in nat.UNEXPECTED]
+    for driver in drivers:
+        for client_nat, gateway_nat, unexpected in kinds:
+            yield argparse.Namespace(**vars(arguments) | {"driver": driver, "client_nat": client_nat,
+                                                          "gateway_nat": gateway_nat, "unexpected": unexpected})
+
+
+def print_summary(reports, out=sys.stdout):
+    """Over all networks, one line a row."""
+    for name in dict.fromkeys(report["row"] for report in reports):
+        results = [result for report in reports if report["row"] == name for result in report["results"]]
+        missed = sum(1 for result in results if result["problems"])
+        print(f"{name:18} all {len(results):4} repetitions: worst {max(r['lost_total'] for r in results)} lost, longest "
+              f"stall {max(r['stall'] for r in results) * 1000:.0f} ms; "
+              f"{'every goal met' if not missed else f'{missed} missed'}", file=out, flush=True)
+
+
 def run_rows(rows, arguments, out=sys.stdout):
     """Runs rows and prints each as it is done; returns the reports."""
     reports = []
-    print(f"NATs {arguments.client_nat}/{arguments.gateway_nat}, unexpected packets: {arguments.unexpected}, "
-          f"{arguments.driver}; worst of n counts", file=out)
+    print("Worst of n counts; `refused`: what a NAT does with unexpected packets", file=out)
     print(HEADING, file=out, flush=True)
     for row in rows:
-        run = RowRun(row, arguments)
-        try:
-            report = run.run(arguments.repeat)
-        finally:
-            run.end()
-        reports.append(report)
-        print_row(report, out)
+        for settings in settings_of(row, arguments):
+            run = RowRun(row, settings)
+            try:
+                report = run.run(arguments.repeat)
+            finally:
+                run.end()
+            reports.append(report)
+            print_row(report, out)
+    if len(reports) > len(rows):
+        print_summary(reports, out)
     return reports
 
 
@@ -219,7 +249,10 @@ def parser():
                          help="only this row (cold: the first packet's budget); may be repeated (default: all that take "
                          "less than a minute a repetition)")
     options.add_argument("--repeat", type=int, default=3, help="repetitions; 20 for acceptance (default: 3)")
-    options.add_argument("--driver", choices=[d for d in DRIVERS if d != "tap"], default="af_packet")
+    options.add_argument("--driver", choices=[*DPDK_DRIVERS, "all"], default="af_packet",
+                         help="the data plane's ports; all: one after the other")
+    options.add_argument("--all-nats", action="store_true", help="each row with port-preserving and random NATs on either "
+                         "side, dropping and rejecting: for acceptance, with --driver all")
     options.add_argument("--client-nat", metavar="KIND", default="preserving")
     options.add_argument("--gateway-nat", metavar="KIND", default="preserving")
     options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
@@ -240,6 +273,8 @@ def main():
     if arguments.svg and len(arguments.row) != 1:
         parser().error("--svg draws one --row")
     names = arguments.row or (QUICK if arguments.quick else [row.name for row in ROWS if not row.slow])
+    if (arguments.all_nats or arguments.driver == "all") and (arguments.svg or arguments.protocol == "1.0"):
+        parser().error("--svg and --protocol 1.0 show one network")
     if arguments.protocol == "1.0":
         names = [name for name in names if name in RESETS]
         if not names:
@@ -252,7 +287,10 @@ def main():
         return show_outages(names, arguments)
     try:
         reports = run_rows([BY_NAME[name] for name in names if name != "cold"], arguments)
-        cold = cold_tunnel(arguments, arguments.repeat) if "cold" in names or not arguments.row else None
+        cold = None
+        if "cold" in names or not arguments.row:
+            colds = [cold_tunnel(settings, arguments.repeat) for settings in settings_of(COLD, arguments)]
+            cold = max(colds, key=lambda c: (not c["ok"], max((t for t in c["times"] if t is not None), default=0)))
     except LabError as error:
         print(f"heal: {error}", file=sys.stderr)
         return 1

@@ -50,7 +50,8 @@ def cold_tunnel(arguments, repeat):
         lab.down()
     good = all(t is not None and t <= budget for t in times)
     known = [t for t in times if t is not None]
-    print(f"cold tunnel: first packet delivered after {max(known, default=float('nan')) * 1000:.1f} ms at worst, median "
+    where = f"{arguments.client_nat}/{arguments.gateway_nat}, {arguments.unexpected}, {arguments.driver}"
+    print(f"cold tunnel ({where}): first packet delivered after {max(known, default=float('nan')) * 1000:.1f} ms at worst, median "
           f"{statistics.median(known) * 1000:.1f} ms of {len(times)}; budget {budget * 1000:.1f} ms = portal "
           f"{portal * 1000:.2f} + portal to gateway {gateway_portal * 1000:.2f} + 1.5 x gateway {gateway * 1000:.2f} + 20"
           f"{'' if good else '   MISSED'}", flush=True)

@@ -238,5 +238,6 @@ ROWS = (
     Row("gateway-lost", "gateway host lost, second gateway in the site", lose_gateway, None, within(3), "3 s",
         parts=("gateway2",), restore=bring_gateway_back, observe=6, may_break_tcp=True),
 )
+COLD = Row("cold", "the first packet through a tunnel that is not there yet", None)
 BY_NAME = {row.name: row for row in ROWS}
 QUICK = ("gateway-nat", "client-nat", "both-nats", "relay-direct", "control-killed")

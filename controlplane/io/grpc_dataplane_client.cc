@@ -24,6 +24,15 @@ struct Context {
   std::shared_ptr<v1::DataPlane::Stub> stub;
 };
 
+// Of a call that gRPC is done with: its owner learns on the loop's thread, where the call dies.
+template <typename Call>
+void end_call(const Context& context, std::shared_ptr<Call> call, const grpc::Status& status) {
+  const auto live = context.live;
+  const auto gate = context.gate;
+  gate->post([call = std::move(call), status] { call->ended(status); });
+  live->leave();
+}
+
 // A stream from the data plane. Lives until gRPC is done with it, and dies on the loop's thread.
 template <typename Item>
 class ReadCall final : public grpc::ClientReadReactor<Item>, public std::enable_shared_from_this<ReadCall<Item>> {
@@ -48,6 +57,10 @@ class ReadCall final : public grpc::ClientReadReactor<Item>, public std::enable_
     on_end_ = nullptr;
     call_.TryCancel();
   }
+  void ended(const grpc::Status& status) {
+    const auto hook = on_end_;
+    if (hook) hook(status);
+  }
 
  private:
   void OnReadDone(bool ok) override {
@@ -60,12 +73,7 @@ class ReadCall final : public grpc::ClientReadReactor<Item>, public std::enable_
     this->StartRead(&item_);
   }
   void OnDone(const grpc::Status& status) override {
-    const auto live = context_.live;
-    context_.gate->post([self = std::move(self_), status] {
-      const auto hook = self->on_end_;
-      if (hook) hook(status);
-    });
-    live->leave();
+    end_call(context_, std::move(self_), status);
   }
 
   Context context_;
@@ -105,6 +113,10 @@ class PuntCall final : public grpc::ClientBidiReactor<v1::PuntFromControl, v1::P
     call_.TryCancel();
     release();
   }
+  void ended(const grpc::Status& status) {
+    const auto hook = on_end_;
+    if (hook) hook(status);
+  }
 
  private:
   void release() {
@@ -135,12 +147,7 @@ class PuntCall final : public grpc::ClientBidiReactor<v1::PuntFromControl, v1::P
     });
   }
   void OnDone(const grpc::Status& status) override {
-    const auto live = context_.live;
-    context_.gate->post([self = std::move(self_), status] {
-      const auto hook = self->on_end_;
-      if (hook) hook(status);
-    });
-    live->leave();
+    end_call(context_, std::move(self_), status);
   }
 
   Context context_;

@@ -25,6 +25,7 @@
 #include <string>
 
 #include "controlplane/core/paths/turn_client.h"
+#include "tests/interop/turn_pair.h"
 
 namespace penstock {
 namespace {
@@ -106,11 +107,8 @@ class Side {
     }
   }
   bool send_payload(const Endpoint& peer, const std::vector<std::uint8_t>& payload) {
-    const auto wrapping = client.wrap(peer, payload.size(), clock_now());
-    if (!wrapping) return false;
-    std::vector<std::uint8_t> bytes{wrapping->prefix.begin(), wrapping->prefix.begin() + wrapping->prefix_size};
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-    bytes.resize(bytes.size() + wrapping->padding);
+    const auto bytes = enveloped(client, peer, payload, clock_now());
+    if (bytes.empty()) return false;
     send(bytes);
     return true;
   }
@@ -130,14 +128,22 @@ class Side {
   TurnClient client;
 };
 
-class Program {
+// Made before the base that uses them.
+struct Sides {
+  Sides(const Endpoint& server, const paths::TurnCredentials& credentials)
+      : first(server, credentials, random, numbers), second(server, credentials, random, numbers) {}
+  SystemRandom random;
+  std::uint32_t numbers = 0;
+  Side first;
+  Side second;
+};
+
+class Program : Sides, public TurnPair<Side> {
  public:
   Program(const Endpoint& server, const paths::TurnCredentials& credentials)
-      : a_(server, credentials, random_, numbers_), b_(server, credentials, random_, numbers_) {}
+      : Sides(server, credentials), TurnPair(first, second, random, clock_now) {}
 
-  // Runs both until `done` or the deadline; whether it was done.
-  template <typename Done>
-  bool run(Duration limit, Done done) {
+  bool run(Duration limit, const std::function<bool()>& done) override {
     const Instant until = clock_now() + limit;
     for (;;) {
       for (Side* side : {&a_, &b_}) {
@@ -154,50 +160,17 @@ class Program {
       ::poll(fds, 2, static_cast<int>(wait.count()));
     }
   }
-  bool both(TurnClient::State state) const { return a_.client.state() == state && b_.client.state() == state; }
 
   std::string allocate() {
     a_.client.start(clock_now());
     b_.client.start(clock_now());
     if (!run(10s, [&] { return both(TurnClient::State::allocated); })) return "error no allocation";
-    return permit();
+    return permitted();
   }
-  std::string permit() {
-    // The relayed addresses are the server's own; the peers are each other's relayed endpoints.
-    a_.client.permit(b_.client.relayed().address, clock_now());
-    b_.client.permit(a_.client.relayed().address, clock_now());
-    const auto ready = [&] {
-      return a_.client.can_send(b_.client.relayed().address, clock_now()) &&
-             b_.client.can_send(a_.client.relayed().address, clock_now());
-    };
-    if (!run(10s, ready)) return "error no permission";
+  std::string permitted() {
+    if (!permit()) return "error no permission";
     return "ok " + a_.client.relayed().to_string() + " " + b_.client.relayed().to_string() +
            (a_.client.has_ticket() ? " ticket" : "");
-  }
-  std::string channels() {
-    a_.client.bind_channel(b_.client.relayed(), clock_now());
-    b_.client.bind_channel(a_.client.relayed(), clock_now());
-    const bool ok = run(10s, [&] {
-      return a_.client.overhead(b_.client.relayed()) == 4 && b_.client.overhead(a_.client.relayed()) == 4;
-    });
-    return ok ? "ok" : "error no channel";
-  }
-  std::string exchange(std::size_t count) {
-    const std::size_t channels_before = a_.by_channel + b_.by_channel;
-    for (std::size_t i = 0; i < count; ++i) {
-      std::vector<std::uint8_t> payload((i * 37) % 1300);
-      random_.fill(payload);
-      for (const bool forward : {true, false}) {
-        Side& from = forward ? a_ : b_;
-        Side& to = forward ? b_ : a_;
-        to.received.clear();
-        if (!from.send_payload(to.client.relayed(), payload)) return "error cannot send";
-        if (!run(5s, [&] { return !to.received.empty(); })) return "error payload " + std::to_string(i) + " lost";
-        if (to.received.front() != payload) return "error payload changed";
-        if (to.last_peer != from.client.relayed()) return "error wrong peer " + to.last_peer.to_string();
-      }
-    }
-    return "ok channel=" + std::to_string(a_.by_channel + b_.by_channel - channels_before);
   }
   std::string move() {
     const Endpoint before = a_.client.relayed();
@@ -231,7 +204,7 @@ class Program {
       return both(TurnClient::State::allocated) && a_.client.allocations() > before_a &&
              b_.client.allocations() > before_b;
     });
-    return anew ? permit() : "error not allocated anew";
+    return anew ? permitted() : "error not allocated anew";
   }
   std::string close() {
     a_.client.close(clock_now());
@@ -245,12 +218,6 @@ class Program {
     return both(TurnClient::State::allocated) ? "ok allocations=" + std::to_string(a_.client.allocations())
                                               : "error allocation lost";
   }
-
- private:
-  SystemRandom random_;
-  std::uint32_t numbers_ = 0;
-  Side a_;
-  Side b_;
 };
 
 }  // namespace

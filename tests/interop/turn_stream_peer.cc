@@ -22,6 +22,7 @@
 #include "controlplane/io/loop.h"
 #include "controlplane/io/relay_stream.h"
 #include "controlplane/io/system_random.h"
+#include "tests/interop/turn_pair.h"
 
 namespace penstock {
 namespace {
@@ -48,6 +49,7 @@ class Side {
       const auto input = client.handle_input(message, clock_now());
       if (input.reason == DropReason::none) {
         received.emplace_back(input.payload.begin(), input.payload.end());
+        last_peer = input.peer;
         by_channel += input.channel ? 1 : 0;
       }
       flush();
@@ -66,12 +68,8 @@ class Side {
     }
   }
   bool send_payload(const Endpoint& peer, const std::vector<std::uint8_t>& payload) {
-    const auto wrapping = client.wrap(peer, payload.size(), clock_now());
-    if (!wrapping) return false;
-    std::vector<std::uint8_t> bytes{wrapping->prefix.begin(), wrapping->prefix.begin() + wrapping->prefix_size};
-    bytes.insert(bytes.end(), payload.begin(), payload.end());
-    bytes.resize(bytes.size() + wrapping->padding);
-    return stream->send(bytes);
+    const auto bytes = enveloped(client, peer, payload, clock_now());
+    return !bytes.empty() && stream->send(bytes);
   }
 
   TurnClient client;
@@ -80,16 +78,27 @@ class Side {
   bool down = false;
   std::string why;
   std::vector<std::vector<std::uint8_t>> received;
+  Endpoint last_peer;
   std::size_t by_channel = 0;
 };
 
-class Program {
+// Made before the base that uses them.
+struct Sides {
+  Sides(const io::RelayStreamOptions& options, const paths::TurnCredentials& credentials)
+      : first(loop, options, credentials, random, numbers), second(loop, options, credentials, random, numbers) {}
+  io::Loop loop;
+  io::SystemRandom random;
+  std::uint32_t numbers = 0;
+  Side first;
+  Side second;
+};
+
+class Program : Sides, public TurnPair<Side> {
  public:
   Program(const io::RelayStreamOptions& options, const paths::TurnCredentials& credentials)
-      : a_(loop_, options, credentials, random_, numbers_), b_(loop_, options, credentials, random_, numbers_) {}
+      : Sides(options, credentials), TurnPair(first, second, random, clock_now) {}
 
-  template <typename Done>
-  bool run(Duration limit, Done done) {
+  bool run(Duration limit, const std::function<bool()>& done) override {
     const Instant until = clock_now() + limit;
     while (!done()) {
       const Instant now = clock_now();
@@ -98,7 +107,7 @@ class Program {
         if (now >= side->client.poll_timeout().at) side->client.handle_timeout(now);
         if (side->up) side->flush();
       }
-      loop_.run_once(std::min<Duration>(until - now, 50ms));
+      loop.run_once(std::min<Duration>(until - now, 50ms));
     }
     return true;
   }
@@ -107,41 +116,8 @@ class Program {
     const auto settled = [&] { return (a_.up && b_.up) || a_.down || b_.down; };
     if (!run(10s, settled)) return "error not connected";
     if (a_.down || b_.down) return "error " + (a_.down ? a_.why : b_.why);
-    const auto allocated = [&] {
-      return a_.client.state() == TurnClient::State::allocated && b_.client.state() == TurnClient::State::allocated;
-    };
-    if (!run(10s, allocated)) return "error no allocation";
-    a_.client.permit(b_.client.relayed().address, clock_now());
-    b_.client.permit(a_.client.relayed().address, clock_now());
-    const auto ready = [&] {
-      return a_.client.can_send(b_.client.relayed().address, clock_now()) &&
-             b_.client.can_send(a_.client.relayed().address, clock_now());
-    };
-    return run(10s, ready) ? "ok" : "error no permission";
-  }
-  std::string channels() {
-    a_.client.bind_channel(b_.client.relayed(), clock_now());
-    b_.client.bind_channel(a_.client.relayed(), clock_now());
-    const bool ok = run(10s, [&] {
-      return a_.client.overhead(b_.client.relayed()) == 4 && b_.client.overhead(a_.client.relayed()) == 4;
-    });
-    return ok ? "ok" : "error no channel";
-  }
-  std::string exchange(std::size_t count) {
-    const std::size_t before = a_.by_channel + b_.by_channel;
-    for (std::size_t i = 0; i < count; ++i) {
-      std::vector<std::uint8_t> payload((i * 37) % 1300);
-      random_.fill(payload);
-      for (const bool forward : {true, false}) {
-        Side& from = forward ? a_ : b_;
-        Side& to = forward ? b_ : a_;
-        to.received.clear();
-        if (!from.send_payload(to.client.relayed(), payload)) return "error cannot send";
-        if (!run(5s, [&] { return !to.received.empty(); })) return "error payload " + std::to_string(i) + " lost";
-        if (to.received.front() != payload) return "error payload changed";
-      }
-    }
-    return "ok channel=" + std::to_string(a_.by_channel + b_.by_channel - before);
+    if (!run(10s, [&] { return both(TurnClient::State::allocated); })) return "error no allocation";
+    return permit() ? "ok" : "error no permission";
   }
   std::string burst(std::size_t count) {
     constexpr std::size_t kWindow = 32;
@@ -150,7 +126,7 @@ class Program {
     std::size_t lost = 0;
     for (std::size_t i = 0; i < count; ++i) {
       sent.emplace_back(100 + i % 1100);
-      random_.fill(sent.back());
+      random.fill(sent.back());
       // A stream that is full takes more when the loop has turned.
       if (!run(5s, [&] { return a_.send_payload(b_.client.relayed(), sent.back()); })) return "error stuck";
       if (sent.size() % kWindow != 0) continue;
@@ -170,13 +146,6 @@ class Program {
   std::string down() {
     return run(10s, [&] { return a_.down && b_.down; }) ? "ok " + a_.why : "error still up";
   }
-
- private:
-  io::Loop loop_;
-  io::SystemRandom random_;
-  std::uint32_t numbers_ = 0;
-  Side a_;
-  Side b_;
 };
 
 }  // namespace

@@ -1,11 +1,10 @@
-// What the stub resolver asks others: upstream resolvers, and gateways for other types under a Resource.
+// What the stub resolver asks upstream resolvers.
 #include "controlplane/core/dns/query.h"
 #include "dns_testing.h"
 
 namespace penstock::dns {
 namespace {
 
-using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 const Sections kAnswer{.answer = {"www.public.example. 300 IN A 192.0.2.80"}};
@@ -338,92 +337,6 @@ TEST(Forwarding, IdenticalQueriesShareOneQuestion) {
   }
 }
 
-TEST(Forwarding, AnswersAreKeptForTheirTtlAndAge) {
-  Bench bench;
-  bench.resolve("www.public.example", type::a, kAnswer);
-  bench.pass(seconds{100});
-  const Reply kept = bench.ask("WWW.public.example", type::a, {.id = 5, .edns_size = 1232});
-  EXPECT_EQ(kept.id, 5);
-  EXPECT_EQ(kept.question, "WWW.public.example.");
-  EXPECT_TRUE(kept.edns);
-  EXPECT_NE(kept.answer.at(0).find(" 200 IN A"), std::string::npos) << kept.answer[0];
-  EXPECT_FALSE(bench.ask("www.public.example", type::aaaa).parsed);
-  EXPECT_FALSE(bench.ask("www.public.example", type::a, {.edns_size = 1232, .dnssec_ok = true}).parsed);
-  bench.pass(seconds{200});
-  EXPECT_FALSE(bench.ask("www.public.example", type::a).parsed);
-}
-
-TEST(Forwarding, DenialsAreKeptForTheSoasMinimum) {
-  struct Case {
-    const char* soa;  // nullptr: none
-    int code;
-    int kept_s;
-  };
-  const Case cases[] = {
-      {"public.example. 60 IN SOA a.example. b.example. 1 2 3 4 30", LDNS_RCODE_NXDOMAIN, 30},
-      {"public.example. 20 IN SOA a.example. b.example. 1 2 3 4 30", LDNS_RCODE_NOERROR, 20},
-      {"public.example. 90000 IN SOA a.example. b.example. 1 2 3 4 90000", LDNS_RCODE_NXDOMAIN, 3600},
-      {nullptr, LDNS_RCODE_NXDOMAIN, 0},
-      {nullptr, LDNS_RCODE_NOERROR, 0},
-  };
-  for (const auto& c : cases) {
-    Bench bench;
-    Sections sections{.code = c.code};
-    if (c.soa != nullptr) sections.authority.push_back(c.soa);
-    bench.resolve("nosuch.public.example", type::a, sections);
-    if (c.kept_s > 0) {
-      bench.pass(seconds{c.kept_s - 1});
-      EXPECT_EQ(bench.ask("nosuch.public.example", type::a).code, c.code);
-      bench.pass(seconds{1});
-    }
-    EXPECT_FALSE(bench.ask("nosuch.public.example", type::a).parsed);
-  }
-}
-
-TEST(Forwarding, FailuresAndTtlZeroAreNotKept) {
-  for (const Sections& sections :
-       {Sections{.answer = {"www.public.example. 0 IN A 192.0.2.80"}}, Sections{.code = LDNS_RCODE_YXDOMAIN}}) {
-    Bench bench;
-    bench.resolve("www.public.example", type::a, sections);
-    EXPECT_FALSE(bench.ask("www.public.example", type::a).parsed);
-  }
-}
-
-// trap: dns-13
-TEST(Forwarding, AResourceThatAppearsFlushesTheCache) {
-  Bench bench;
-  bench.resolve("www.public.example", type::a, kAnswer);
-  EXPECT_EQ(bench.ask("www.public.example", type::a).rdata(), std::vector<std::string>{"192.0.2.80"});
-  bench.resolver.set_resources({{"public", "*.public.example", IpStack::dual}}, bench.now);
-  const Reply proxied = bench.ask("www.public.example", type::a);
-  EXPECT_EQ(proxied.rdata(), std::vector<std::string>{bench.proxies("www.public.example").v4.to_string()});
-  bench.resolver.set_resources({}, bench.now);
-  EXPECT_FALSE(bench.ask("www.public.example", type::a).parsed);
-}
-
-// An answer in flight while the resource appears is judged by what holds when it arrives.
-TEST(Forwarding, AResourceThatAppearsCatchesWhatIsInFlight) {
-  Bench bench;
-  bench.ask("www.public.example", type::a);
-  bench.resolver.set_resources({{"public", "*.public.example", IpStack::dual}}, bench.now);
-  bench.upstream(bench.sends[0], kAnswer);
-  EXPECT_EQ(bench.last_answer().rdata(), std::vector<std::string>{bench.proxies("www.public.example").v4.to_string()});
-}
-
-TEST(Forwarding, CacheAndFlightAreBounded) {
-  StubResolverConfig config;
-  config.max_in_flight = 10;
-  config.cache_entries = 5;
-  Bench bench{{}, config};
-  for (int i = 0; i < 10; ++i) EXPECT_FALSE(bench.ask("n" + std::to_string(i) + ".example", type::a).parsed);
-  EXPECT_EQ(bench.ask("n11.example", type::a).code, LDNS_RCODE_SERVFAIL);
-  const auto sends = bench.sends;
-  for (const auto& send : sends) bench.upstream(send, {.answer = {"www.public.example. 300 IN A 192.0.2.80"}});
-  int kept = 0;
-  for (int i = 0; i < 10; ++i) kept += bench.ask("n" + std::to_string(i) + ".example", type::a).parsed ? 1 : 0;
-  EXPECT_LE(kept, 5);
-}
-
 TEST(Forwarding, CookiesAndOptionsPass) {
   Bench bench;
   const Wire cookie = {0, 10, 0, 8, 1, 2, 3, 4, 5, 6, 7, 8};
@@ -446,86 +359,6 @@ TEST(Forwarding, AdPassesWhenNothingWasChanged) {
   Sections signed_answer = kAnswer;
   signed_answer.ad = true;
   EXPECT_TRUE(bench.resolve("www.public.example", type::a, signed_answer).ad);
-}
-
-// ---- gateways ----
-
-TEST(Gateway, OtherTypesAreAskedOfTheSitesGateway) {
-  Bench bench;
-  struct Case {
-    std::uint16_t type;
-    const char* record;
-  };
-  const Case cases[] = {
-      {type::txt, "web.corp.example. 60 IN TXT \"hello\""},
-      {type::mx, "web.corp.example. 60 IN MX 10 mail.elsewhere.example."},
-      {type::srv, "web.corp.example. 60 IN SRV 1 2 3 db.corp.example."},
-      {type::cname, "web.corp.example. 60 IN CNAME other.corp.example."},
-      {type::ns, "web.corp.example. 60 IN NS ns.corp.example."},
-  };
-  for (const auto& c : cases) {
-    const Client client{.remote = endpoint("127.0.0.1:7")};
-    EXPECT_FALSE(bench.ask(make_query("Web.corp.example", c.type, {.id = 5}), client).parsed);
-    const GatewayQuery asked = bench.gateway.back();
-    EXPECT_EQ(asked.resource, "corp");
-    EXPECT_EQ(asked.name, "web.corp.example");
-    bench.resolver.handle_gateway_answer(asked.id, make_answer(asked.message, {.answer = {c.record}}), bench.now);
-    bench.collect();
-    const Reply reply = bench.last_answer();
-    EXPECT_EQ(reply.id, 5);
-    EXPECT_EQ(reply.question, "Web.corp.example.");
-    ASSERT_EQ(reply.answer.size(), 1U);
-    EXPECT_EQ(bench.answers.back().to, client);
-    // Kept like any other.
-    EXPECT_EQ(bench.ask("web.corp.example", c.type).answer.size(), 1U);
-  }
-  EXPECT_TRUE(bench.sends.empty());
-}
-
-TEST(Gateway, WrongLateAndFailedAnswers) {
-  Bench bench;
-  bench.ask("web.corp.example", type::txt);
-  const GatewayQuery first = bench.gateway.back();
-  bench.resolver.handle_gateway_answer(first.id + 50, make_answer(first.message, {}), bench.now);
-  bench.collect();
-  EXPECT_TRUE(bench.answers.empty());
-  Wire wrong = make_answer(first.message, {});
-  wrong[0] ^= 0xff;
-  bench.resolver.handle_gateway_answer(first.id, wrong, bench.now);
-  bench.collect();
-  EXPECT_EQ(bench.last_answer().code, LDNS_RCODE_SERVFAIL);
-  bench.resolver.handle_gateway_answer(first.id, make_answer(first.message, {}), bench.now);
-  bench.collect();
-  EXPECT_EQ(bench.answers.size(), 1U);
-
-  bench.ask("web.corp.example", type::txt);
-  bench.resolver.handle_gateway_failed(bench.gateway.back().id, bench.now);
-  bench.collect();
-  EXPECT_EQ(bench.answers.size(), 2U);
-  EXPECT_EQ(bench.last_answer().code, LDNS_RCODE_SERVFAIL);
-
-  bench.ask("web.corp.example", type::txt);
-  bench.resolver.set_resources({}, bench.now);  // nobody to be asked any more
-  bench.collect();
-  EXPECT_EQ(bench.answers.size(), 3U);
-  EXPECT_EQ(bench.resolver.poll_timeout().at, kNever);
-}
-
-TEST(Gateway, LargeAnswersAreCutForUdpOnly) {
-  Bench bench;
-  std::vector<std::string> texts;
-  for (int i = 0; i < 200; ++i)
-    texts.push_back("big.corp.example. 300 IN TXT \"" + std::to_string(i) + std::string(200, 'x') + "\"");
-  Sections large;
-  for (const auto& text : texts) large.answer.push_back(text.c_str());
-  bench.ask("big.corp.example", type::txt);
-  bench.ask(make_query("big.corp.example", type::txt), {.transport = Transport::tcp, .connection = 1});
-  ASSERT_EQ(bench.gateway.size(), 1U);
-  bench.resolver.handle_gateway_answer(bench.gateway[0].id, make_answer(bench.gateway[0].message, large), bench.now);
-  bench.collect();
-  ASSERT_EQ(bench.answers.size(), 2U);
-  EXPECT_TRUE(read_reply(bench.answers[0].message).tc);
-  EXPECT_EQ(read_reply(bench.answers[1].message).answer.size(), 200U);
 }
 
 }  // namespace

@@ -197,6 +197,13 @@ class Streams : public ::testing::Test {
     }
   }
 
+  StreamId begin_over_a_stream() {
+    udp = false;
+    begin();
+    run(5s);
+    EXPECT_EQ(open.size(), 1U);
+    return open.empty() ? StreamId{} : open.begin()->first;
+  }
   bool relayed() const {
     for (const Candidate& candidate : connectivity.local_candidates())
       if (candidate.kind == CandidateKind::relayed) return true;
@@ -258,10 +265,7 @@ TEST_F(Streams, OneOfSeveralIsKept) {
 }
 
 TEST_F(Streams, AreClosedWhenUdpWorksAgain) {
-  udp = false;
-  begin();
-  run(5s);
-  ASSERT_EQ(open.size(), 1U);
+  begin_over_a_stream();
   udp = true;
   run(2min);
   EXPECT_TRUE(open.empty());
@@ -282,11 +286,7 @@ TEST_F(Streams, AreDialledAnewWithBackoffWhileNothingWorks) {
 }
 
 TEST_F(Streams, ALostConnectionIsReplacedAtOnce) {
-  udp = false;
-  begin();
-  run(5s);
-  ASSERT_EQ(open.size(), 1U);
-  const StreamId before = open.begin()->first;
+  const StreamId before = begin_over_a_stream();
   open.erase(before);
   connectivity.handle_stream_down(before, now());
   drain();
@@ -298,11 +298,7 @@ TEST_F(Streams, ALostConnectionIsReplacedAtOnce) {
 
 // A NAT has forgotten the connection: no reset, no answer.
 TEST_F(Streams, ADeadConnectionIsFoundWithoutItsError) {
-  udp = false;
-  begin();
-  run(5s);
-  ASSERT_EQ(open.size(), 1U);
-  const StreamId before = open.begin()->first;
+  const StreamId before = begin_over_a_stream();
   silent = true;
   run(70s);  // the relay's keepalive after 25 s, and how long its answer is waited for (RFC 8489 §6.2.2)
   EXPECT_FALSE(open.contains(before));
@@ -312,11 +308,7 @@ TEST_F(Streams, ADeadConnectionIsFoundWithoutItsError) {
 }
 
 TEST_F(Streams, ADeadConnectionIsFoundSoonerAfterSuspend) {
-  udp = false;
-  begin();
-  run(5s);
-  ASSERT_EQ(open.size(), 1U);
-  const StreamId before = open.begin()->first;
+  const StreamId before = begin_over_a_stream();
   silent = true;
   connectivity.handle_resume(now());
   drain();
@@ -325,11 +317,7 @@ TEST_F(Streams, ADeadConnectionIsFoundSoonerAfterSuspend) {
 }
 
 TEST_F(Streams, AreDroppedWhenTheClientRoams) {
-  udp = false;
-  begin();
-  run(5s);
-  ASSERT_EQ(open.size(), 1U);
-  const StreamId before = open.begin()->first;
+  const StreamId before = begin_over_a_stream();
   move_to("198.51.100.131:41000");
   drain();
   run(2s);
@@ -349,10 +337,7 @@ TEST_F(Streams, AreDialledWhenUdpStopsWorking) {
 }
 
 TEST_F(Streams, ARelayThatThePortalTakesBackIsLeft) {
-  udp = false;
-  begin();
-  run(5s);
-  ASSERT_EQ(open.size(), 1U);
+  begin_over_a_stream();
   connectivity.handle_relays({}, now());
   drain();
   EXPECT_TRUE(open.empty());

@@ -210,6 +210,30 @@ void pools(const YamlValue& value, broker::Pools& into) {
   map.finish();
 }
 
+v1::SiteSettings site(YamlMap& map) {
+  v1::SiteSettings out;
+  // 0 stands for what is not said.
+  const auto choice = [&map](const char* key, std::initializer_list<const char*> words) {
+    const YamlValue value = map[key];
+    if (value.absent()) return 0;
+    const std::string text = value.text();
+    std::string all;
+    int at = 0;
+    for (const char* word : words) {
+      ++at;
+      if (text == word) return at;
+      all += (all.empty() ? "" : ", ") + std::string{word};
+    }
+    value.fail("must be one of " + all);
+  };
+  out.set_source_nat(static_cast<v1::SiteSettings::SourceNat>(choice("source_nat", {"on", "off"})));
+  out.set_mapping(static_cast<v1::SiteSettings::Mapping>(
+      choice("mapping", {"address_and_port_dependent", "endpoint_independent"})));
+  out.set_filtering(static_cast<v1::SiteSettings::Filtering>(
+      choice("filtering", {"address_and_port_dependent", "address_dependent", "endpoint_independent"})));
+  return out;
+}
+
 // Lists of things with ids: each id once.
 template <typename Build>
 void each(const YamlValue& list, Build build) {
@@ -251,7 +275,11 @@ Config parse(const YAML::Node& document) {
     broker.relay_credential_lifetime = std::chrono::duration_cast<std::chrono::seconds>(lifetime.duration());
     if (broker.relay_credential_lifetime < std::chrono::minutes{2}) lifetime.fail("must be at least 2m");
   }
-  each(map["sites"], [&](YamlMap&, const std::string& id) { broker.sites.insert(id); });
+  each(map["sites"], [&](YamlMap& entry, const std::string& id) {
+    broker.sites.insert(id);
+    if (v1::SiteSettings settings = site(entry); settings.ByteSizeLong() != 0)
+      broker.site_settings[id] = std::move(settings);
+  });
   each(map["gateways"], [&](YamlMap& entry, const std::string& id) {
     broker.gateways[id] = {entry.require("site").text(), digest_of(entry.require("token_sha256"))};
   });

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
-#include "dataplane/core/nat/config.h"
+#include "dataplane/core/nat/site_settings.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/gateway/address_set.h"
@@ -53,10 +53,10 @@ struct NatConfiguration {
   std::uint16_t last_port = 65535;
   std::uint32_t max_flows = 262144;  // of all workers together
   std::uint32_t max_flows_per_peer = 65536;
-  // `source_nat: off`: ranges of clients that the LAN routes to us. Packets to them are for the translator.
+  // `source_nat: off`: ranges of clients that the LAN routes to us. Packets to them are for the translator, always or,
+  // where there is `site`, since it has said so.
   std::vector<Prefix> routed;
-  nat::Mapping mapping = nat::Mapping::address_and_port_dependent;
-  nat::Filtering filtering = nat::Filtering::address_and_port_dependent;
+  const nat::SharedSiteSettings* site = nullptr;
   nat::Unsolicited unsolicited = nat::Unsolicited::pass;
   bool hairpinning = false;
   std::uint16_t lowest_ipv6_mtu = 1280;
@@ -104,6 +104,7 @@ struct Configuration {
   // Whether packets to `address` that come from the LAN belong to flows: addresses of ours, and of clients that appear
   // there as they are.
   [[nodiscard]] bool is_routed_client(const IpAddress& address) const {
+    if (nat.site != nullptr && !nat.site->kept_sources()) return false;
     for (const Prefix& range : nat.routed)
       if (range.contains(address)) return true;
     return false;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "dataplane/io/fanout.h"
 #include "dataplane/io/kernel_tap.h"
 #include "dataplane/io/pool.h"
 #include "dataplane/io/port.h"
@@ -23,6 +24,7 @@ std::variant<runtime::Engine::Parts, runtime::ConfigError> open_parts(runtime::C
   rte_mempool* const mempool = made->mempool();
   parts.pool = std::move(made);
 
+  const KeepFragments keep_fragments;
   for (std::size_t i = 0; i < config.devices.size(); ++i) {
     auto port = DpdkPort::open(config.devices[i], config.path.ports[i], config.workers, mempool);
     if (const auto* error = std::get_if<std::string>(&port))

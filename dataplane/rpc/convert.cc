@@ -173,6 +173,24 @@ std::variant<runtime::Operation, ConvertError> translation_from(const v1::PeerTr
   return runtime::Operation{std::move(spec)};
 }
 
+// Values of a newer protocol say nothing to us.
+runtime::SiteSpec site_from(const v1::SiteSettings& message) {
+  runtime::SiteSpec spec;
+  if (message.source_nat() == v1::SiteSettings::SOURCE_NAT_ON) spec.source_nat = true;
+  if (message.source_nat() == v1::SiteSettings::SOURCE_NAT_OFF) spec.source_nat = false;
+  if (message.mapping() == v1::SiteSettings::MAPPING_ADDRESS_AND_PORT_DEPENDENT)
+    spec.mapping = nat::Mapping::address_and_port_dependent;
+  if (message.mapping() == v1::SiteSettings::MAPPING_ENDPOINT_INDEPENDENT)
+    spec.mapping = nat::Mapping::endpoint_independent;
+  if (message.filtering() == v1::SiteSettings::FILTERING_ADDRESS_AND_PORT_DEPENDENT)
+    spec.filtering = nat::Filtering::address_and_port_dependent;
+  if (message.filtering() == v1::SiteSettings::FILTERING_ADDRESS_DEPENDENT)
+    spec.filtering = nat::Filtering::address_dependent;
+  if (message.filtering() == v1::SiteSettings::FILTERING_ENDPOINT_INDEPENDENT)
+    spec.filtering = nat::Filtering::endpoint_independent;
+  return spec;
+}
+
 }  // namespace
 
 std::optional<IpAddress> address_from(const std::string& wire) {
@@ -230,6 +248,8 @@ std::variant<runtime::Operation, ConvertError> operation_from(const v1::Operatio
       return translation_from(message.upsert_translation());
     case v1::Operation::kRemoveTranslation:
       return runtime::Operation{runtime::RemoveTranslation{message.remove_translation()}};
+    case v1::Operation::kSiteSettings:
+      return runtime::Operation{site_from(message.site_settings())};
     default:
       return ConvertError{"operation is unknown to this data plane"};
   }
@@ -306,6 +326,21 @@ v1::PeerTranslation message_of(const TranslationSpec& spec) {
   return message;
 }
 
+v1::SiteSettings message_of(const runtime::SiteSpec& spec) {
+  v1::SiteSettings message;
+  if (spec.source_nat)
+    message.set_source_nat(*spec.source_nat ? v1::SiteSettings::SOURCE_NAT_ON : v1::SiteSettings::SOURCE_NAT_OFF);
+  if (spec.mapping)
+    message.set_mapping(*spec.mapping == nat::Mapping::endpoint_independent
+                            ? v1::SiteSettings::MAPPING_ENDPOINT_INDEPENDENT
+                            : v1::SiteSettings::MAPPING_ADDRESS_AND_PORT_DEPENDENT);
+  constexpr v1::SiteSettings::Filtering kFilterings[] = {v1::SiteSettings::FILTERING_ADDRESS_AND_PORT_DEPENDENT,
+                                                         v1::SiteSettings::FILTERING_ADDRESS_DEPENDENT,
+                                                         v1::SiteSettings::FILTERING_ENDPOINT_INDEPENDENT};
+  if (spec.filtering) message.set_filtering(kFilterings[static_cast<std::size_t>(*spec.filtering)]);
+  return message;
+}
+
 v1::DataPlaneInfo message_of(const runtime::EngineInfo& info, std::uint64_t generation) {
   v1::DataPlaneInfo message;
   message.set_public_key(wire_of(info.public_key));
@@ -315,6 +350,8 @@ v1::DataPlaneInfo message_of(const runtime::EngineInfo& info, std::uint64_t gene
   for (const Prefix& prefix : info.own_prefixes) *message.add_own_prefixes() = message_of(prefix);
   message.set_generation(generation);
   message.set_instance(info.instance);
+  *message.mutable_site_settings() =
+      message_of(runtime::SiteSpec{!info.site.keep_source, info.site.mapping, info.site.filtering});
   return message;
 }
 

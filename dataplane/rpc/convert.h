@@ -30,6 +30,7 @@ using ConvertError = std::string;
 [[nodiscard]] v1::Peer message_of(const runtime::PeerSpec& spec);  // without the preshared key
 [[nodiscard]] v1::PeerAuthorisation message_of(const runtime::AuthorisationSpec& spec);
 [[nodiscard]] v1::PeerTranslation message_of(const runtime::TranslationSpec& spec);
+[[nodiscard]] v1::SiteSettings message_of(const runtime::SiteSpec& spec);
 [[nodiscard]] v1::DataPlaneInfo message_of(const runtime::EngineInfo& info, std::uint64_t generation);
 [[nodiscard]] v1::Event message_of(const runtime::EngineEvent& event);
 // In-tunnel control when it comes from a peer, else a datagram.

@@ -18,6 +18,8 @@ v1::Operation message_of(const runtime::Operation& operation) {
     *out.mutable_upsert_authorisation() = rpc::message_of(*authorisation);
   } else if (const auto* translation = std::get_if<runtime::TranslationSpec>(&operation)) {
     *out.mutable_upsert_translation() = rpc::message_of(*translation);
+  } else if (const auto* site = std::get_if<runtime::SiteSpec>(&operation)) {
+    *out.mutable_site_settings() = rpc::message_of(*site);
   }
   return out;
 }

@@ -182,15 +182,15 @@ void read_nat(YamlMap root, Config& config) {
     }
     value.fail("must be one of " + all);
   };
-  if (auto value = root["source_nat"]; !value.absent()) config.source_nat = one_of(value, {"off", "on"}) == 1;
+  SiteSpec& site = config.site;
+  if (auto value = root["source_nat"]; !value.absent()) site.source_nat = one_of(value, {"off", "on"}) == 1;
   if (auto value = root["mapping"]; !value.absent())
-    nat.mapping =
-        static_cast<nat::Mapping>(one_of(value, {"address_and_port_dependent", "endpoint_independent"}));
+    site.mapping = static_cast<nat::Mapping>(one_of(value, {"address_and_port_dependent", "endpoint_independent"}));
   if (auto value = root["filtering"]; !value.absent()) {
-    nat.filtering = static_cast<nat::Filtering>(
+    site.filtering = static_cast<nat::Filtering>(
         one_of(value, {"address_and_port_dependent", "address_dependent", "endpoint_independent"}));
-    if (nat.filtering != nat::Filtering::address_and_port_dependent &&
-        nat.mapping != nat::Mapping::endpoint_independent)
+    if (site.filtering != nat::Filtering::address_and_port_dependent &&
+        site.mapping != nat::Mapping::endpoint_independent)
       value.fail("needs mapping: endpoint_independent");
   }
   if (auto value = root["unsolicited"]; !value.absent())
@@ -198,7 +198,8 @@ void read_nat(YamlMap root, Config& config) {
   if (auto value = root["hairpinning"]; !value.absent()) {
     nat.hairpinning = one_of(value, {"off", "on"}) == 1;
     // Whoever is called has not called before.
-    if (nat.hairpinning && nat.filtering == nat::Filtering::address_and_port_dependent)
+    if (nat.hairpinning && site.filtering.value_or(nat::Filtering::address_and_port_dependent) ==
+                               nat::Filtering::address_and_port_dependent)
       value.fail("needs filtering: address_dependent or endpoint_independent");
   }
   if (auto value = root["lowest_ipv6_mtu"]; !value.absent())
@@ -268,7 +269,7 @@ void read_root(const YAML::Node& document, Config& config) {
   for (const auto& server : stun["servers"].list()) config.stun_servers.push_back(server.endpoint());
   stun.finish();
   read_pools(YamlMap(root["pools"]), config);
-  if (!config.source_nat) config.path.nat.routed = {config.pools.tunnel_v4, config.pools.tunnel_v6};
+  config.path.nat.routed = {config.pools.tunnel_v4, config.pools.tunnel_v6};
   const YamlValue statics = root["static"];
   root.finish();
 

@@ -55,7 +55,7 @@ struct Config {
   std::uint16_t handshake_threads = 1;  // 0: the slow thread does them
 
   std::string exception_tap;  // empty: none
-  bool source_nat = true;  // off: clients appear on the LAN as they are
+  SiteSpec site;               // what this file says of it, whatever the control side says
   NatLog nat_log = NatLog::off;
   std::vector<Endpoint> stun_servers;
   PoolsSpec pools;

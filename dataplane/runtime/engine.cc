@@ -33,9 +33,7 @@ nat::TranslatorConfig translator_config(const Config& config, const gateway::Con
   out.max_flows = std::max(1U, path.nat.max_flows / config.workers);
   out.max_flows_per_peer = std::min(path.nat.max_flows_per_peer, out.max_flows);
   out.max_peers = config.max_peers;
-  out.keep_source = !config.source_nat;
-  out.mapping = path.nat.mapping;
-  out.filtering = path.nat.filtering;
+  out.site = path.nat.site;
   out.unsolicited = path.nat.unsolicited;
   out.hairpinning = path.nat.hairpinning;
   out.lowest_ipv6_mtu = path.nat.lowest_ipv6_mtu;
@@ -91,6 +89,9 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   state->parts = std::move(parts);
   if (const auto error = gateway::Configuration::build(config.path, state->path))
     return ConfigError{config.file, error->key, error->reason};
+
+  state->site.set(effective_settings(config.site, {}));
+  state->path.nat.site = &state->site;
 
   wireguard::PrivateKey key{private_key};
   const auto public_key = wireguard::derive_public_key(key);
@@ -283,6 +284,16 @@ void Engine::publish(std::span<PolicyPublication> publications, bool wait) {
   state_->slow->post([peers = std::move(peers)](gateway::SlowPath& slow, Now now) {
     for (const PeerIndex peer : peers) slow.policy_published(peer, now);
   });
+}
+
+void Engine::set_site(const SiteSpec& site) {
+  const nat::SiteSettings settings = effective_settings(state_->config.site, site);
+  if (settings == nat::SharedSiteSettings::of(state_->site.word())) return;
+  state_->site.set(settings);
+  constexpr const char* kWhom[] = {"address_and_port_dependent", "address_dependent", "endpoint_independent"};
+  spdlog::info("site: source_nat {}, mapping {}, filtering {}", settings.keep_source ? "off" : "on",
+               settings.mapping == nat::Mapping::endpoint_independent ? kWhom[2] : kWhom[0],
+               kWhom[static_cast<std::size_t>(settings.filtering)]);
 }
 
 void Engine::set_stun_servers(std::vector<Endpoint> servers) {

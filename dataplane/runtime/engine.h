@@ -129,6 +129,7 @@ struct EngineInfo {
   std::vector<Prefix> own_prefixes;  // on-link prefixes of every port
   std::uint64_t instance = 0;        // random; differs after every start
   Instant started;
+  nat::SiteSettings site;            // as it is now
   HandshakeInfo handshakes{};
   std::optional<WarmStart> warm;  // nullopt: started cold
 };
@@ -161,6 +162,7 @@ class Engine final : public PolicySink {
   // PolicySink, for PolicyStore.
   void change_peers(std::span<PeerChange> changes) override;
   void publish(std::span<PolicyPublication> publications, bool wait) override;
+  void set_site(const SiteSpec& site) override;
 
   void set_stun_servers(std::vector<Endpoint> servers);
   // In-tunnel control to a peer: `payload` goes behind the type byte. False: the peer is unknown, has no right to

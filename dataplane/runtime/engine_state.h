@@ -43,6 +43,7 @@ struct Engine::State {
   State& operator=(const State&) = delete;
 
   Config config;
+  nat::SharedSiteSettings site;
   gateway::Configuration path;
   Parts parts;
   Links links;

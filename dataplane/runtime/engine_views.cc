@@ -66,6 +66,7 @@ EngineInfo Engine::info() const {
     for (const auto& address : port.addresses) out.own_prefixes.emplace_back(address.address, address.prefix_length);
   out.instance = state_->instance;
   out.started = state_->started;
+  out.site = nat::SharedSiteSettings::of(state_->site.word());
   out.warm = state_->warm;
   out.handshakes.threads = state_->handshakes.size();
   for (const auto& thread : state_->handshakes) {

@@ -1,15 +1,17 @@
-// Peers, authorisations and translations as the control side states them: plain values, compared by ==.
+// Peers, authorisations, translations and the site's settings as the control side states them: plain values, compared by ==.
 // From the YAML file (`static:`) and from gRPC alike; PolicyStore checks and applies them.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/nat/site_settings.h"
 #include "dataplane/core/policy/snapshot.h"
 
 namespace penstock::runtime {
@@ -69,6 +71,19 @@ struct TranslationSpec {
   bool operator==(const TranslationSpec&) const = default;
 };
 
+// What a site says about translation; nullopt: nothing. There is one of it.
+struct SiteSpec {
+  std::optional<bool> source_nat;  // off: clients appear on the LAN as they are
+  std::optional<nat::Mapping> mapping;
+  std::optional<nat::Filtering> filtering;
+
+  bool operator==(const SiteSpec&) const = default;
+};
+
+// What `own` (the data plane's file) says goes before what the site says, and that before the defaults. A filter that
+// needs an endpoint-independent mapping and has none becomes the strict one.
+[[nodiscard]] nat::SiteSettings effective_settings(const SiteSpec& own, const SiteSpec& site);
+
 struct RemovePeer {
   KeyBytes public_key{};
 };
@@ -80,7 +95,7 @@ struct RemoveTranslation {
 };
 
 using Operation =
-    std::variant<PeerSpec, RemovePeer, AuthorisationSpec, RemoveAuthorisation, TranslationSpec, RemoveTranslation>;
+    std::variant<PeerSpec, RemovePeer, AuthorisationSpec, RemoveAuthorisation, TranslationSpec, RemoveTranslation, SiteSpec>;
 
 // Where addresses may come from; defaults of the protocol.
 struct PoolsSpec {

@@ -25,6 +25,16 @@ policy::Filter FilterSpec::to_filter() const {
   return out;
 }
 
+nat::SiteSettings effective_settings(const SiteSpec& own, const SiteSpec& site) {
+  nat::SiteSettings out;
+  const auto first = [](const auto& a, const auto& b, auto otherwise) { return a ? *a : b.value_or(otherwise); };
+  out.keep_source = !first(own.source_nat, site.source_nat, true);
+  out.mapping = first(own.mapping, site.mapping, out.mapping);
+  out.filtering = first(own.filtering, site.filtering, out.filtering);
+  if (out.mapping != nat::Mapping::endpoint_independent) out.filtering = nat::Filtering::address_and_port_dependent;
+  return out;
+}
+
 std::string PolicyStore::State::apply(const Operation& operation, std::uint32_t index, Origin origin,
                                       Pending& pending) {
   return std::visit(Overloaded{
@@ -44,6 +54,12 @@ std::string PolicyStore::State::apply(const Operation& operation, std::uint32_t 
                           if (entry == translations.end()) return {};
                           if (entry->second.origin != origin) return kFromFile;
                           erase_translation(entry, pending);
+                          return {};
+                        },
+                        [&](const SiteSpec& spec) -> std::string {
+                          site_mark_ = mark_;
+                          pending.site = pending.site || spec != site;
+                          site = spec;
                           return {};
                         },
                     },
@@ -189,6 +205,11 @@ void PolicyStore::State::erase_translation(Translations::iterator entry, Pending
 
 std::uint32_t PolicyStore::State::sweep(Pending& pending) {
   std::uint32_t removed = 0;
+  if (site_mark_ != mark_ && site != SiteSpec{}) {
+    site = {};
+    pending.site = true;
+    ++removed;
+  }
   const auto stale = [&](const auto& record) { return record.origin == Origin::control && record.mark != mark_; };
   for (auto entry = translations.begin(); entry != translations.end();) {
     const auto current = entry++;
@@ -247,6 +268,7 @@ void PolicyStore::State::unindex_translation(const TranslationSpec& spec) {
 // Old policies leave first, so that a slot's next tenant is never judged by them; then peers; then the new policies.
 void PolicyStore::State::commit(PolicySink& sink, Pending& pending, Result& result) {
   if (pending.empty()) return;
+  if (pending.site) sink.set_site(site);
   bool wait = false;
   if (!pending.gone.empty()) {
     std::vector<PolicyPublication> publications;

@@ -61,7 +61,8 @@ class PolicyStore::State {
     std::vector<Change> peers;          // in order
     std::vector<PeerIndex> gone;        // slots of removed peers
     std::unordered_map<KeyBytes, bool, KeyHash> policies;  // to be published anew; true: a right was taken away
-    [[nodiscard]] bool empty() const { return peers.empty() && gone.empty() && policies.empty(); }
+    bool site = false;
+    [[nodiscard]] bool empty() const { return peers.empty() && gone.empty() && policies.empty() && !site; }
   };
 
   // Each returns an error in words, or an empty string. On error nothing has changed. An equal upsert changes nothing.
@@ -82,6 +83,7 @@ class PolicyStore::State {
   Translations translations;
   std::unordered_map<PeerIndex, KeyBytes> keys;
   std::set<std::pair<WallTime, std::string>> expiries;
+  SiteSpec site;
   std::uint64_t generation = 0;
 
  private:
@@ -116,6 +118,7 @@ class PolicyStore::State {
   std::map<ProxyKey, std::set<std::string>> proxies_;
   std::map<std::tuple<KeyBytes, std::string, std::string>, std::string> scopes_;  // (peer, resource, name) -> id
   std::uint64_t mark_ = 0;
+  std::uint64_t site_mark_ = 0;
   std::uint32_t epoch_ = 0;
 };
 

@@ -76,6 +76,11 @@ std::vector<TranslationSpec> PolicyStore::translations() const {
   return specs_of(state_->translations);
 }
 
+SiteSpec PolicyStore::site() const {
+  const std::lock_guard lock(mutex_);
+  return state_->site;
+}
+
 PolicyStore::Batch PolicyStore::control_entries() const {
   const std::lock_guard lock(mutex_);
   Batch out;
@@ -87,6 +92,7 @@ PolicyStore::Batch PolicyStore::control_entries() const {
   add(state_->peers);
   add(state_->authorisations);
   add(state_->translations);
+  if (state_->site != SiteSpec{}) out.operations.emplace_back(state_->site);
   return out;
 }
 

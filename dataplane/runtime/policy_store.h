@@ -51,6 +51,9 @@ class PolicySink {
   // Makes the snapshots visible to every worker. With `wait` it returns only after a grace period: no worker uses an
   // older snapshot any more.
   virtual void publish(std::span<PolicyPublication> publications, bool wait) = 0;
+
+  // The site's settings have changed: for flows from now on.
+  virtual void set_site(const SiteSpec&) {}
 };
 
 class PolicyStore {
@@ -98,6 +101,7 @@ class PolicyStore {
   [[nodiscard]] std::vector<PeerSpec> peers() const;
   [[nodiscard]] std::vector<AuthorisationSpec> authorisations() const;
   [[nodiscard]] std::vector<TranslationSpec> translations() const;
+  [[nodiscard]] SiteSpec site() const;
 
   // All that the control side has said, as a batch that says it again; nothing of the file's. Holds preshared keys.
   [[nodiscard]] Batch control_entries() const;

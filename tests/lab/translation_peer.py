@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 
-UDP_ECHO, TCP_ECHO, TCP_RESET, TCP_CLOSE_FIRST, TCP_STAY, UDP_LONG = 7000, 7001, 7002, 7003, 7004, 7005
+UDP_ECHO, TCP_ECHO, TCP_RESET, TCP_CLOSE_FIRST, TCP_STAY, UDP_LONG, UDP_WHO = 7000, 7001, 7002, 7003, 7004, 7005, 7006
 CLOSED = 7099
 TIMEOUT = 5.0
 IP_RECVTOS, IPV6_RECVTCLASS, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 13, 66, 10, 23, 2
@@ -62,6 +62,11 @@ def echo_datagram(sock):
     # What the mark was on arrival comes back in the data, and as the answer's own mark.
     set_mark(sock, max(mark, 0))
     sock.sendto(bytes([mark & 0xFF]) + data[1:], sender)
+
+
+def who_asks(sock):
+    _, sender = sock.recvfrom(100)
+    sock.sendto(f"{sender[0]} {sender[1]}".encode(), sender)
 
 
 def long_datagram(sock):
@@ -115,7 +120,7 @@ def converse(kind, connection):
 def serve():
     selector = selectors.DefaultSelector()
     for family in (socket.AF_INET, socket.AF_INET6):
-        for port, handle in ((UDP_ECHO, echo_datagram), (UDP_LONG, long_datagram)):
+        for port, handle in ((UDP_ECHO, echo_datagram), (UDP_LONG, long_datagram), (UDP_WHO, who_asks)):
             selector.register(bound(family, socket.SOCK_DGRAM, port), selectors.EVENT_READ, handle)
         for port in (TCP_ECHO, TCP_RESET, TCP_CLOSE_FIRST, TCP_STAY):
             selector.register(bound(family, socket.SOCK_STREAM, port), selectors.EVENT_READ, port)
@@ -168,6 +173,16 @@ def ask_mark(host, family, mark):
     sock.sendto(b"\0mark", address(host, family, UDP_ECHO, socket.SOCK_DGRAM))
     data, ancillary, _, _ = sock.recvmsg(100, 256)
     return {"arrived": data[0], "returned": marks(ancillary)}
+
+
+def ask_who(host, family, port):
+    """How the server sees us: address and port."""
+    sock = udp(family)
+    sock.settimeout(TIMEOUT)
+    sock.bind(("", port))
+    sock.sendto(b"?", address(host, family, UDP_WHO, socket.SOCK_DGRAM))
+    seen = sock.recv(100).decode().split()
+    return {"address": seen[0], "port": int(seen[1])}
 
 
 def ask_long(host, family, size):

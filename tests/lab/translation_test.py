@@ -10,6 +10,7 @@ import ipaddress
 import json
 import os
 import pathlib
+import signal
 import statistics
 import subprocess
 import sys
@@ -49,8 +50,8 @@ TCPI_OPTIONS = 1 | 2 | 4  # timestamps, SACK, window scaling (linux/tcp.h)
 
 
 class Tests:
-    def __init__(self, lab, far):
-        self.lab, self.far = lab, far
+    def __init__(self, lab, far, inner=1280):
+        self.lab, self.far, self.inner = lab, far, inner  # MTU inside the tunnel
 
     def client(self, *command, seconds=30):
         done = subprocess.run(["ip", "netns", "exec", self.lab.network.namespace("client"), *command], text=True,
@@ -106,7 +107,7 @@ class Tests:
             hops = {words[0]: words[1] for words in lines if words[0].endswith(":") and words[0][0].isdigit() and
                     words[1] not in ("[LOCALHOST]", "pmtu", "no")}
             seen = list(hops.values())
-            if seen != self.hops_of(kind) or "reached" not in out or "pmtu 1280" not in out:
+            if seen != self.hops_of(kind) or "reached" not in out or f"pmtu {self.inner}" not in out:
                 raise LabError(f"{kind}: saw {seen}, want {self.hops_of(kind)}: {out} {errors}")
 
     # ---- sizes ----
@@ -129,11 +130,11 @@ class Tests:
 
     def servers_learn_the_path_mtu(self):
         """A datagram that must not be cut and does not fit the tunnel: the server's kernel is told the right MTU."""
-        wanted = {"NAT44": 1280, "NAT64": 1260, "NAT46": 1300, "NAT66": 1280}
+        wanted = {kind: self.inner + more for kind, more in (("NAT44", 0), ("NAT64", -20), ("NAT46", 20), ("NAT66", 0))}
         for kind, name, family in self.each():
             for ip_family in ("-4", "-6"):
                 self.far.inside("ip", ip_family, "route", "flush", "cache")
-            seen = self.ask("long", name, family, 1400)["seen"]
+            seen = self.ask("long", name, family, self.inner + 60)["seen"]
             if not seen or seen[-1] is None or seen[-1] != [wanted[kind], 2]:
                 raise LabError(f"{kind}: {seen}, want MTU {wanted[kind]}")
 
@@ -159,7 +160,7 @@ class Tests:
         """timestamps, SACK and window scaling are agreed on; the MSS fits the tunnel"""
         for kind, name, family in self.each():
             answer = self.ask("echo", name, family, 200_000)
-            fits = 1280 - (60 if family == 6 else 40) - 12
+            fits = self.inner - (60 if family == 6 else 40) - 12
             agreed = answer["options"] & TCPI_OPTIONS == TCPI_OPTIONS
             if not agreed or not 1100 <= answer["mss"] <= fits or not answer["same"]:
                 raise LabError(f"{kind}: {answer}")
@@ -229,6 +230,52 @@ run_as_launching_user=NO
                 if answer != {"arrived": mark, "returned": mark}:
                     raise LabError(f"{kind}, {mark:#04x}: {answer}")
 
+    # ---- what the site decides ----
+
+    def the_site_decides_how_clients_appear(self):
+        """source_nat and mapping of the portal's site, changed while all runs: the servers see it"""
+        lan, portal = self.lab.network.namespace("lan"), self.lab.penstock.config_file("portal")
+        before = portal.read_text()
+        for family, prefix, gateway in ((4, "100.64.0.0/11", net.LAN_GW4), (6, "fd00:2021:1111::/107", net.LAN_GW6)):
+            net.run("ip", "-n", lan, f"-{family}", "route", "add", prefix, "via", gateway)
+
+        def site(**settings):
+            document = json.loads(before)
+            document["sites"] = [{"id": "hq", **settings}]
+            portal.write_text(json.dumps(document))
+            self.lab.processes.send("portal", signal.SIGHUP)
+
+        def seen(port):
+            return {kind: self.ask("who", name, family, port) for kind, name, family in self.each()}
+
+        def shows(key, value):
+            return lambda: any(line["key"] == key and line["value"].startswith(value)
+                               for line in self.lab.penstock.ctl("dataplane", "status")["lines"])
+
+        own = {4: self.tunnel_address(4), 6: self.tunnel_address(6)}
+        try:
+            site(source_nat="off")
+            wait_until(shows("source nat", "off"), 10, "the data plane to hear of source_nat")
+            for kind, answer in seen(6001).items():
+                family = TRANSLATIONS[kind][1]
+                wanted = own[family] if kind in ("NAT44", "NAT66") else net.LAN_GW4 if kind == "NAT64" else net.LAN_GW6
+                if answer != {"address": wanted, "port": 6001}:
+                    raise LabError(f"{kind}, source_nat off: seen as {answer}, want {wanted} port 6001")
+            site(mapping="endpoint_independent")
+            wait_until(shows("mapping", "endpoint independent"), 10, "the data plane to hear of the mapping")
+            for kind, answer in seen(6002).items():
+                wanted = net.LAN_GW4 if kind in ("NAT44", "NAT64") else net.LAN_GW6
+                if answer["address"] != wanted:
+                    raise LabError(f"{kind}, source_nat on again: seen as {answer}, want {wanted}")
+        finally:
+            portal.write_text(before)
+            self.lab.processes.send("portal", signal.SIGHUP)
+            wait_until(shows("mapping", "address and port"), 10, "the site to say nothing again")
+
+    def tunnel_address(self, family):
+        _, out, _ = self.client("ip", "-j", f"-{family}", "address", "show", "dev", "penstock0", "scope", "global")
+        return json.loads(out)[0]["addr_info"][0]["local"]
+
     # ---- choosing a family ----
 
     def happy_eyeballs_cost_nothing(self):
@@ -253,7 +300,7 @@ run_as_launching_user=NO
 TESTS = ("traceroute_udp_shows_the_true_hops", "traceroute_icmp_shows_the_true_hops",
          "traceroute_tcp_shows_the_true_hops", "tracepath_shows_hops_and_mtu", "ping_4000", "fragmented_udp_both_ways",
          "servers_learn_the_path_mtu", "no_black_hole_behind_a_narrow_hop", "tcp_options_survive", "tcp_endings",
-         "ftp_passive", "ecn_end_to_end", "happy_eyeballs_cost_nothing")
+         "ftp_passive", "ecn_end_to_end", "the_site_decides_how_clients_appear", "happy_eyeballs_cost_nothing")
 
 
 def report(name, action):
@@ -267,29 +314,26 @@ def report(name, action):
     return True
 
 
-def main():
-    wanted = [name for name in TESTS if not sys.argv[1:] or any(word in name for word in sys.argv[1:])]
-    lab = Lab("natproof")
+def main(instance="natproof", driver="af_xdp", inner=1280, kind=Tests, names=TESTS):
+    wanted = [name for name in names if not sys.argv[1:] or any(word in name for word in sys.argv[1:])]
+    lab = Lab(instance)
     if lab.network.exists() or lab.directory.exists():
         lab.down()  # an earlier run was cut off
     far = FarNetwork(lab)
+    tests = kind(lab, far, inner)
     good = True
 
     def up():
-        # Not af_packet: DPDK's driver has the kernel put IPv4 fragments together (PACKET_FANOUT_FLAG_DEFRAG) and cuts
-        # off what its frames do not hold, so that the gateway would never see a fragment.
-        lab.up(build=BUILD, processes=(), driver="af_xdp")
+        lab.up(build=BUILD, processes=(), driver=driver, options={"mtu": inner})
         far.up()
         far.start()
         (lab.directory / "peer").mkdir()
         far.serve("peer", "/usr/bin/python3", str(PEER), "serve", str(lab.directory / "peer"))
-        tests = Tests(lab, far)
         wait_until(lambda: ":7005 " in far.inside("ss", "-Hlun", capture=True), 10, "the peer")
         wait_until(lambda: tests.client("ping", "-4", "-c1", "-W1", f"four.{DOMAIN}")[0] == 0, 20, "the tunnel")
 
     try:
-        good = report("lab up: translation", up)
-        tests = Tests(lab, far)
+        good = report(f"lab up: translation, {driver}, MTU {inner}", up)
         for name in wanted if good else ():
             good &= report(name, getattr(tests, name))
     finally:

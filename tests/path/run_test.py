@@ -52,21 +52,25 @@ def fragment(payload, offset, more, identification=7, protocol=17):
     return struct.pack("!BBHI", protocol, 0, offset | more, identification) + payload
 
 
-def pcap(packets, link=101, frame=b"", endian="<"):
-    out = struct.pack(endian + "IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
+def pcap(packets, link=101, frame=b"", endian="<", nanoseconds=False):
+    out = struct.pack(endian + "IHHIIII", 0xA1B23C4D if nanoseconds else 0xA1B2C3D4, 2, 4, 0, 0, 65535, link)
     for packet in packets:
         out += struct.pack(endian + "IIII", 0, 0, len(frame + packet), len(frame + packet)) + frame + packet
     return out
 
 
-def pcapng(packets):
+def pcapng(packets, endian="<", kind=6):
     def block(kind, body):
         body += b"\0" * (-len(body) % 4)
-        return struct.pack("<II", kind, len(body) + 12) + body + struct.pack("<I", len(body) + 12)
+        return struct.pack(endian + "II", kind, len(body) + 12) + body + struct.pack(endian + "I", len(body) + 12)
 
-    out = block(0x0A0D0D0A, struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)) + block(1, struct.pack("<HHI", 101, 0, 0))
+    out = block(0x0A0D0D0A, struct.pack(endian + "IHHq", 0x1A2B3C4D, 1, 0, -1))
+    out += block(1, struct.pack(endian + "HHI", 101, 0, 0))
     for packet in packets:
-        out += block(6, struct.pack("<IIIII", 0, 0, 0, len(packet), len(packet)) + packet)
+        size = len(packet)
+        head = {6: struct.pack(endian + "IIIII", 0, 0, 0, size, size), 3: struct.pack(endian + "I", size),
+                2: struct.pack(endian + "HHIIII", 0, 0, 0, 0, size, size)}[kind]
+        out += block(kind, head + packet)
     return out
 
 
@@ -259,6 +263,65 @@ def main(cases):
                           ("pcap SLL", pcap([in4], 113, sll + b"\x08\0")), ("pcap IPV4", pcap([in4], 228)),
                           ("pcapng", pcapng([in4])), ("hexadecimal", in4.hex().encode() + b"\n")]:
         run(name, PAIRS, [content], [out6], 0)
+    # Every link type that a suite's captures may have, in either byte order, with both clocks
+    six = b"\x86\xdd"
+    ppp = struct.pack("!HHH8s", 0, 1, 6, b"")
+    links = [("raw, of BSD", 12, b""), ("raw, of OpenBSD", 14, b""), ("raw", 101, b""), ("IPV6", 229, b""),
+             ("loopback, little-endian", 0, struct.pack("<I", 30)), ("loopback, big-endian", 108, struct.pack(">I", 24)),
+             ("Ethernet", 1, ether + six), ("Ethernet in two tags", 1, ether + b"\x88\xa8\0\x64\x81\0\0\5" + six),
+             ("Linux cooked", 113, ppp + six), ("Linux cooked, second", 276, six + bytes(18))]
+    for name, link, head in links:
+        for endian in "<>":
+            for nanoseconds in (False, True):
+                run(f"link {name}, {endian}{', nanoseconds' if nanoseconds else ''}", PAIRS,
+                    [in4], [pcap([out6], link, head, endian, nanoseconds)], 0)
+    run("link of another kind", PAIRS, [pcap([in4], 105, b"")], [out6], 2, "link type 105")
+    run("pcapng big-endian", PAIRS, [pcapng([in4], ">")], [out6], 0)
+    run("pcapng, simple packets", PAIRS, [pcapng([in4, in4], kind=3)], [pcapng([out6, out6], ">", 3)], 0)
+    run("pcapng, packets as of old", PAIRS, [pcapng([in4], kind=2)], [out6], 0)
+    run("pcapng cut off", PAIRS, [pcapng([in4])[:-3]], [out6], 2, "cut off")
+
+    # What is empty
+    nobody = ip4(A4, "203.0.113.1", udp(A4, "203.0.113.1"))
+    for name, content in [("file", b""), ("capture", pcap([])), ("pcapng", pcapng([])), ("capture but for ARP", arp)]:
+        run(f"empty {name} expected", PAIRS, [nobody, nobody], [content], 0, "dropped, as expected")
+        run(f"empty {name} expected, but something comes", PAIRS, [nobody, in4], [content], 1,
+            "also gives IPv6(.|\n)*RFC 7915")
+        run(f"empty {name} sent", PAIRS, [content], ["drop"], 2, "no IP packet")
+    run("empty expectation, the sender may be told", PAIRS, [late], [pcap([])], 0, "sender is told")
+    run("empty expectations beside others", PAIRS, [in4, nobody], [pcap([]), out6, b""], 0)
+
+    # One packet too many or too few does not make the others wrong
+    def numbered(number):
+        return (ip4(A4, B4, udp(A4, B4, ports=(number, 53))), ip6(A6, B6, udp(A6, B6, ports=(number, 53))))
+
+    ins, outs = zip(*(numbered(number) for number in range(100, 108)))
+    run("one too many in the middle", PAIRS, list(ins), list(outs[:3] + outs[4:]), 1,
+        r"as expected(.|\n)*UDP 103 -> 53, which was not expected\n +RFC 7915(.|\n)*UDP 107")
+    run("one missing in the middle", PAIRS, list(ins[:3] + ins[4:]), list(outs), 1,
+        r"MISMATCH: expected p\d+ \(.*UDP 103 -> 53\), but nothing came out\n +RFC 7915(.|\n)*as expected.*UDP 107")
+    run("one differs in the middle", PAIRS, list(ins), list(outs[:3]) + [changed(hop=61)] + list(outs[4:]), 1,
+        r"(as expected.*\n){3}MISMATCH(.|\n)*(as expected.*\n){4}")
+    run("another order", PAIRS, list(ins), list(reversed(outs)), 1, "MISMATCH")
+    run("another order, in any order", PAIRS + ["--any-order"], list(ins), list(reversed(outs)), 0)
+    run("any order, but one is missing", PAIRS + ["--any-order"], list(ins[1:]), list(reversed(outs)), 1, "UDP 100 -> 53")
+    run("each mismatch has its section", PAIRS, list(ins) + [nobody], list(outs[4:]) + ["drop"], 1,
+        r"^(as expected.*\n|dropped.*\n|MISMATCH.*\n( +RFC.*\n)+|    .*\n)+$")
+
+    # RFC 6052 3.1, which suites do not heed
+    wkp = ["--map", f"{A4}={A6}", "--map", "64:ff9b::/96"]
+    private, public = ip4(A4, "10.0.0.1", udp(A4, "10.0.0.1")), ip4(A4, "8.8.8.8", udp(A4, "8.8.8.8"))
+    run("well-known prefix and a private address", wkp, [private], [ip6(A6, "64:ff9b::10.0.0.1", udp(A6, "64:ff9b::a00:1"))], 0)
+    run("well-known prefix and a private address is explained", wkp, [private], ["drop"], 1, "RFC 6052 §3.1")
+    run("well-known prefix, strictly", wkp + ["--strict-wkp"], [private, public],
+        ["drop", ip6(A6, "64:ff9b::8.8.8.8", udp(A6, "64:ff9b::808:808"))], 0, "RFC 6052 §3.1")
+
+    # Parts of an embedded address that mean nothing (RFC 6052 2.2): the octet between, and what follows
+    for text, length, embedded in [("2001:db8::", 32, "2001:db8:c000:221:ff00::"),
+                                   ("2001:db8:122:344::", 64, "2001:db8:122:344:ffc0:2:2100:beef")]:
+        run(f"RFC 6052 /{length}, reserved bits are ignored", ["--map", f"{A4}={A6}", "--map", f"{text}/{length}"],
+            [ip6(A6, embedded, udp(A6, embedded), hop=64)],
+            [ip4(A4, B4, udp(A4, B4), ttl=63, flags=0)], 0)
     run("pcap of two, both ways", PAIRS, [pcap([in4, in4])], [pcapng([out6, out6])], 0)
     run("pcap cut off", PAIRS, [pcap([in4])[:-1]], [out6], 2, "cut off")
     run("no packet file", PAIRS, [b"\0hello"], [out6], 2, "neither")

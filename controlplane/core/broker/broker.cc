@@ -199,6 +199,8 @@ void Broker::join_gateway(ConnectionId connection, Session& session, const v1::H
     *welcome.add_authorisations() = authorize_for(grants_.at(key));
   for (auto& relay : relays_for(session, now.wall)) *welcome.add_relays() = std::move(relay);
   *welcome.mutable_observed() = penstock::to_proto(session.observed);
+  *welcome.mutable_site_settings() = site_settings_of(session.actor);
+  session.told_site = welcome.site_settings().SerializeAsString();
   to_gateway(connection, std::move(message));
   fan_out_candidates(session.actor);
 
@@ -206,6 +208,11 @@ void Broker::join_gateway(ConnectionId connection, Session& session, const v1::H
   for (auto& [key, pending] : pending_)
     if (pending.gateway == session.actor)
       if (const Session* client = session_of(Role::client, key.first)) send_authorize(key, *client, pending, now);
+}
+
+v1::SiteSettings Broker::site_settings_of(const std::string& gateway) const {
+  const auto settings = config_.site_settings.find(config_.gateways.at(gateway).site);
+  return settings == config_.site_settings.end() ? v1::SiteSettings{} : settings->second;
 }
 
 void Broker::handle_disconnected(ConnectionId connection, Now) {

@@ -124,6 +124,7 @@ class Broker {
     std::uint16_t tunnel_port = 0;
     TunnelAddresses tunnel;                   // client
     std::map<std::string, std::string> told;  // client: resource id -> serialized, as last sent
+    std::string told_site;                    // gateway: its site's settings, likewise
     Instant relay_refresh = kNever;           // client: the one credential timer that counts
     std::vector<v1::Candidate> candidates;    // gateway
     std::uint32_t peers = 0;                  // gateway's load
@@ -160,6 +161,7 @@ class Broker {
   void join_gateway(ConnectionId connection, Session& session, const v1::Hello& hello, Now now);
   bool take_hello(ConnectionId connection, Session& session, const v1::Hello& hello, bool has_hello);
   void send_welcome(ConnectionId connection, Session& session, Now now);
+  [[nodiscard]] v1::SiteSettings site_settings_of(const std::string& gateway) const;
   void close(ConnectionId connection, CloseReason reason, std::string detail);
   void forget_session(ConnectionId connection);
   [[nodiscard]] std::vector<v1::Relay> relays_for(const Session& session, WallTime wall) const;

@@ -243,6 +243,13 @@ void Broker::reconfigure(BrokerConfig config, Now now) {
     }
     if (!session.joined) continue;
     if (!is_client) {
+      const v1::SiteSettings settings = site_settings_of(session.actor);
+      if (std::string bytes = settings.SerializeAsString(); session.told_site != bytes) {
+        session.told_site = std::move(bytes);
+        v1::PortalToGateway message;
+        *message.mutable_site_settings() = settings;
+        to_gateway(connection, std::move(message));
+      }
       if (!relays_changed) continue;
       v1::PortalToGateway message;
       message.mutable_relays_change();

@@ -86,6 +86,10 @@ std::optional<std::string> validate(const BrokerConfig& config) {
   if (auto error = check_pools(config.pools)) return error;
   for (const std::string& site : config.sites)
     if (!valid_id(site)) return "sites." + site + ".id: must be 1 to 64 of A-Z a-z 0-9 . _ -";
+  for (const auto& [id, settings] : config.site_settings)
+    if (settings.filtering() > v1::SiteSettings::FILTERING_ADDRESS_AND_PORT_DEPENDENT &&
+        settings.mapping() != v1::SiteSettings::MAPPING_ENDPOINT_INDEPENDENT)
+      return "sites." + id + ".filtering: needs mapping: endpoint_independent";
   for (const auto& [id, gateway] : config.gateways) {
     if (!valid_id(id)) return "gateways." + id + ".id: must be 1 to 64 of A-Z a-z 0-9 . _ -";
     if (!config.sites.contains(gateway.site)) return "gateways." + id + ".site: no site '" + gateway.site + "'";

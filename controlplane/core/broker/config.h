@@ -88,6 +88,7 @@ struct BrokerConfig {
   Pools pools;
   std::vector<RelayConfig> relays;
   std::set<std::string> sites;
+  std::map<std::string, v1::SiteSettings> site_settings;  // of those that say something
   std::map<std::string, GatewayConfig> gateways;
   std::map<std::string, ClientConfig> clients;
   std::map<std::string, v1::Resource> resources;

@@ -80,6 +80,12 @@ v1::Operation GatewayAgent::stun_operation() const {
   return out;
 }
 
+v1::Operation GatewayAgent::site_operation() const {
+  v1::Operation out;
+  *out.mutable_site_settings() = site_settings_;
+  return out;
+}
+
 void GatewayAgent::add_operation(v1::Operation operation, const std::string& about) {
   if (!dataplane_up_) return;  // a full synchronisation says it later
   *collecting_.request.add_operations() = std::move(operation);
@@ -107,6 +113,7 @@ void GatewayAgent::synchronise(Now now, std::vector<v1::Operation> first) {
   std::vector<std::pair<v1::Operation, std::string>> all;
   for (v1::Operation& operation : first) all.emplace_back(std::move(operation), "");
   all.emplace_back(stun_operation(), "");
+  if (site_settings_.ByteSizeLong() != 0) all.emplace_back(site_operation(), "");
   for (const auto& [key, peer] : peers_)
     if (peer.preshared_key)
       all.emplace_back(peer_operation(key, peer), peer.authorisations.empty() ? "" : *peer.authorisations.begin());

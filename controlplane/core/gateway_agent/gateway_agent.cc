@@ -105,6 +105,10 @@ void GatewayAgent::handle_portal(const v1::PortalToGateway& message, Now now) {
     }
     case v1::PortalToGateway::kRelaysChange:
       return set_relays(message.relays_change().relays(), now);
+    case v1::PortalToGateway::kSiteSettings:
+      site_settings_ = message.site_settings();
+      note("the site's settings have changed");
+      return add_operation(site_operation());
     default:
       return;  // from a newer portal
   }
@@ -112,6 +116,7 @@ void GatewayAgent::handle_portal(const v1::PortalToGateway& message, Now now) {
 
 void GatewayAgent::take_welcome(const v1::GatewayWelcome& welcome, Now now) {
   gateway_id_ = welcome.gateway_id();
+  site_settings_ = welcome.site_settings();
   welcomed_ = true;
   stream_welcomed_ = true;
   // Authoritative: what is not in it is gone (traps flow-8, flow-9).

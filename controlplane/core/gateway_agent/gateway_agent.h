@@ -230,6 +230,7 @@ class GatewayAgent {
   [[nodiscard]] v1::Operation authorisation_operation(const std::string& id, const Authorisation& it) const;
   [[nodiscard]] v1::Operation translation_operation(const std::string& id, const Translation& it, Now now) const;
   [[nodiscard]] v1::Operation stun_operation() const;
+  [[nodiscard]] v1::Operation site_operation() const;
   // `first`: removals of what a dump has and we do not; they would stand in the way of what takes their place.
   void synchronise(Now now, std::vector<v1::Operation> first = {});
   [[nodiscard]] std::vector<v1::Operation> unknown_in(const std::vector<v1::DumpItem>& dump) const;
@@ -240,6 +241,7 @@ class GatewayAgent {
   AgentConfig config_;
   Random* random_;
   std::string gateway_id_;
+  v1::SiteSettings site_settings_;
   bool portal_connected_ = false;
   bool welcomed_ = false;         // in this life of the process
   bool stream_welcomed_ = false;  // on this stream

@@ -85,6 +85,7 @@ inline bool Translator::Implementation::down_fast(const Call& call, Packet& pack
 }
 
 void Translator::Implementation::begin_call(const Call& call, std::size_t count) {
+  take_site_settings();
   wall_ = call.now.wall;
   age(call, static_cast<std::uint32_t>(count) * kAgeingPerPacket);
   expire_openings(call);

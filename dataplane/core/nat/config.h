@@ -1,4 +1,4 @@
-// What a Translator is set up with. Plain values; fixed for the life of a Translator.
+// What a Translator is set up with. Plain values; fixed for the life of a Translator, but for what `site` says.
 #pragma once
 
 #include <chrono>
@@ -12,6 +12,7 @@ namespace penstock::nat {
 
 class PeerHomes;
 class BindingLog;
+class SharedSiteSettings;
 
 // Lifetimes of idle flows.
 struct Timers {
@@ -102,6 +103,10 @@ struct TranslatorConfig {
   // `source_nat: off`: within a family a client's address stays as it is, because the LAN routes the tunnel range back.
   // Across families one of `source_*` stands for it nevertheless.
   bool keep_source = false;
+
+  // keep_source, mapping and filtering as the site has them now (site_settings.h); nullptr: they stay as they are here. Must
+  // outlive the translator.
+  const SharedSiteSettings* site = nullptr;
 
   Mapping mapping = Mapping::address_and_port_dependent;
   Filtering filtering = Filtering::address_and_port_dependent;  // looser ones only with an endpoint-independent mapping

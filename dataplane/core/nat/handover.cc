@@ -72,6 +72,7 @@ bool Translator::Implementation::outside_is_free(const flow::FlowRecord& record)
 }
 
 bool Translator::Implementation::import_flow(const FlowHandover& from, Now now) {
+  take_site_settings();
   if (start_.load(std::memory_order_relaxed) < 0) {
     start_.store(std::max<std::int64_t>(0, (now.monotonic.time_since_epoch() - kLongestIdle).count()));
     table_.wheel().advance(tick_of(now.monotonic), 1, [](flow::Slot) {});  // empty: only the time moves

@@ -121,7 +121,18 @@ bool Translator::Implementation::assign_outside(flow::FlowRecord& record) {
 }
 
 bool Translator::Implementation::mapped_for_all(std::uint8_t protocol) const {
-  return bindings_.on() && has_ports(protocol);
+  return maps_for_all() && has_ports(protocol);
+}
+
+void Translator::Implementation::apply_site_settings(SharedSiteSettings::Word word) {
+  const SiteSettings settings = SharedSiteSettings::of(word);
+  if (settings.mapping != config_.mapping)
+    for (PortSpace& ports : spaces_) ports.forget_crowded();
+  site_word_ = word;
+  config_.keep_source = settings.keep_source;
+  config_.mapping = settings.mapping;
+  config_.filtering = settings.filtering;
+  own_sources_ = SharedSiteSettings::kept_sources(word);
 }
 
 bool Translator::Implementation::acquire_outside(flow::Slot slot) {

@@ -95,6 +95,11 @@ PortSpace::Crowded& PortSpace::make_crowded(const IpAddress& remote, std::uint16
   return *place;
 }
 
+void PortSpace::forget_crowded() {
+  for (Crowded& crowded : crowded_) crowded.used = false;
+  crowded_count_ = 0;
+}
+
 void PortSpace::set_taken(Crowded& crowded, Index index, bool taken) {
   const std::size_t word = index / kWordBits;
   const std::uint64_t bit = 1ULL << (index % kWordBits);

@@ -70,6 +70,9 @@ class PortSpace {
   template <typename Taken>
   std::optional<std::uint16_t> choose_used(Taken&& taken);
 
+  // How ports are given has changed: what is known of crowded destinations is asked for anew.
+  void forget_crowded();
+
   [[nodiscard]] std::uint32_t size() const { return count_; }
   [[nodiscard]] bool has(std::uint16_t port) const { return range_.mine(port); }
   [[nodiscard]] std::size_t unused() const {

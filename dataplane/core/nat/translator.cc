@@ -148,11 +148,12 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
       random_{random},
       sources_{sorted_sources(config)},
       source_nat_{!config.source_v4.empty(), !config.source_v6.empty()},
+      own_sources_{config.keep_source},
       forbidden_{forbidden_ranges(config), config.nat64_prefixes},
       table_{config.max_flows, config.max_peers, random},
       extras_{config.max_flows},
       path_mtus_{random},
-      bindings_{config.mapping == Mapping::endpoint_independent ? config.max_flows : 0, random},
+      bindings_{config.mapping == Mapping::endpoint_independent || config.site != nullptr ? config.max_flows : 0, random},
       failed_{random},
       openings_{config.max_openings},
       unsolicited_{config.unsolicited == Unsolicited::answer ? config.max_unsolicited : std::uint16_t{0}},
@@ -172,6 +173,7 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
     if (range.mine(config_.reserved_udp_port)) spaces_.back().acquired(config_.reserved_udp_port, {}, 0);
     spaces_.emplace_back(identifiers, random_);
   }
+  take_site_settings();
   cut_.reserve(64);
   spent_.reserve(std::size_t{config.max_openings} + config.max_unsolicited);
   if (config.hairpinning) turned_.reserve(kBurst * 4);
@@ -180,7 +182,7 @@ Translator::Implementation::Implementation(const TranslatorConfig& config, Rando
 std::optional<std::uint16_t> Translator::Implementation::source_index(const IpAddress& address) const {
   const auto at = std::lower_bound(sources_.begin(), sources_.end(), std::pair{address, std::uint16_t{0}});
   if (at != sources_.end() && at->first == address) return at->second;
-  if (config_.keep_source && (config_.tunnel_v4.contains(address) || config_.tunnel_v6.contains(address)))
+  if (own_sources_ && (config_.tunnel_v4.contains(address) || config_.tunnel_v6.contains(address)))
     return flow::kOwnSource;
   return std::nullopt;
 }
@@ -259,6 +261,7 @@ void Translator::Implementation::down_whole(const Call& call, Packet& packet) {
 
 void Translator::Implementation::handle_timeout(PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) return;
+  take_site_settings();
   const Call call{policies, now, tick_of(now.monotonic), &out};
   wall_ = now.wall;
   age(call, kAgeingPerTimeout);

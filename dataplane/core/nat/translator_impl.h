@@ -18,6 +18,7 @@
 #include "dataplane/core/nat/path_mtu.h"
 #include "dataplane/core/nat/ports.h"
 #include "dataplane/core/nat/rate_limiter.h"
+#include "dataplane/core/nat/site_settings.h"
 #include "dataplane/core/nat/tcp_state.h"
 #include "dataplane/core/nat/translate.h"
 #include "dataplane/core/nat/translator.h"
@@ -232,10 +233,19 @@ class Translator::Implementation {
   void record_binding(const flow::FlowRecord& record, bool begins) const;
   // Whether the protocol's ports are mapped independently of the endpoint.
   [[nodiscard]] bool mapped_for_all(std::uint8_t protocol) const;
+  // Whether new flows of a client's port share one of ours. Bindings may be there when they do not, from before.
+  [[nodiscard]] bool maps_for_all() const {
+    return config_.mapping == Mapping::endpoint_independent && bindings_.on();
+  }
   // Whether others than those a client has sent to may send to its ports.
   [[nodiscard]] bool open_to_others() const {
-    return bindings_.on() && config_.filtering != Filtering::address_and_port_dependent;
+    return maps_for_all() && config_.filtering != Filtering::address_and_port_dependent;
   }
+  // What the site has said since the last call (site_settings.h).
+  void take_site_settings() {
+    if (config_.site != nullptr && config_.site->word() != site_word_) apply_site_settings(config_.site->word());
+  }
+  void apply_site_settings(SharedSiteSettings::Word word);
 
   // handover.cc
   [[nodiscard]] bool outside_is_free(const flow::FlowRecord& record);
@@ -281,11 +291,13 @@ class Translator::Implementation {
   BufferedRandom random_;
   std::vector<std::pair<IpAddress, std::uint16_t>> sources_;  // sorted; index within the family
   policy::SourceNat source_nat_;
+  SharedSiteSettings::Word site_word_ = 0;
+  bool own_sources_;  // clients appear as they are, or did once
   policy::ForbiddenDestinations forbidden_;
   flow::FlowTable table_;
   flow::ZeroedArray<FlowExtra> extras_;  // by slot; see flow_extra.h
   PathMtuCache path_mtus_;
-  BindingTable bindings_;  // off unless the mapping is endpoint-independent
+  BindingTable bindings_;  // off unless the mapping is endpoint-independent, or may become so
   FailedAddresses failed_;
   Openings openings_;
   UnsolicitedSyns unsolicited_;

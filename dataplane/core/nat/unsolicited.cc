@@ -35,8 +35,7 @@ flow::Slot Translator::Implementation::admit(const Call& call, const Classified&
                                              Bytes transport) {
   const Tuple& t = what.tuple;
   const bool outside6 = t.source.is_v6();
-  if (!bindings_.on() || config_.filtering == Filtering::address_and_port_dependent || source == flow::kOwnSource ||
-      !has_ports(what.protocol))
+  if (!open_to_others() || source == flow::kOwnSource || !has_ports(what.protocol))
     return flow::kNoSlot;
   if (what.protocol == ip_protocol::tcp && !tcp_begins(transport[13])) return flow::kNoSlot;
   const BindingTable::Index index =

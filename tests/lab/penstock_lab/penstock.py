@@ -28,7 +28,7 @@ def yaml(value, indent=0):
 class Penstock:
     def __init__(self, network, processes, directory, build, driver, parts=(), options=None):
         """`options`: what a test wants different, a dictionary: `client_arguments` (list),
-        `goodbye_on_exit` (bool)."""
+        `goodbye_on_exit` (bool), `mtu` (inside the tunnel), `site` (of the portal's site: source_nat, mapping, filtering)."""
         self.parts = parts
         self.options = options or {}
         self.network = network
@@ -107,6 +107,7 @@ class Penstock:
             "control": {"socket": str(self.socket(f"dataplane{number}"))},
             "private_key_file": str(self.directory / "state" / f"dataplane{number}.key"),
             "tunnel": {"port": "wan", "listen_port": 51820},
+            "mtu": self.options.get("mtu", 1280),
             "dpdk": {"hugepages": False, "memory_mb": 256},
             "workers": {"count": 1, "poll": "adaptive"},
             "ports": [
@@ -134,7 +135,7 @@ class Penstock:
             "portal": self._portal_link(by_name="ipv6only" in self.parts),
             "token_file": str(self.token(USERS[client])),
             "state_directory": str(self.directory / "state" / client),
-            "tun": {"name": "penstock0", "mtu": 1280},
+            "tun": {"name": "penstock0", "mtu": self.options.get("mtu", 1280)},
             "dns": {"mode": "resolv_conf"},
             **({"proxy": f"{net.CNAT_LAN}:{access.PROXY_PORT}"} if "proxy" in self.parts else {}),
         }
@@ -155,7 +156,7 @@ class Penstock:
                         **({"tls": [{"endpoint": f"{addresses[0]}:443", "name": "relay.example"}]}
                            if self.narrow else {}),
                         "shared_secret_file": str(self.directory / "relay.secret")} for name, addresses in relays],
-            "sites": [{"id": "hq"}],
+            "sites": [{"id": "hq", **self.options.get("site", {})}],
             "gateways": [{"id": gateway, "site": "hq", "token_sha256": self.token_hash(gateway)}
                          for gateway in gateways],
             "clients": [{"id": USERS[client], "token_sha256": self.token_hash(USERS[client]),

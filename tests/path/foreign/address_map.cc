@@ -37,6 +37,21 @@ std::optional<Prefix> parse_prefix(std::string_view text) {
   return Prefix{*address, length};
 }
 
+bool is_well_known_and_not_global(const IpAddress& address) {
+  static const Prefix kWellKnown{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
+  static const std::vector<Prefix> kNotGlobal = [] {
+    std::vector<Prefix> out;
+    for (const char* text : {"0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+                             "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+                             "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"})
+      out.push_back(*parse_prefix(text));
+    return out;
+  }();
+  if (!address.is_v6() || !kWellKnown.contains(address)) return false;
+  const IpAddress v4 = policy::extract_v4(kWellKnown, address);
+  return std::any_of(kNotGlobal.begin(), kNotGlobal.end(), [&](const Prefix& range) { return range.contains(v4); });
+}
+
 bool AddressMap::add(std::string_view text, std::string& error) {
   const std::size_t equals = text.find('=');
   const auto first = parse_prefix(text.substr(0, equals));

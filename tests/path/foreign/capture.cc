@@ -222,10 +222,7 @@ std::optional<std::vector<CapturedPacket>> load_packets(const std::string& file,
     return std::nullopt;
   }
   const Octets content{std::istreambuf_iterator<char>{in}, std::istreambuf_iterator<char>{}};
-  if (content.empty()) {
-    error = "is empty";
-    return std::nullopt;
-  }
+  if (content.empty()) return std::vector<CapturedPacket>{};
   const std::size_t slash = file.rfind('/');
   return parse_packets(slash == std::string::npos ? file : file.substr(slash + 1), content, error);
 }

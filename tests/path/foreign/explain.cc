@@ -2,7 +2,11 @@
 // docs/translation.md that says so.
 #include <map>
 
-#include "tests/path/foreign/compare.h"
+#include "dataplane/core/nat/icmp_translate.h"
+#include "dataplane/core/packet/headers.h"
+#include "dataplane/core/packet/ip_parse.h"
+#include "tests/path/foreign/address_map.h"
+#include "tests/path/foreign/match.h"
 
 namespace penstock::path {
 namespace {
@@ -14,7 +18,8 @@ struct Sections {
 
 const std::map<std::string, Sections>& of_fields() {
   static const std::map<std::string, Sections> list = {
-      {"dscp", {"RFC 7915 §4.1: traffic class is all of TOS", "RFC 7915 §5.1: TOS is all of the traffic class"}},
+      {"dscp", {"RFC 7915 §4.1: traffic class is all of TOS; marking packets is not the translator's business",
+                "RFC 7915 §5.1: TOS is all of the traffic class; marking packets is not the translator's business"}},
       {"ecn", {"RFC 7915 §4.1, RFC 3168: ECN stays", "RFC 7915 §5.1, RFC 3168: ECN stays"}},
       {"flow-label", {"RFC 7915 §4.1: zero", "RFC 7915 §5.1"}},
       {"length", {"RFC 7915 §4.1, §4.3: payload length", "RFC 7915 §5.1, §5.3: total length"}},
@@ -70,7 +75,82 @@ std::string by_family(bool v6, const char* for6, const char* for4) {
   return v6 ? for6 : for4;
 }
 
+bool udp_without_checksum(const Octets& bytes) {
+  const IpParse parsed = parse_ip(bytes, ParseMode::piecewise);
+  if (parsed.reason != DropReason::none || parsed.view.v6() || parsed.view.protocol != ip_protocol::udp) return false;
+  const auto* udp = view_as<UdpHeader>(Bytes{bytes}.subspan(parsed.view.header_length));
+  return !parsed.view.later_fragment() && udp != nullptr && udp->checksum.raw() == 0;
+}
+
+bool fragment(const Octets& bytes) {
+  const IpParse parsed = parse_ip(bytes, ParseMode::piecewise);
+  return parsed.reason == DropReason::none && parsed.view.fragment();
+}
+
+bool version6(const Octets& bytes) {
+  return !bytes.empty() && bytes[0] >> 4 == 6;
+}
+
+// An ICMP error about a packet of somebody else than whom it is sent to.
+bool about_another(const Octets& bytes) {
+  const IpParse parsed = parse_ip(bytes, ParseMode::piecewise);
+  if (parsed.reason != DropReason::none || parsed.view.later_fragment() ||
+      parsed.view.protocol != (parsed.view.v6() ? ip_protocol::icmpv6 : ip_protocol::icmp) ||
+      parsed.view.header_length >= bytes.size() ||
+      !nat::is_icmp_error(bytes[parsed.view.header_length], parsed.view.v6()))
+    return false;
+  const nat::Quoted quoted = nat::parse_quoted(bytes, parsed.view);
+  return (quoted.reason == DropReason::none || quoted.reason == DropReason::icmp_error_unmatched) &&
+         quoted.tuple.source != ip_destination(bytes, parsed.view);
+}
+
 }  // namespace
+
+std::string why_dropped(const Exchange& exchange) {
+  const ForeignResult& result = exchange.result;
+  if (result.held && !fragment(exchange.sent.bytes))
+    return " waits six seconds for the same connection from the other side\n"
+           "        RFC 6146 §3.5.2.2, RFC 5382 REQ-4\n";
+  if (result.held)
+    return " is a fragment and waits for the others of its datagram\n"
+           "        RFC 6146 §3.4; docs/translation.md#fragments\n";
+  const std::string section = result.why.empty() ? section_of(result.reason, version6(exchange.sent.bytes)) : result.why;
+  return " is dropped: " + std::string{name_of(result.reason)} + "\n        " + section + "\n";
+}
+
+std::string output_lines(const Event& event) {
+  if (event.output->answer)
+    return drop_lines(*event.of) +
+           "        RFC 7915 §4.4, §5.4, RFC 6146 §3.5: the sender of a discarded packet SHOULD be told\n";
+  const Octets& sent = event.of->sent.bytes;
+  if (about_another(sent))
+    return "        RFC 7915 §4.3, §5.3: the quoted packet is translated as any other; whether an error is about a\n"
+           "        packet that its receiver has sent is for the receiver to judge (RFC 5927 §4.1)\n";
+  for (const Octets& packet : {sent, event.output->bytes})
+    if (const IpParse parsed = parse_ip(packet, ParseMode::piecewise);
+        parsed.reason == DropReason::none && (is_well_known_and_not_global(ip_source(packet, parsed.view)) ||
+                                              is_well_known_and_not_global(ip_destination(packet, parsed.view))))
+      return "        RFC 6052 §3.1 has 64:ff9b::/96 with IPv4 addresses that are not global dropped; suites use it with them all\n"
+             "        the same, so that is done with --strict-wkp only\n";
+  if (fragment(sent)) return "        RFC 7915 §4.1, §5.1.1, RFC 6146 §3.4: fragments are translated\n";
+  return "        RFC 7915 §4, §5: what has mappings and is well formed is translated\n";
+}
+
+std::string choices(const Octets& sent, const Octets* expected, bool cut) {
+  if (udp_without_checksum(sent))
+    return "    RFC 7915 §4.5: whether UDP without a checksum is dropped or gets one is for the operator to say; here\n"
+           "        it gets one (docs/translation.md#zero-udp-checksums), --udp-zero drop makes the other choice\n";
+  if (cut && expected != nullptr && fragment(sent) && fragment(*expected))
+    return "    RFC 6146 §3.4: fragments go on in order, once their datagram is whole (docs/translation.md#fragments)\n";
+  if (cut && expected != nullptr && version6(*expected) && fragment(*expected) && !version6(sent))
+    return "    RFC 7915 §4.1 leaves the length that packets without DF are cut to (lowest-ipv6-mtu, 1280 unless said\n"
+           "        otherwise) to the operator: --lowest-mtu6 N\n";
+  if (expected == nullptr && !cut && !version6(sent))
+    return "    RFC 6146 §3.5, RFC 4787 §5 leave to the operator who may send to a client's port: --filtering\n"
+           "        endpoint_independent (anybody), address_dependent or address_and_port_dependent\n"
+           "        (docs/translation.md#endpoint-independent-mapping)\n";
+  return {};
+}
 
 std::string section_of(const Field& field, bool to6, const Octets& sent) {
   if (field.layer == "dccp" && field.name == "checksum")
@@ -129,7 +209,7 @@ std::string section_of(DropReason reason, bool v6) {
     case DropReason::nat_fragment_unsupported:
       return "RFC 7915 §1.2; docs/translation.md#fragments";
     case DropReason::nat_protocol_unsupported:
-      return "docs/translation.md#what-the-sender-is-told: a protocol that is not carried";
+      return "RFC 6146 §3.5: TCP, UDP and ICMP only; docs/translation.md#protocols-without-ports: not across families";
     case DropReason::nat_ports_exhausted:
       return "RFC 6146 §3.5.1.1: no port is left";
     default:

@@ -23,10 +23,12 @@ A stateless translator (RFC 7915):
   --hop4 A, --hop6 A   source of ICMP errors from hops without a mapping (RFC 6791)
   --own4 A, --own6 A   source of the translator's own ICMP errors; any will do unless given
   --udp-zero compute|drop   IPv4 UDP without a checksum (RFC 7915 4.5; compute)
+  --strict-wkp         64:ff9b::/96 with an IPv4 address that is not global is dropped (RFC 6052 3.1)
 Or the stateful one (RFC 6146):
   --nat64 POOL4[:FIRST[-LAST]]   an IPv4 address or prefix, and the ports of it; may be repeated
   --prefix P           RFC 6052 prefix of the IPv4 network; may be called --map too
   --bib [PROTO:]V4#PORT=V6#PORT  a binding that is there from the beginning; tcp, udp or icmp, all if not said
+  --unsolicited pass|answer      what nobody waits for is dropped in silence, or answered (RFC 6146 3.5; answer)
   --mapping M, --filtering F     endpoint_independent (RFC 6146; the default), address_dependent (filtering only) or
                        address_and_port_dependent
 Both:
@@ -35,7 +37,9 @@ Both:
   --send FILE          raw IP packet, pcap, pcapng or hexadecimal text; the version says the direction
   --after TIME         lets time pass before the next --send: 500ms, 10s, 5min, 2h (and ten seconds at the end, if
                        something is still expected)
-  --expect FILE        what must come out, in order, ICMP errors to the sender included
+  --expect FILE        what must come out, in order, ICMP errors to the sender included; an empty file or capture:
+                       nothing, but for words to the sender
+  --any-order          in whatever order
   --expect drop        the next packet is not forwarded; its sender may be told (silence: is not)
   --ignore FIELD,...   names (identification, checksum, ttl, inner.df, tcp.window ...) or bytes (4,5,10-11)
   --quiet              prints mismatches only
@@ -56,7 +60,7 @@ struct Arguments {
   bool quiet = false;
   std::vector<Step> steps;
   std::vector<Expectation> expectations;
-  Ignored ignored;
+  MatchOptions matching;
   std::string error;
 
   bool parse(int argc, char** argv) {
@@ -66,6 +70,10 @@ struct Arguments {
       if (key == "--help" || key == "-h") return false;
       if (key == "--quiet" || key == "-q") {
         quiet = true;
+        continue;
+      }
+      if (key == "--any-order" || key == "--strict-wkp") {
+        (key == "--any-order" ? matching.any_order : siit.strict_well_known_prefix) = true;
         continue;
       }
       const std::size_t equals = key.find('=');
@@ -102,6 +110,11 @@ struct Arguments {
     if (key == "--nat64") return add_pool(value);
     if (key == "--bib") return add_binding(value);
     if (key == "--mapping" || key == "--filtering") return behaviour(key, value);
+    if (key == "--unsolicited") {
+      if (value != "pass" && value != "answer") return fail("--unsolicited takes pass or answer");
+      nat64.unsolicited = value == "pass" ? nat::Unsolicited::pass : nat::Unsolicited::answer;
+      return true;
+    }
     if (key == "--mtu4") return number(key, value, 68, siit.mtu4);
     if (key == "--mtu6") return number(key, value, 1280, siit.mtu6);
     if (key == "--lowest-mtu6") return number(key, value, 1280, siit.lowest_mtu6);
@@ -117,6 +130,7 @@ struct Arguments {
     if (key == "--send") {
       const auto packets = load_packets(value, why);
       if (!packets) return fail(value + ": " + why);
+      if (packets->empty()) return fail(value + ": no IP packet in it");
       steps.push_back({*packets, Duration{0}});
       return true;
     }
@@ -126,7 +140,7 @@ struct Arguments {
       for (std::size_t at = 0; at <= value.size();) {
         const std::size_t comma = std::min(value.find(',', at), value.size());
         const std::string word = value.substr(at, comma - at);
-        if (!word.empty() && word != "none" && !ignored.add(word))
+        if (!word.empty() && word != "none" && !matching.ignored.add(word))
           return fail("--ignore " + word + ": no such field (names of fields or numbers of bytes)");
         at = comma + 1;
       }
@@ -238,6 +252,7 @@ struct Arguments {
     std::string why;
     const auto packets = load_packets(value, why);
     if (!packets) return fail(value + ": " + why);
+    expected_nothing_ = expected_nothing_ || packets->empty();
     for (const CapturedPacket& packet : *packets) expectations.push_back({Expectation::Kind::packet, packet});
     return true;
   }
@@ -246,7 +261,8 @@ struct Arguments {
     bool any = false;
     for (const Step& step : steps) any = any || !step.packets.empty();
     if (!any) return fail("nothing to send");
-    if (expectations.empty()) return fail("nothing to expect: --expect FILE, drop or silence");
+    if (expectations.empty() && !expected_nothing_) return fail("nothing to expect: --expect FILE, drop or silence");
+    matching.nothing = expectations.empty();
     if (!stateful && siit.map.empty())
       return fail("a stateless translator needs --map, a stateful one --nat64 and --prefix");
     if (stateful && !have_prefix_) return fail("--nat64 needs --prefix");
@@ -260,6 +276,7 @@ struct Arguments {
   }
 
   bool have_prefix_ = false;
+  bool expected_nothing_ = false;
 };
 
 int run(int argc, char** argv) {
@@ -298,7 +315,7 @@ int run(int argc, char** argv) {
   // Whoever wrote the case waited; what is due comes out.
   if (came_out < static_cast<std::size_t>(expected)) wait(std::chrono::seconds{10});
   std::string report;
-  const bool good = match(exchanges, arguments.expectations, arguments.ignored, report);
+  const bool good = match(exchanges, arguments.expectations, arguments.matching, report);
   if (!good || !arguments.quiet) std::cout << report;
   return good ? kMatch : kMismatch;
 }

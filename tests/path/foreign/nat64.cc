@@ -31,7 +31,7 @@ Nat64::Nat64(const Nat64Config& config) : config_{config}, pointers_(kPeers) {
   to.lowest_ipv6_mtu = config.lowest_mtu6;
   to.mapping = config.mapping;
   to.filtering = config.filtering;
-  to.unsolicited = nat::Unsolicited::answer;
+  to.unsolicited = config.unsolicited;
   to.hairpinning = true;
   translator_ = std::make_unique<nat::Translator>(to, random_, packets_);
   for (const Nat64Config::Binding& binding : config.bindings) {
@@ -112,8 +112,69 @@ Octets Nat64::said_by_client(const Octets& bytes) const {
   return out;
 }
 
+// RFC 6146 §3.5, §3.6: what an ICMP error needs is the binding of the packet that it quotes; the translator's errors
+// belong to flows. So a binding that is there from the beginning, and has no flow to whom the quoted packet was for (or
+// came from), gets one, as if its client had spoken.
+void Nat64::open_for_error(const Octets& bytes) {
+  const IpParse parsed = parse_ip(bytes);
+  const bool v6 = parsed.view.v6();
+  if (parsed.reason != DropReason::none || parsed.view.fragment() ||
+      parsed.view.protocol != (v6 ? ip_protocol::icmpv6 : ip_protocol::icmp) ||
+      bytes.size() <= parsed.view.header_length || !nat::is_icmp_error(bytes[parsed.view.header_length], v6))
+    return;
+  const nat::Quoted quoted = nat::parse_quoted(bytes, parsed.view);
+  if (quoted.reason != DropReason::none) return;
+  const nat::Tuple& t = quoted.tuple;
+  const bool echo = quoted.protocol == ip_protocol::icmp;
+  const auto identifier = static_cast<std::uint16_t>(t.source_port | t.destination_port);  // one is 0
+  const Endpoint ours{v6 ? t.destination : t.source, echo ? identifier : v6 ? t.destination_port : t.source_port};
+  const IpAddress remote = v6 ? t.source : policy::embed_v4(config_.prefix, t.destination);
+  const std::uint16_t remote_port = echo ? 0 : v6 ? t.source_port : t.destination_port;
+  const auto binding = std::find_if(config_.bindings.begin(), config_.bindings.end(), [&](const auto& one) {
+    return one.protocol == quoted.protocol && (v6 ? one.inside : one.outside) == ours;
+  });
+  if (binding == config_.bindings.end()) return;
+  bool known = false;
+  translator_->for_each_flow(now(), [&](const nat::FlowInfo& flow) {
+    known = known || (flow.inside_source == binding->inside && flow.inside_destination == Endpoint{remote, remote_port});
+  });
+  const auto peer = known ? std::nullopt : peer_of(binding->inside.address, remote);
+  if (!peer) return;
+  const std::size_t length = quoted.protocol == ip_protocol::tcp ? 20 : 8;
+  Octets opening(40 + length);
+  opening[0] = 0x60;
+  opening[5] = static_cast<std::uint8_t>(length);
+  opening[6] = echo ? ip_protocol::icmpv6 : quoted.protocol;
+  opening[7] = 64;
+  std::copy(binding->inside.address.bytes().begin(), binding->inside.address.bytes().end(), opening.begin() + 8);
+  std::copy(remote.bytes().begin(), remote.bytes().end(), opening.begin() + 24);
+  const auto put = [&opening](std::size_t at, std::uint16_t value) {
+    opening[40 + at] = static_cast<std::uint8_t>(value >> 8);
+    opening[41 + at] = static_cast<std::uint8_t>(value);
+  };
+  if (echo) {
+    put(0, 0x8000);
+    put(4, binding->inside.port);
+  } else {
+    put(0, binding->inside.port);
+    put(2, remote_port);
+    put(4, quoted.protocol == ip_protocol::udp ? 8 : 0);
+    put(6, 0xffff);  // whatever it is, it is nobody's
+    if (quoted.protocol == ip_protocol::tcp) put(12, 0x5002);
+  }
+  Packet* packet = packets_.make(opening);
+  packet->peer = *peer;
+  packet->flags = packet_flag::from_tunnel;
+  Packet* const burst[] = {packet};
+  nat::Outcomes outcomes;
+  ForeignResult unseen;
+  translator_->translate_up(burst, {pointers_.data(), pointers_.size()}, now(), outcomes);
+  take(outcomes, unseen);
+}
+
 ForeignResult Nat64::send(const Octets& sent) {
   ForeignResult result;
+  open_for_error(sent);
   const Octets bytes = said_by_client(sent);
   const IpParse parsed = parse_ip(bytes);
   const bool up = !bytes.empty() && bytes[0] >> 4 == 6;

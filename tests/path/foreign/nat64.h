@@ -23,6 +23,7 @@ struct Nat64Config {
   // RFC 6146 §3.5: endpoint-independent mapping; filtering is the operator's choice.
   nat::Mapping mapping = nat::Mapping::endpoint_independent;
   nat::Filtering filtering = nat::Filtering::endpoint_independent;
+  nat::Unsolicited unsolicited = nat::Unsolicited::answer;
   struct Binding {
     std::uint8_t protocol;  // ip_protocol::icmp for both families
     Endpoint inside;
@@ -40,7 +41,6 @@ class Nat64 : public TranslatorUnderTest {
   ForeignResult send(const Octets& bytes) override;
   ForeignResult after(Duration duration) override;
 
-
  private:
   void take(nat::Outcomes& outcomes, ForeignResult& result);
   static constexpr std::size_t kPeers = 4096;
@@ -49,6 +49,7 @@ class Nat64 : public TranslatorUnderTest {
   void learn(PeerIndex peer, const IpAddress& source, const IpAddress& destination);
   [[nodiscard]] bool is_pool(const IpAddress& address) const;
   [[nodiscard]] Octets said_by_client(const Octets& bytes) const;
+  void open_for_error(const Octets& bytes);
   // The client that `source` is, who knows `destination` by name.
   std::optional<PeerIndex> peer_of(const IpAddress& source, const IpAddress& destination);
   [[nodiscard]] Now now() const;

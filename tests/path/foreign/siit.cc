@@ -181,6 +181,13 @@ bool Siit::map_addresses(Call& call, bool to6, bool error, nat::Tuple& to) {
            "RFC 7915 §6: the source " + source.to_string() + " has no mapping");
     return false;
   }
+  if (config_.strict_well_known_prefix)
+    for (const IpAddress& address : {to6 ? *mapped_source : source, to6 ? *mapped_destination : destination})
+      if (is_well_known_and_not_global(address)) {
+        refuse(call, DropReason::nat_untranslatable, IcmpProblem::none, 0,
+               "RFC 6052 §3.1: the well-known prefix with an IPv4 address that is not global");
+        return false;
+      }
   to.source = *mapped_source;
   to.destination = *mapped_destination;
   return true;

@@ -18,6 +18,7 @@ struct SiitConfig {
   std::uint16_t mtu4 = 1500;  // of the next hop on either side
   std::uint16_t mtu6 = 1500;
   std::uint16_t lowest_mtu6 = 1280;  // RFC 7915 §4.1 lowest-ipv6-mtu
+  bool strict_well_known_prefix = false;  // RFC 6052 §3.1
   bool compute_udp_checksum = true;  // RFC 7915 §4.5: what to do about none; false: drop
   std::optional<IpAddress> own4;     // source of our own errors; nullopt: any will do
   std::optional<IpAddress> own6;

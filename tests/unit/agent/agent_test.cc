@@ -371,5 +371,27 @@ TEST_F(Agent, GoodbyeReachesThoseWhoAreThere) {
   EXPECT_EQ(controls[0].first, key_text(2));
 }
 
+// What the site says goes to the data plane with the welcome, when it changes, and again with every synchronisation.
+TEST_F(Agent, TheSitesSettingsReachTheDataPlane) {
+  up();
+  welcome();
+  EXPECT_EQ(dataplane.sites, 0) << "it says nothing";
+  v1::PortalToGateway message;
+  message.mutable_site_settings()->set_source_nat(v1::SiteSettings::SOURCE_NAT_OFF);
+  agent->handle_portal(message, now);
+  run();
+  EXPECT_EQ(dataplane.sites, 1);
+  EXPECT_EQ(dataplane.site.source_nat(), v1::SiteSettings::SOURCE_NAT_OFF);
+  dataplane.info.set_instance(2);  // a new process, which knows nothing
+  dataplane.site.Clear();
+  agent->handle_dataplane_down(now);
+  up();
+  EXPECT_EQ(dataplane.site.source_nat(), v1::SiteSettings::SOURCE_NAT_OFF);
+  message.mutable_site_settings()->Clear();
+  agent->handle_portal(message, now);
+  run();
+  EXPECT_EQ(dataplane.site.ByteSizeLong(), 0u) << "the gateway's own file decides again";
+}
+
 }  // namespace
 }  // namespace penstock::gateway_agent

@@ -48,6 +48,10 @@ struct FakeDataPlane {
       } else if (operation.has_stun_servers()) {
         stun_servers = operation.stun_servers().servers_size();
         continue;
+      } else if (operation.has_site_settings()) {
+        site = operation.site_settings();
+        ++sites;
+        continue;
       }
       ++changes;
       if (error.empty()) continue;
@@ -78,6 +82,8 @@ struct FakeDataPlane {
   std::map<std::string, v1::PeerAuthorisation> authorisations;
   std::map<std::string, v1::PeerTranslation> translations;
   int stun_servers = 0;
+  v1::SiteSettings site;
+  int sites = 0;  // times it was said
   std::size_t changes = 0;
   std::set<std::string> refuse;  // authorisations
   std::set<std::string> touched;

@@ -46,7 +46,7 @@ listen: "198.51.100.10:8443"
 secret_file: /tmp/secret
 relays:
   - {id: r1, udp: ["198.51.100.20:3478"], realm: penstock, shared_secret_file: @relay}
-sites: [{id: hq}]
+sites: [{id: hq, source_nat: off, mapping: endpoint_independent, filtering: address_dependent}]
 gateways: [{id: gw1, site: hq, token_sha256: )" +
                            digest + R"(}]
 clients: [{id: a, token_sha256: )" +
@@ -65,6 +65,10 @@ policies:
   EXPECT_EQ(config.certificate_pem, "CERT");
   EXPECT_EQ(config.state_file, "/tmp/portal.state");
   EXPECT_EQ(config.broker.relays.at(0).shared_secret, "s3cret");
+  const v1::SiteSettings& site = config.broker.site_settings.at("hq");
+  EXPECT_EQ(site.source_nat(), v1::SiteSettings::SOURCE_NAT_OFF);
+  EXPECT_EQ(site.mapping(), v1::SiteSettings::MAPPING_ENDPOINT_INDEPENDENT);
+  EXPECT_EQ(site.filtering(), v1::SiteSettings::FILTERING_ADDRESS_DEPENDENT);
   EXPECT_EQ(config.broker.clients.at("a").fixed.v4.to_string(), "100.64.0.9");
   const v1::Resource& corp = config.broker.resources.at("corp");
   EXPECT_EQ(corp.filter().tcp(1).last(), 8999u);
@@ -94,6 +98,14 @@ TEST_F(PortalConfig, NamesKeyAndReasonOfAMistake) {
            Case{"tls: {certificate_file: @cert, key_file: @key}\nlisten: here", "listen: must be an address and port"},
            Case{"tls: {certificate_file: @cert, key_file: @key}\nsites: [{id: a}, {id: a}]",
                 "sites[1].id: 'a' is given twice"},
+           Case{"tls: {certificate_file: @cert, key_file: @key}\nsites: [{id: a, source_nat: maybe}]",
+                "sites[0].source_nat: must be one of on, off"},
+           Case{"tls: {certificate_file: @cert, key_file: @key}\nsites: [{id: a, mapping: endpoint}]",
+                "sites[0].mapping: must be one of address_and_port_dependent, endpoint_independent"},
+           Case{"tls: {certificate_file: @cert, key_file: @key}\nsites: [{id: a, filtering: address_dependent}]",
+                "sites.a.filtering: needs mapping: endpoint_independent"},
+           Case{"tls: {certificate_file: @cert, key_file: @key}\nsites: [{id: a, nat: off}]",
+                "sites[0].nat: is not a known key"},
            Case{"tls: {certificate_file: @cert, key_file: @key}\nsites: [{id: 'a b'}]",
                 "sites[0].id: must be 1 to 64 of A-Z a-z 0-9 . _ -"},
            Case{"tls: {certificate_file: @cert, key_file: @key}\nclients: [{id: a, token_sha256: abc}]",

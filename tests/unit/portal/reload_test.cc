@@ -281,5 +281,38 @@ TEST(Validate, FindsWhatDoesNotHoldTogether) {
   }
 }
 
+TEST(Reload, GatewaysAreToldWhatTheirSiteSays) {
+  BrokerConfig config = basic_config();
+  config.site_settings["lab"].set_source_nat(v1::SiteSettings::SOURCE_NAT_OFF);
+  Bench bench(config);
+  const auto gateway = bench.join_gateway("gw1");
+  const auto other = bench.join_gateway("gw2", 102);
+  EXPECT_EQ(bench.gateway_welcome(gateway).site_settings().ByteSizeLong(), 0u) << "that is another site";
+  const auto told = [&bench](ConnectionId connection) {
+    std::vector<v1::SiteSettings> out;
+    for (const auto& message : bench.to_gateway[connection])
+      if (message.has_site_settings()) out.push_back(message.site_settings());
+    return out;
+  };
+  const auto reload = [&] {
+    bench.broker->reconfigure(config, bench.now);
+    bench.drain();
+  };
+  reload();
+  EXPECT_TRUE(told(gateway).empty()) << "nothing has changed";
+  config.site_settings["hq"].set_mapping(v1::SiteSettings::MAPPING_ENDPOINT_INDEPENDENT);
+  config.gateways["gw2"].site = "lab";
+  reload();
+  ASSERT_EQ(told(gateway).size(), 1u);
+  EXPECT_EQ(told(gateway)[0].mapping(), v1::SiteSettings::MAPPING_ENDPOINT_INDEPENDENT);
+  ASSERT_EQ(told(other).size(), 1u);
+  EXPECT_EQ(told(other)[0].source_nat(), v1::SiteSettings::SOURCE_NAT_OFF) << "it has moved";
+  config.site_settings.clear();
+  reload();
+  EXPECT_EQ(told(gateway).back().ByteSizeLong(), 0u);
+  const auto again = bench.join_gateway("gw1");
+  EXPECT_EQ(bench.gateway_welcome(again).site_settings().ByteSizeLong(), 0u);
+}
+
 }  // namespace
 }  // namespace penstock::broker

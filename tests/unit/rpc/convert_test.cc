@@ -144,5 +144,24 @@ RC_GTEST_PROP(ConvertProperties, NoMessageDoesHarm, (const std::string& noise)) 
   (void)operation_from(peer);
 }
 
+TEST(Convert, SiteSettingsRoundTripAndWhatIsNotKnownSaysNothing) {
+  using nat::Filtering;
+  using nat::Mapping;
+  for (const auto source_nat : {std::optional<bool>{}, std::optional{true}, std::optional{false}})
+    for (const auto mapping : {std::optional<Mapping>{}, std::optional{Mapping::address_and_port_dependent},
+                               std::optional{Mapping::endpoint_independent}})
+      for (const auto filtering :
+           {std::optional<Filtering>{}, std::optional{Filtering::address_and_port_dependent},
+            std::optional{Filtering::address_dependent}, std::optional{Filtering::endpoint_independent}}) {
+        const runtime::SiteSpec spec{source_nat, mapping, filtering};
+        v1::Operation operation;
+        *operation.mutable_site_settings() = message_of(spec);
+        EXPECT_EQ(std::get<runtime::SiteSpec>(std::get<runtime::Operation>(operation_from(operation))), spec);
+      }
+  v1::Operation newer;
+  newer.mutable_site_settings()->set_source_nat(static_cast<v1::SiteSettings::SourceNat>(9));
+  EXPECT_EQ(std::get<runtime::SiteSpec>(std::get<runtime::Operation>(operation_from(newer))), runtime::SiteSpec{});
+}
+
 }  // namespace
 }  // namespace penstock::rpc

@@ -39,12 +39,14 @@ class RecordingSink final : public PolicySink {
       visible[publication.peer] = std::move(publication.policy);
     }
   }
+  void set_site(const SiteSpec& site) override { sites.push_back(site); }
   void reset() { peer_changes = published = waits = 0; }
 
   std::map<KeyBytes, PeerIndex> slots;
   std::map<PeerIndex, std::unique_ptr<policy::PeerPolicy>> visible;
   PeerIndex next = 0;
   std::size_t capacity = 1000;
+  std::vector<SiteSpec> sites;
   int peer_changes = 0;
   int published = 0;
   int waits = 0;
@@ -394,6 +396,48 @@ RC_GTEST_PROP(PolicyStoreProperty, VisibleStateFollowsTheStoreAndIsIdempotent, (
   RC_ASSERT(result.errors.empty());
   RC_ASSERT(result.removed == 0u);
   RC_ASSERT(sink.peer_changes + sink.published + sink.waits == 0);
+}
+
+TEST(PolicyStore, WhatTheSiteSaysIsKeptHandedOverAndSweptAway) {
+  RecordingSink sink;
+  PolicyStore store(sink, {}, {}, {});
+  const SiteSpec routed{.source_nat = false, .mapping = {}, .filtering = {}};
+  const auto say = [&store](bool all, std::vector<Operation> operations) {
+    return store.apply({1, all, std::move(operations), all}, Origin::control);
+  };
+  say(false, {routed});
+  say(true, {routed});
+  EXPECT_EQ(sink.sites, std::vector{routed}) << "equal is left untouched";
+  EXPECT_EQ(store.site(), routed);
+  const auto entries = store.control_entries();
+  ASSERT_EQ(entries.operations.size(), 1U);
+  EXPECT_EQ(std::get<SiteSpec>(entries.operations[0]), routed);
+  EXPECT_EQ(say(true, {}).removed, 1U);
+  EXPECT_EQ(sink.sites, (std::vector{routed, SiteSpec{}})) << "it says nothing any more";
+  EXPECT_TRUE(store.control_entries().operations.empty());
+}
+
+TEST(EffectiveSettings, TheFileThenTheSiteThenTheDefault) {
+  using nat::Filtering;
+  using nat::Mapping;
+  constexpr auto kAll = Mapping::endpoint_independent;
+  struct Case {
+    SiteSpec own, site;
+    nat::SiteSettings expected;
+  };
+  const Case cases[] = {
+      {{}, {}, {}},
+      {{}, {false, kAll, Filtering::address_dependent}, {true, kAll, Filtering::address_dependent}},
+      {{true, {}, {}}, {false, kAll, {}}, {false, kAll, {}}},
+      {{false, {}, {}}, {true, {}, {}}, {true, {}, {}}},
+      {{{}, kAll, Filtering::endpoint_independent},
+       {{}, Mapping::address_and_port_dependent, Filtering::address_and_port_dependent},
+       {false, kAll, Filtering::endpoint_independent}},
+      // The file's mapping takes the ground from under the site's filter.
+      {{{}, Mapping::address_and_port_dependent, {}}, {{}, kAll, Filtering::endpoint_independent}, {}},
+  };
+  for (const Case& c : cases)
+    EXPECT_EQ(effective_settings(c.own, c.site), c.expected) << static_cast<std::size_t>(&c - cases);
 }
 
 }  // namespace

@@ -75,7 +75,8 @@ class TurnClient {
   void start(Instant now);
   // Deletes the allocation (Refresh with lifetime 0, once) and stays silent.
   void close(Instant now);
-  // Taken for the next allocation; a live one goes on under the credentials it was made with (RFC 8656 §7.1, 441).
+  // Taken for the next allocation. A live one goes on under the credentials it was made with (RFC 8656 §7.1, 441), and so
+  // does a request for one that is under way: if both came through, the second user would never get what the first holds.
   void update_credentials(const TurnCredentials& credentials, Instant now);
   // Our address, socket or NAT mapping changed: move the allocation, or make another.
   void handle_local_change(Instant now);
@@ -151,6 +152,7 @@ class TurnClient {
   void handle_success(const Transaction& transaction, const stun::Message& message, Instant now);
   void handle_error(const Transaction& transaction, const stun::Message& message, Instant now);
   bool take_challenge(const stun::Message& message);
+  void use(const TurnCredentials& credentials);
   void handle_failed(const Transaction& transaction, Instant now);
   void handle_mismatch(const Transaction& transaction, Instant now);
 
@@ -164,6 +166,7 @@ class TurnClient {
 
   TurnConfig config_;
   TurnCredentials next_credentials_;
+  std::optional<TurnCredentials> former_credentials_;  // an allocation may stand under them on our 5-tuple
   Random& random_;
   std::uint32_t& numbers_;
 

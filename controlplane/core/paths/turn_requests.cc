@@ -140,6 +140,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       if (!relayed || stun::family_of(relayed->address) != config_.relayed_family) return wait(now, kMinBackoff);
       state_ = State::allocated;
       clear_first_ = false;
+      former_credentials_.reset();
       relayed_ = *relayed;
       mapped_ = message.mapped_address().value_or(Endpoint{});
       if (++numbers_ == 0) ++numbers_;
@@ -163,7 +164,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       return run_channels(now);
     }
     case Request::release:
-      if (state_ == State::allocating) send_request(Request::allocate, {}, 0, now);
+      if (state_ == State::allocating) allocate(now);
       return;
     case Request::permission: {
       const auto at = permissions_.find(t.peer.address);
@@ -243,7 +244,8 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
   }
   switch (code) {
     case 401:
-    case 441:
+      // Newer ones have come meanwhile: those.
+      if (!(config_.credentials == next_credentials_)) return allocate(now);
       emit(TurnEvent::Kind::credentials_rejected);
       return wait(now, kMaxBackoff);
     case 405:
@@ -255,12 +257,16 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
       }
       return wait(now, kMaxBackoff);
     case 437:
-      // Another allocation stands on our 5-tuple (an earlier run on the same port): delete it, then try again.
+    case 441:
+      // Another allocation stands on our 5-tuple: delete it, then try again. It can only be deleted by its own user, which
+      // may be our former name.
       if (!clear_first_) {
         clear_first_ = true;
+        if (former_credentials_) use(*former_credentials_);
         return send_request(Request::release, {}, 0, now);
       }
-      return wait(now, kMinBackoff);
+      if (code == 441) emit(TurnEvent::Kind::credentials_rejected);
+      return wait(now, code == 441 ? kMaxBackoff : kMinBackoff);
     case 440:
     case 442:
       emit(TurnEvent::Kind::unsupported);
@@ -328,12 +334,17 @@ void TurnClient::wait(Instant now, Duration at_least) {
   state_ = State::waiting;
 }
 
+void TurnClient::use(const TurnCredentials& credentials) {
+  config_.credentials = credentials;
+  key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
+}
+
 void TurnClient::allocate(Instant now) {
   drop_requests(now);
   retry_at_ = kNever;
   if (!(config_.credentials == next_credentials_)) {
-    config_.credentials = next_credentials_;
-    key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
+    if (!former_credentials_) former_credentials_ = config_.credentials;
+    use(next_credentials_);
   }
   state_ = State::allocating;
   send_request(Request::allocate, {}, 0, now);

@@ -140,6 +140,53 @@ TEST_F(TurnClientTest, RelayRestartIsNoticedWhileIdle) {
   EXPECT_EQ(client->allocations(), 2u);
 }
 
+// The portal's stream is dialled anew on suspicion, and its Welcome brings fresh credentials just while an allocation is
+// being made. Two requests of different users on one 5-tuple: the second would be refused for as long as the first's
+// allocation lives.
+TEST_F(TurnClientTest, NewCredentialsDoNotOvertakeARequestUnderWay) {
+  server->config().passwords["user2"] = "secret2";
+  for (const Duration under_way : {5ms, 15ms, 25ms, 35ms}) {
+    make_server();
+    server->config().passwords["user2"] = "secret2";
+    make_client().start(now());
+    run(under_way);
+    ASSERT_EQ(client->state(), TurnClient::State::allocating);
+    client->update_credentials({"user2", "secret2", ""}, now());
+    run(200ms);
+    EXPECT_EQ(client->state(), TurnClient::State::allocated) << under_way / 1ms;
+    EXPECT_EQ(server->statistics().allocations, 1u);
+    EXPECT_EQ(server->statistics().mismatches, 0u);
+  }
+}
+
+// Credentials that the relay does not take any more are left for the newer ones at once.
+TEST_F(TurnClientTest, NewerCredentialsAreTriedWhenTheFormerAreRefused) {
+  server->config().passwords = {{"user2", "secret2"}};
+  make_client().start(now());
+  run(25ms);
+  client->update_credentials({"user2", "secret2", ""}, now());
+  run(300ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(count(TurnEvent::Kind::credentials_rejected), 0u);
+}
+
+// What stands on our 5-tuple under the name we had before can be deleted by that name alone (RFC 8656 §7.1, 441).
+TEST_F(TurnClientTest, AnAllocationUnderOurFormerNameIsDeletedByIt) {
+  server->config().passwords["user2"] = "secret2";
+  TurnConfig config;
+  config.mobility = false;
+  make_client(config).start(now());
+  run(1s);
+  ASSERT_EQ(client->state(), TurnClient::State::allocated);
+  client->update_credentials({"user2", "secret2", ""}, now());
+  client->handle_local_change(now());
+  run(300ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(client->allocations(), 2u);
+  EXPECT_EQ(server->allocations(), 1u);
+  EXPECT_EQ(count(TurnEvent::Kind::credentials_rejected), 0u);
+}
+
 // trap: paths-14 - a relay that is gone is tried for ever, with back-off, and used when it returns
 TEST_F(TurnClientTest, LostRelayIsTriedForEverWithBackoff) {
   make_client().start(now());

@@ -210,6 +210,7 @@ void ClientAgent::Impl::announce(Link& link, Target& target, Now now) {
   resolve.set_proxy_v4(to_wire(addresses->v4));
   resolve.set_proxy_v6(to_wire(addresses->v6));
   link.control.request(key, std::move(message), now.monotonic, kNameGiveUp);
+  connectivity.wake(link.peer, now);
   send_control(link, now);
 }
 
@@ -220,6 +221,7 @@ void ClientAgent::Impl::ask_gateway(Link& link, const dns::GatewayQuery& query, 
   if (!link.managed || !link.control.request(std::string(kQueryKey) + std::to_string(query.id), std::move(message),
                                              now.monotonic, kQueryGiveUp))
     return resolver->handle_gateway_failed(query.id, now);
+  connectivity.wake(link.peer, now);
   send_control(link, now);
 }
 

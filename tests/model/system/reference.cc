@@ -30,6 +30,7 @@ constexpr Duration kLoss = 2s;
 constexpr Duration kRevoked = 2s;          // until every gateway has been told
 constexpr Duration kGranted = 20s;         // asking again backs off while refused
 constexpr Duration kNames = 15s;
+constexpr Duration kUdpIdle = 5min;        // a translation without traffic ends (nat.md, RFC 4787 REQ-5)
 }  // namespace settle
 
 Duration outage(Duration how_long) {
@@ -123,6 +124,14 @@ Duration Reference::next_use(unsigned flow, Duration after) const {
   for (const Traffic& traffic : plan_.traffic)
     if (traffic.flow == flow && traffic.until > after) next = std::min(next, std::max(traffic.from, after));
   return next;
+}
+
+bool Reference::translated(unsigned flow, Duration sent) const {
+  const Duration arrived = sent - kDelivery;
+  Duration last = Duration::min();
+  for (const Traffic& traffic : plan_.traffic)
+    if (traffic.flow == flow && traffic.from <= arrived) last = std::max(last, std::min(traffic.until - traffic.gap, arrived));
+  return last != Duration::min() && sent - last < settle::kUdpIdle;
 }
 
 bool Reference::gateway_filters(unsigned site) const {
@@ -279,7 +288,7 @@ Verdict Reference::downward(unsigned flow, Duration sent) const {
   const Verdict out = request(flow, sent);
   const bool hears = std::none_of(deaf.begin(), deaf.end(),
                                   [&](const Disturbance& d) { return d.from <= sent + kDelivery && sent < d.until; });
-  return out == Verdict::must && !hears ? Verdict::may : out;
+  return out == Verdict::must && !(hears && translated(flow, sent)) ? Verdict::may : out;
 }
 
 bool Reference::only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const {

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dataplane/core/stun/message.h"
+
 namespace penstock::model {
 
 namespace {
@@ -21,6 +23,23 @@ Now Network::at(Instant instant) const {
   return {instant,
           {static_cast<std::uint64_t>(wall / std::chrono::seconds{1}),
            static_cast<std::uint32_t>(wall % std::chrono::seconds{1} / std::chrono::nanoseconds{1})}};
+}
+
+void Network::traced(const char* what, const Datagram& datagram) const {
+  if (!trace) return;
+  std::string kind;
+  Bytes bytes = datagram.bytes;
+  if (const auto data = stun::parse_channel_data(bytes)) {
+    kind = "channel ";
+    bytes = data->data;
+  }
+  if (const auto message = stun::Message::parse(bytes))
+    kind += "STUN " + std::to_string(static_cast<int>(message->method())) + "/" +
+            std::to_string(static_cast<int>(message->message_class()));
+  else if (!bytes.empty())
+    kind += "WireGuard " + std::to_string(bytes[0]);
+  trace(std::string{what} + " " + datagram.from.to_string() + " -> " + datagram.to.to_string() + " " + kind + " (" +
+        std::to_string(datagram.bytes.size()) + ")");
 }
 
 NatBox& Network::add_nat(const NatBehaviour& behaviour, std::vector<IpAddress> external) {
@@ -123,6 +142,7 @@ void Network::flush(Node& node) {
       continue;
     }
     datagram.from.address = attachment->address;
+    traced("sent", datagram);
     put_on_link(*attachment, false, std::move(datagram), &node);
   }
 }
@@ -135,6 +155,7 @@ void Network::put_on_link(Attachment& attachment, bool inbound, Datagram datagra
   // DF is set and nobody tells: what is too big falls into a black hole.
   if (passage.fate == LinkModel::Fate::too_big) ++statistics_.too_big;
   if (passage.fate == LinkModel::Fate::lost) ++statistics_.lost;
+  if (passage.copies == 0) traced("  lost on a link", datagram);
   for (unsigned copy = 0; copy < passage.copies; ++copy)
     flying_.emplace(passage.at[copy], Flight{inbound, attachment.node, attachment.address,
                                              copy + 1 < passage.copies ? datagram : std::move(datagram), origin});
@@ -157,6 +178,7 @@ void Network::leave_link(Flight flight) {
   }
   if (flight.inbound) {
     ++statistics_.delivered;
+    traced("  arrives", flight.datagram);
     flight.node->receive(std::move(flight.datagram), now());
     touch(*flight.node);
     return;
@@ -169,6 +191,7 @@ void Network::leave_link(Flight flight) {
     const auto source = nat->outbound(flight.datagram.from, flight.datagram.to, now_);
     if (!source) {
       ++statistics_.filtered;
+      traced("  no mapping", flight.datagram);
       return;
     }
     flight.datagram.from = *source;
@@ -179,6 +202,7 @@ void Network::leave_link(Flight flight) {
 void Network::route(Datagram datagram, const NatBox* from, Node* origin) {
   if (is_cut(datagram.from.address, datagram.to.address)) {
     ++statistics_.lost;
+    traced("  cut", datagram);
     return;
   }
   for (auto& nat : nats_) {
@@ -188,6 +212,7 @@ void Network::route(Datagram datagram, const NatBox* from, Node* origin) {
         nat.get() == from && !nat->behaviour().hairpins ? std::nullopt : nat->inbound(datagram.to, datagram.from, now_);
     if (!internal) {
       ++statistics_.filtered;
+      traced("  filtered", datagram);
       if (nat->behaviour().rejects) unreachable(origin, target);
       return;
     }
@@ -199,6 +224,7 @@ void Network::route(Datagram datagram, const NatBox* from, Node* origin) {
   }
   if (Attachment* open = find(static_cast<const NatBox*>(nullptr), datagram.to.address))
     return put_on_link(*open, true, std::move(datagram), origin);
+  traced("  no route", datagram);
   ++statistics_.unroutable;
 }
 

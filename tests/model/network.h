@@ -91,6 +91,9 @@ class Network {
 
   SeededRandom random;
 
+  // Told of every datagram at each step of its way, when set: to look at one run closely.
+  std::function<void(const std::string&)> trace;
+
  private:
   struct Attachment {
     Node* node;
@@ -123,6 +126,7 @@ class Network {
     return !cuts_.empty() && cuts_.contains(std::minmax(a, b));
   }
   void touch_all();
+  void traced(const char* what, const Datagram& datagram) const;
   [[nodiscard]] std::optional<Duration> cross(Attachment& attachment, bool inbound);
 
   Instant now_{std::chrono::hours{1}};

@@ -172,6 +172,7 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
   };
   const bool wants_ticket = request.has(Attribute::mobility_ticket);
   auto at = allocations_.find(in.from);
+  if (at != allocations_.end() && at->second.username != *username) return refuse(441);
 
   switch (request.method()) {
     case Method::allocate: {

@@ -118,7 +118,12 @@ void ClientAgent::Impl::want_session(Link& link, Now now) {
 
 void ClientAgent::Impl::session_up(Link& link, const Path& path, Now now) {
   link.session = true;
-  if (link.heals) connectivity.handle_session_up(link.peer, path, now);
+  if (link.heals) {
+    connectivity.handle_session_up(link.peer, path, now);
+    // The probe that says where we are goes before the first data: a gateway with a live session of our former life would
+    // answer that one to where we were.
+    settle_paths(now);
+  }
   link.heard_at = link.check_at = now.monotonic;
   link.control.session_up(now.monotonic);
   link_alive(link, now);
@@ -205,6 +210,7 @@ void ClientAgent::Impl::announce(Link& link, Target& target, Now now) {
   resolve.set_proxy_v4(to_wire(addresses->v4));
   resolve.set_proxy_v6(to_wire(addresses->v6));
   link.control.request(key, std::move(message), now.monotonic, kNameGiveUp);
+  connectivity.wake(link.peer, now);
   send_control(link, now);
 }
 
@@ -215,6 +221,7 @@ void ClientAgent::Impl::ask_gateway(Link& link, const dns::GatewayQuery& query, 
   if (!link.managed || !link.control.request(std::string(kQueryKey) + std::to_string(query.id), std::move(message),
                                              now.monotonic, kQueryGiveUp))
     return resolver->handle_gateway_failed(query.id, now);
+  connectivity.wake(link.peer, now);
   send_control(link, now);
 }
 

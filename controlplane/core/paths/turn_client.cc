@@ -53,7 +53,7 @@ void TurnClient::close(Instant now) {
 void TurnClient::update_credentials(const TurnCredentials& credentials, Instant now) {
   if (credentials == next_credentials_) return;
   next_credentials_ = credentials;
-  if (state_ == State::waiting || state_ == State::allocating) {
+  if (state_ == State::waiting) {
     failures_ = 0;
     allocate(now);
   }

@@ -75,7 +75,8 @@ class TurnClient {
   void start(Instant now);
   // Deletes the allocation (Refresh with lifetime 0, once) and stays silent.
   void close(Instant now);
-  // Taken for the next allocation; a live one goes on under the credentials it was made with (RFC 8656 §7.1, 441).
+  // Taken for the next allocation. A live one goes on under the credentials it was made with (RFC 8656 §7.1, 441), and so
+  // does a request for one that is under way: if both came through, the second user would never get what the first holds.
   void update_credentials(const TurnCredentials& credentials, Instant now);
   // Our address, socket or NAT mapping changed: move the allocation, or make another.
   void handle_local_change(Instant now);
@@ -132,6 +133,7 @@ class TurnClient {
     Endpoint peer{};  // permission (address only), channel
     std::uint16_t channel = 0;
     int auth_retries = 0;
+    unsigned challenge = 0;  // which of the server's challenges it answers
   };
   struct Permission {
     bool installed = false;
@@ -150,6 +152,7 @@ class TurnClient {
   void handle_success(const Transaction& transaction, const stun::Message& message, Instant now);
   void handle_error(const Transaction& transaction, const stun::Message& message, Instant now);
   bool take_challenge(const stun::Message& message);
+  void use(const TurnCredentials& credentials);
   void handle_failed(const Transaction& transaction, Instant now);
   void handle_mismatch(const Transaction& transaction, Instant now);
 
@@ -163,6 +166,7 @@ class TurnClient {
 
   TurnConfig config_;
   TurnCredentials next_credentials_;
+  std::optional<TurnCredentials> former_credentials_;  // an allocation may stand under them on our 5-tuple
   Random& random_;
   std::uint32_t& numbers_;
 
@@ -173,6 +177,7 @@ class TurnClient {
   std::string realm_;
   std::string nonce_;
   stun::LongTermKey key_{};
+  unsigned challenge_ = 0;  // counts realms and nonces
   std::vector<std::uint8_t> ticket_;
   bool mobility_refused_ = false;
   bool clear_first_ = false;  // an allocation we do not know stands on our 5-tuple

@@ -95,6 +95,7 @@ void TurnClient::send_request(Request kind, const Endpoint& peer, std::uint16_t 
   t.peer = peer;
   t.channel = channel;
   t.auth_retries = auth_retries;
+  t.challenge = challenge_;
   t.wire = build(t);
   const Duration rto = rtt_ ? std::clamp(*rtt_ * 3, kMinRto, kInitialRto) : kInitialRto;
   t.timer = Retransmission{now, rto, config_.stream};
@@ -139,6 +140,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       if (!relayed || stun::family_of(relayed->address) != config_.relayed_family) return wait(now, kMinBackoff);
       state_ = State::allocated;
       clear_first_ = false;
+      former_credentials_.reset();
       relayed_ = *relayed;
       mapped_ = message.mapped_address().value_or(Endpoint{});
       if (++numbers_ == 0) ++numbers_;
@@ -162,7 +164,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       return run_channels(now);
     }
     case Request::release:
-      if (state_ == State::allocating) send_request(Request::allocate, {}, 0, now);
+      if (state_ == State::allocating) allocate(now);
       return;
     case Request::permission: {
       const auto at = permissions_.find(t.peer.address);
@@ -195,6 +197,7 @@ bool TurnClient::take_challenge(const Message& message) {
   if (!nonce || nonce->empty()) return false;
   const std::string_view said = realm && !realm->empty() ? *realm : std::string_view{realm_};
   const bool news = *nonce != nonce_ || said != realm_;
+  challenge_ += news ? 1U : 0U;
   nonce_ = *nonce;
   realm_ = said;
   if (realm_.empty()) realm_ = config_.credentials.realm;
@@ -208,7 +211,10 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
 
   const bool was_signed = !nonce_.empty();
   const unsigned tries = static_cast<unsigned>(t.auth_retries);
-  if ((code == 401 || code == 438) && tries < kMaxAuthRetries && take_challenge(message) &&
+  // Several requests under way are all told of the new nonce: what the first answer taught, the others are to be
+  // repeated with as well.
+  const bool outdated = t.challenge != challenge_;
+  if ((code == 401 || code == 438) && tries < kMaxAuthRetries && (take_challenge(message) || outdated) &&
       !(code == 401 && was_signed && tries >= 2))
     return send_request(t.kind, t.peer, t.channel, now, t.auth_retries + 1);
 
@@ -238,7 +244,8 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
   }
   switch (code) {
     case 401:
-    case 441:
+      // Newer ones have come meanwhile: those.
+      if (!(config_.credentials == next_credentials_)) return allocate(now);
       emit(TurnEvent::Kind::credentials_rejected);
       return wait(now, kMaxBackoff);
     case 405:
@@ -250,12 +257,16 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
       }
       return wait(now, kMaxBackoff);
     case 437:
-      // Another allocation stands on our 5-tuple (an earlier run on the same port): delete it, then try again.
+    case 441:
+      // Another allocation stands on our 5-tuple: delete it, then try again. It can only be deleted by its own user, which
+      // may be our former name.
       if (!clear_first_) {
         clear_first_ = true;
+        if (former_credentials_) use(*former_credentials_);
         return send_request(Request::release, {}, 0, now);
       }
-      return wait(now, kMinBackoff);
+      if (code == 441) emit(TurnEvent::Kind::credentials_rejected);
+      return wait(now, code == 441 ? kMaxBackoff : kMinBackoff);
     case 440:
     case 442:
       emit(TurnEvent::Kind::unsupported);
@@ -323,12 +334,17 @@ void TurnClient::wait(Instant now, Duration at_least) {
   state_ = State::waiting;
 }
 
+void TurnClient::use(const TurnCredentials& credentials) {
+  config_.credentials = credentials;
+  key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
+}
+
 void TurnClient::allocate(Instant now) {
   drop_requests(now);
   retry_at_ = kNever;
   if (!(config_.credentials == next_credentials_)) {
-    config_.credentials = next_credentials_;
-    key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
+    if (!former_credentials_) former_credentials_ = config_.credentials;
+    use(next_credentials_);
   }
   state_ = State::allocating;
   send_request(Request::allocate, {}, 0, now);

@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 
 constexpr Duration kUseInterval = 10s;  // as the engine's
 constexpr std::uint16_t kRoom = 2048;
+constexpr std::size_t kResendBlocks = 64;
 
 wireguard::PeerConfig peer_config(const runtime::PeerSpec& spec) {
   wireguard::PeerConfig out;
@@ -106,6 +107,9 @@ DataPlane::DataPlane(const Config& config, Random& random, Now now)
   worker_->policies = &policies_;
   worker_->neighbours = &neighbours_;
   worker_->packets = &buffers_;
+  resend_gates_ = std::make_unique<gateway::ResendGates>(config.max_peers);
+  resend_ = std::make_unique<gateway::ResendStore>(*resend_gates_, config.max_peers, kResendBlocks);
+  worker_->resend = resend_.get();
 
   std::vector<IpAddress> own = translation.own_addresses;
   runtime::PolicyStore::Limits limits;
@@ -221,7 +225,7 @@ void DataPlane::drain_slow() {
 // ---- time ----
 
 Instant DataPlane::deadline(WallTime wall, Instant now) const {
-  Instant next = std::min({slow_->poll_timeout().at, translator_->poll_timeout(), next_use_report_});
+  Instant next = std::min({slow_->poll_timeout().at, translator_->poll_timeout(), resend_->next(), next_use_report_});
   if (const auto expiry = store_->next_expiry()) {
     const auto seconds = static_cast<std::int64_t>(expiry->seconds) - static_cast<std::int64_t>(wall.seconds);
     const Duration left = std::chrono::seconds{std::clamp<std::int64_t>(seconds, -1, 86400)} +

@@ -14,6 +14,7 @@
 #include "dataplane/gateway/graph.h"
 #include "dataplane/gateway/neighbour_table.h"
 #include "dataplane/gateway/policy_table.h"
+#include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
 #include "dataplane/runtime/policy_store.h"
 #include "penstock/v1/dataplane.pb.h"
@@ -88,6 +89,8 @@ class DataPlane final : public runtime::PolicySink {
   wireguard::PublicKey public_key_{};
   gateway::NeighbourTable neighbours_{64, 1};
   gateway::PolicyTable policies_;
+  std::unique_ptr<gateway::ResendGates> resend_gates_;
+  std::unique_ptr<gateway::ResendStore> resend_;
   std::unique_ptr<gateway::SlowPath> slow_;
   std::unique_ptr<wireguard::AeadContext> aead_;
   std::unique_ptr<nat::Translator> translator_;

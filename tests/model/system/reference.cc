@@ -24,11 +24,13 @@ constexpr Duration kDataPlane = 8s;
 constexpr Duration kGatewayOff = 12s;
 constexpr Duration kKeepalive = 28s;       // an idle client's keepalive goes out every 25 s (paths.md) ...
 constexpr Duration kMissed = 3s;           // ... and a gateway that is gone is detected within 3 s of a packet to it
+constexpr Duration kLeft = 2s;             // of silence, after which another gateway is asked for
 constexpr Duration kTunnel = 1s;           // a cold tunnel, from its first packet on
 constexpr Duration kLoss = 2s;
 constexpr Duration kRevoked = 2s;          // until every gateway has been told
 constexpr Duration kGranted = 20s;         // asking again backs off while refused
 constexpr Duration kNames = 15s;
+constexpr Duration kUdpIdle = 5min;        // a translation without traffic ends (nat.md, RFC 4787 REQ-5)
 }  // namespace settle
 
 Duration outage(Duration how_long) {
@@ -39,7 +41,7 @@ Duration outage(Duration how_long) {
 
 Reference::Reference(const Scenario& plan) : plan_(plan) {
   disturbances_.resize(plan.clients.size(), std::vector<std::vector<Disturbance>>(plan.sites));
-  deaf_.resize(plan.clients.size(), std::vector<std::vector<Disturbance>>(plan.sites));
+  deaf_.resize(plan.flows.size());
   rights_.resize(plan.clients.size(), std::vector<std::vector<Right>>(plan.sites));
   for (const auto& client : plan.clients) client_network_.push_back(client.network);
   for (const Event& event : plan_.events) {
@@ -77,6 +79,15 @@ Reference::Reference(const Scenario& plan) : plan_(plan) {
 
 void Reference::add(unsigned client, unsigned site, Duration from, Duration until, const Event& event, bool reset) {
   disturbances_[client][site].push_back({from, until, &event, reset});
+  // A gateway that was silent for so long may have been left for another, where the flow begins anew.
+  const auto gateways = std::count_if(plan_.gateways.begin(), plan_.gateways.end(),
+                                      [&](const GatewayPlan& gateway) { return gateway.site == site; });
+  if (gateways > 1 && until - from >= settle::kLeft) deafen(client, site, from, until, event);
+}
+void Reference::deafen(unsigned client, unsigned site, Duration from, Duration until, const Event& event) {
+  for (unsigned flow = 0; flow < plan_.flows.size(); ++flow)
+    if (plan_.flows[flow].client == client && plan_.flows[flow].site == site)
+      deaf_[flow].push_back({from, next_use(flow, until) + settle::kTunnel, &event});
 }
 void Reference::add_client(unsigned client, Duration from, Duration until, const Event& event, bool reset) {
   for (unsigned site = 0; site < plan_.sites; ++site) add(client, site, from, until, event, reset);
@@ -108,6 +119,26 @@ Duration Reference::next_use(unsigned client, unsigned site, Duration after) con
   return next;
 }
 
+Duration Reference::next_use(unsigned flow, Duration after) const {
+  Duration next = Duration::max() / 2;
+  for (const Traffic& traffic : plan_.traffic)
+    if (traffic.flow == flow && traffic.until > after) next = std::min(next, std::max(traffic.from, after));
+  return next;
+}
+
+bool Reference::translated(unsigned flow, Duration sent) const {
+  const Duration arrived = sent - kDelivery;
+  Duration last = Duration::min();
+  for (const Traffic& traffic : plan_.traffic)
+    if (traffic.flow == flow && traffic.from <= arrived) last = std::max(last, std::min(traffic.until - traffic.gap, arrived));
+  return last != Duration::min() && sent - last < settle::kUdpIdle;
+}
+
+bool Reference::gateway_filters(unsigned site) const {
+  return std::any_of(plan_.gateways.begin(), plan_.gateways.end(),
+                     [&](const GatewayPlan& gateway) { return gateway.site == site && gateway.nat; });
+}
+
 Duration Reference::missed(unsigned client, unsigned site, Duration end, Duration usual) const {
   return std::max(end + usual, std::min(end + settle::kKeepalive, next_use(client, site, end)) + settle::kMissed);
 }
@@ -124,13 +155,27 @@ void Reference::take(const Event& event) {
   switch (event.kind) {
     case Mishap::client_nat_reset:
     case Mishap::client_nat_moves:
+      // Without mobility the client has another relayed address afterwards, which the gateway must be told of: its NAT
+      // lets nothing in from there before it has punched.
       clients_in(client_network_[event.who], [&](unsigned c) {
-        add_client(c, from, from + settle::kNatReset, event, event.kind == Mishap::client_nat_reset);
+        for (unsigned s = 0; s < plan_.sites; ++s) {
+          const Duration usual = from + settle::kNatReset;
+          const Duration until = !plan_.relay_mobility && gateway_filters(s) ? asks(usual) : usual;
+          add(c, s, from, until, event, event.kind == Mishap::client_nat_reset && until == usual);
+        }
       });
       break;
     case Mishap::gateway_nat_reset:
+      add_site(site_of(event.who), from, from + settle::kNatReset, event, true);
+      break;
     case Mishap::gateway_nat_moves:
-      add_site(site_of(event.who), from, from + settle::kNatReset, event, event.kind == Mishap::gateway_nat_reset);
+      // Relays have no permission for the new address, nor does a client's NAT that filters know it: only the portal can
+      // tell of it.
+      for (unsigned c = 0; c < plan_.clients.size(); ++c) {
+        const auto& nat = plan_.networks[client_network_[c]].nat;
+        const bool open = !nat || nat->filtering == Dependence::independent;
+        add(c, site_of(event.who), from, open ? from + settle::kNatReset : asks(from + settle::kNatReset), event);
+      }
       break;
     case Mishap::relay_restart:
       for (unsigned s = 0; s < plan_.sites; ++s) add_site(s, from, asks(from + settle::kRelay), event);
@@ -160,15 +205,19 @@ void Reference::take(const Event& event) {
     case Mishap::client_restarts:
       add_client(event.who, from, asks(end + settle::kClientRestart), event);
       // Nobody can speak to it first until it has set a tunnel up again, which its next packet does.
-      for (unsigned s = 0; s < plan_.sites; ++s)
-        deaf_[event.who][s].push_back({from, asks(next_use(event.who, s, end) + settle::kTunnel), &event});
+      for (unsigned f = 0; f < plan_.flows.size(); ++f)
+        if (plan_.flows[f].client == event.who)
+          deaf_[f].push_back({from, asks(next_use(event.who, plan_.flows[f].site, end) + settle::kTunnel), &event});
       break;
     case Mishap::data_plane_restarts:
     case Mishap::gateway_off: {
       const unsigned site = site_of(event.who);
       const bool off = event.kind == Mishap::gateway_off;
-      for (unsigned c = 0; c < plan_.clients.size(); ++c)
-        add(c, site, from, asks(missed(c, site, off ? end : from, off ? settle::kGatewayOff : settle::kDataPlane)), event);
+      for (unsigned c = 0; c < plan_.clients.size(); ++c) {
+        const Duration gone = off ? end : from;
+        add(c, site, from, asks(missed(c, site, gone, off ? settle::kGatewayOff : settle::kDataPlane)), event);
+        deafen(c, site, from, gone, event);  // its translations are gone
+      }
       break;
     }
     case Mishap::control_ended:  // clients leave at once for another gateway, or ask for this one again
@@ -235,11 +284,11 @@ Verdict Reference::request(unsigned flow, Duration sent) const {
 }
 
 Verdict Reference::downward(unsigned flow, Duration sent) const {
-  const auto& deaf = deaf_[plan_.flows[flow].client][plan_.flows[flow].site];
+  const auto& deaf = deaf_[flow];
   const Verdict out = request(flow, sent);
   const bool hears = std::none_of(deaf.begin(), deaf.end(),
                                   [&](const Disturbance& d) { return d.from <= sent + kDelivery && sent < d.until; });
-  return out == Verdict::must && !hears ? Verdict::may : out;
+  return out == Verdict::must && !(hears && translated(flow, sent)) ? Verdict::may : out;
 }
 
 bool Reference::only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const {

@@ -46,8 +46,15 @@ class Reference {
   void add_client(unsigned client, Duration from, Duration until, const Event& event, bool reset = false);
   void add_site(unsigned site, Duration from, Duration until, const Event& event, bool reset = false);
   void take(const Event& event);
-  // When the client's applications use the site next, from `after` on.
+  // A server cannot reach these flows first before they have sent something after `until`.
+  void deafen(unsigned client, unsigned site, Duration from, Duration until, const Event& event);
+  // When the client's applications use the site next, from `after` on; and when this flow does.
   [[nodiscard]] Duration next_use(unsigned client, unsigned site, Duration after) const;
+  [[nodiscard]] Duration next_use(unsigned flow, Duration after) const;
+  // Whether the flow's translation at the gateway stands for sure when a server sends then: a request went through it
+  // within the time that UDP may be idle.
+  [[nodiscard]] bool translated(unsigned flow, Duration sent) const;
+  [[nodiscard]] bool gateway_filters(unsigned site) const;
   // A session that is gone is missed when it is used next, be it by a keepalive: settled `usual` after `end`, or a while
   // after that.
   [[nodiscard]] Duration missed(unsigned client, unsigned site, Duration end, Duration usual) const;
@@ -58,7 +65,7 @@ class Reference {
 
   Scenario plan_;
   std::vector<std::vector<std::vector<Disturbance>>> disturbances_;  // client, site
-  std::vector<std::vector<std::vector<Disturbance>>> deaf_;          // those that only concern who speaks to the client
+  std::vector<std::vector<Disturbance>> deaf_;  // by flow: those that only concern who speaks to the client
   std::vector<std::vector<std::vector<Right>>> rights_;
   struct Away {
     Duration from{}, until{};

@@ -138,12 +138,18 @@ std::vector<Outcome> wait_for_some(std::vector<Child>& children, unsigned patien
 
 }  // namespace
 
-Outcome play(const Scenario& plan, const std::function<void(const std::string&)>& log) {
+Outcome play(const Scenario& plan, const std::function<void(const std::string&)>& log,
+             std::pair<Duration, Duration> traced) {
   const auto started = Clock::now();
   Outcome out;
   out.seed = plan.seed;
   try {
     System system{plan, log};
+    if (log && traced.second > traced.first)
+      system.network.trace = [&](const std::string& text) {
+        const Duration at = system.since_start();
+        if (traced.first <= at && at < traced.second) log(std::to_string(at / std::chrono::milliseconds{1}) + " ms  . " + text);
+      };
     system.run();
     out.ok = system.ledger.violations.empty();
     out.digest = digest_of(system);

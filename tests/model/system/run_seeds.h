@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/model/system/scenario.h"
@@ -19,8 +20,10 @@ struct Outcome {
   double seconds = 0;
 };
 
-// Plays one scenario in this process. `log`: every event and what the programs say about it.
-[[nodiscard]] Outcome play(const Scenario& plan, const std::function<void(const std::string&)>& log = {});
+// Plays one scenario in this process. `log`: every event and what the programs say about it; `traced`: from when until
+// when every datagram as well.
+[[nodiscard]] Outcome play(const Scenario& plan, const std::function<void(const std::string&)>& log = {},
+                           std::pair<Duration, Duration> traced = {});
 
 // The same in a child; also when it crashes, or hangs for longer than `patience` seconds.
 [[nodiscard]] Outcome play_apart(const Scenario& plan, unsigned patience);

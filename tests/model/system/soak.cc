@@ -2,6 +2,7 @@
 //
 //   soak --virtual 24h --seeds 20 [--from-seed S] [--jobs J] [--state FILE|none] [--keep-going]
 //   soak --virtual 120s --seed S [--only 3,7] [--log]        one scenario again, with these events alone
+//   soak --virtual 120s --seed S --trace 28000-29500         the same, with every datagram between these milliseconds
 //
 // Resumable: seeds that were fine are written to FILE (default: beside the program, one per length) and not run again,
 // unless the program has changed meanwhile.
@@ -29,6 +30,7 @@ struct Options {
   unsigned jobs = 1, patience = 0;
   std::string state;
   bool log = false, keep_going = false;
+  std::pair<Duration, Duration> traced{};
   std::string length_text = "120s", without_text;
   std::set<Mishap> without;
 
@@ -48,7 +50,8 @@ int usage(const std::string& why) {
   std::fprintf(stderr,
                "soak: %s\n"
                "usage: soak [--virtual 120s|24h] [--seeds N] [--from-seed S] [--jobs J] [--state FILE|none]\n"
-               "                       [--keep-going] [--patience SECONDS] [--without MISHAP,...] | --seed S [--only I,J...] [--log]\n",
+               "                       [--keep-going] [--patience SECONDS] [--without MISHAP,...] | --seed S [--only I,J...] [--log]\n"
+               "                       [--trace FROM-UNTIL]\n",
                why.c_str());
   return 2;
 }
@@ -101,7 +104,7 @@ int play_one(const Options& options) {
   std::printf("%s", plan.to_string().c_str());
   std::function<void(const std::string&)> log;
   if (options.log) log = [](const std::string& text) { std::printf("%s\n", text.c_str()); };
-  const Outcome outcome = play(plan, log);
+  const Outcome outcome = play(plan, log, options.traced);
   std::printf("%s, digest %s, %.2f s\n", outcome.ok ? "ok" : outcome.violation.c_str(), outcome.digest.c_str(),
               outcome.seconds);
   return outcome.ok ? 0 : 1;
@@ -186,6 +189,12 @@ int main(int argc, char** argv) {
         options.without.insert(*kind);
         at = comma + 1;
       }
+    } else if (name == "--trace") {
+      const std::size_t dash = value.find('-');
+      if (dash == std::string::npos) return usage("--trace takes two times in milliseconds: " + value);
+      options.traced = {std::chrono::milliseconds{std::strtol(value.c_str(), nullptr, 10)},
+                        std::chrono::milliseconds{std::strtol(value.c_str() + dash + 1, nullptr, 10)}};
+      options.log = true;
     } else if (name == "--only") {
       options.only.emplace();
       for (std::size_t at = 0; at < value.size();) {

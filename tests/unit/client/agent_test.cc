@@ -244,6 +244,19 @@ TEST_F(Agent, AGatewayThatForgotUsIsToldAgain) {  // trap: flow-10, paths-3
   EXPECT_EQ(net.gw().packets.size(), 1U);
 }
 
+// A name that rested for an hour is not asked for again: whoever would answer - the gateway's control process - may be away.
+TEST_F(Agent, ANameThatTheGatewayKnowsIsNotAskedForAgainAfterAPause) {
+  connect();
+  const std::string name = net.resolve("web.corp.example");
+  net.send(datagram(name.c_str(), "a"));
+  ASSERT_EQ(net.gw().packets.size(), 1U);
+  net.advance(1h);
+  net.send(datagram(name.c_str(), "b"));
+  EXPECT_EQ(net.gw().packets.size(), 2U);
+  EXPECT_EQ(net.gw().resolve_requests, 0);
+  EXPECT_EQ(net.requests.size(), 1U);
+}
+
 // The gateway's machine was restarted while the client was idle: tunnel and right are back, the name is not.
 TEST_F(Agent, AGatewayThatForgotANameIsToldAgain) {  // trap: flow-10
   connect();

@@ -88,6 +88,33 @@ TEST_F(TurnClientTest, StaleNonceAndChangedRealmAreFollowed) {
   EXPECT_TRUE(client->can_send(kPeer.address, now()));
 }
 
+// What was made at one time is refreshed at one time; all these requests are refused with the same new nonce, and only
+// the first of the answers has news in it.
+TEST_F(TurnClientTest, ANewNonceReachesAllRequestsUnderWay) {
+  server->config().nonce_lifetime = 200s;
+  make_client().start(now());
+  run(100ms);
+  constexpr unsigned kPeers = 4;
+  const auto peer = [](unsigned n) { return Endpoint{IpAddress::v4(kPeer.address.v4_value() + n), kPeer.port}; };
+  for (unsigned n = 0; n < kPeers; ++n) client->permit(peer(n).address, now());
+  run(100ms);
+  for (unsigned n = 0; n < kPeers; ++n) client->bind_channel(peer(n), now());
+  run(100ms);
+  for (int minute = 0; minute < 40; ++minute) {
+    for (int i = 0; i < 4; ++i) {  // a relay that is heard from is not asked for a sign of life, which would learn it
+      run(15s);
+      send_from_peer(peer(0), {9});
+    }
+    for (unsigned n = 0; n < kPeers; ++n) {
+      ASSERT_TRUE(send_to_peer(peer(n), {9})) << "minute " << minute << ", peer " << n;
+      ASSERT_EQ(client->overhead(peer(n)), stun::kChannelDataHeaderSize) << "minute " << minute << ", peer " << n;
+    }
+  }
+  EXPECT_EQ(count(TurnEvent::Kind::permission_changed), kPeers);
+  EXPECT_EQ(count(TurnEvent::Kind::channel_bound), kPeers);
+  EXPECT_EQ(client->allocations(), 1u);
+}
+
 // trap: paths-13 - a relay that was restarted knows nothing; the allocation is made anew, with a new number
 TEST_F(TurnClientTest, RelayRestartIsNoticedAtOnceOnSuspicion) {
   make_client().start(now());
@@ -111,6 +138,53 @@ TEST_F(TurnClientTest, RelayRestartIsNoticedWhileIdle) {
   run(TurnClient::kKeepalive + 500ms);
   EXPECT_EQ(client->state(), TurnClient::State::allocated);
   EXPECT_EQ(client->allocations(), 2u);
+}
+
+// The portal's stream is dialled anew on suspicion, and its Welcome brings fresh credentials just while an allocation is
+// being made. Two requests of different users on one 5-tuple: the second would be refused for as long as the first's
+// allocation lives.
+TEST_F(TurnClientTest, NewCredentialsDoNotOvertakeARequestUnderWay) {
+  server->config().passwords["user2"] = "secret2";
+  for (const Duration under_way : {5ms, 15ms, 25ms, 35ms}) {
+    make_server();
+    server->config().passwords["user2"] = "secret2";
+    make_client().start(now());
+    run(under_way);
+    ASSERT_EQ(client->state(), TurnClient::State::allocating);
+    client->update_credentials({"user2", "secret2", ""}, now());
+    run(200ms);
+    EXPECT_EQ(client->state(), TurnClient::State::allocated) << under_way / 1ms;
+    EXPECT_EQ(server->statistics().allocations, 1u);
+    EXPECT_EQ(server->statistics().mismatches, 0u);
+  }
+}
+
+// Credentials that the relay does not take any more are left for the newer ones at once.
+TEST_F(TurnClientTest, NewerCredentialsAreTriedWhenTheFormerAreRefused) {
+  server->config().passwords = {{"user2", "secret2"}};
+  make_client().start(now());
+  run(25ms);
+  client->update_credentials({"user2", "secret2", ""}, now());
+  run(300ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(count(TurnEvent::Kind::credentials_rejected), 0u);
+}
+
+// What stands on our 5-tuple under the name we had before can be deleted by that name alone (RFC 8656 §7.1, 441).
+TEST_F(TurnClientTest, AnAllocationUnderOurFormerNameIsDeletedByIt) {
+  server->config().passwords["user2"] = "secret2";
+  TurnConfig config;
+  config.mobility = false;
+  make_client(config).start(now());
+  run(1s);
+  ASSERT_EQ(client->state(), TurnClient::State::allocated);
+  client->update_credentials({"user2", "secret2", ""}, now());
+  client->handle_local_change(now());
+  run(300ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(client->allocations(), 2u);
+  EXPECT_EQ(server->allocations(), 1u);
+  EXPECT_EQ(count(TurnEvent::Kind::credentials_rejected), 0u);
 }
 
 // trap: paths-14 - a relay that is gone is tried for ever, with back-off, and used when it returns

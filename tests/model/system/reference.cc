@@ -228,6 +228,7 @@ void Reference::take(const Event& event) {
       break;
     case Mishap::granted:
       rights_[event.who][event.other].push_back({from, true, informed(from + settle::kGranted, true)});
+      deafen(event.who, event.other, from, from + settle::kGranted, event);  // its translations went with the right
       break;
     case Mishap::names_down:
       for (unsigned s = 0; s < plan_.sites; ++s) {

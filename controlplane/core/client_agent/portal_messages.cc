@@ -31,6 +31,7 @@ void ClientAgent::handle_portal_connected(Now now) {
   d.portal_up = true;
   d.portal_ready = false;
   d.to_portal.clear();
+  for (const auto& [id, state] : d.states) state->access.portal_renewed();
   d.send_hello();
   d.settle(now);
 }
@@ -307,12 +308,15 @@ void ClientAgent::Impl::send_requests(Now now) {
     if (!state->access.take_request(now, portal_ready, request_id)) continue;
     v1::ClientToPortal message;
     v1::RequestConnection& request = *message.mutable_request_connection();
+    request_id = state->access.request_id();
     request.set_request_id(request_id);
     request.set_resource(id);
+    std::set<const Target*> named;
     const auto add_name = [&](Target& target) {
-      if (target.name.empty() || target.requested_in == request_id ||
+      if (target.name.empty() || named.contains(&target) ||
           request.names_size() >= static_cast<int>(kMaxNamesInRequest))
         return;
+      named.insert(&target);
       const dns::ProxyAddresses* addresses = names->find(target.name);
       if (addresses == nullptr) return;
       v1::NameBinding& binding = *request.add_names();

@@ -134,6 +134,8 @@ void Gateway::perform(gateway_agent::Output& output) {
     portal_->stop();
     agent_.handle_portal_disconnected(io::Loop::now());
     portal_->start();
+  } else if (std::holds_alternative<gateway_agent::SuspectPortal>(output)) {
+    if (portal_) portal_->suspect();
   } else if (auto* apply = std::get_if<gateway_agent::ToDataPlane>(&output)) {
     dataplane_->apply(apply->ticket, apply->request);
   } else if (auto* punt = std::get_if<gateway_agent::ToPunt>(&output)) {

@@ -47,8 +47,13 @@ void Access::unwant() {
 }
 
 bool Access::take_request(Now now, bool portal_up, const std::string& request_id) {
+  if (asked_ && portal_up && repeat_) {
+    repeat_ = false;
+    return true;
+  }
   if (!wish_ || asked_ || !portal_up || now.monotonic < try_at_) return false;
   asked_ = true;
+  repeat_ = doubted_ = doubts_ = false;
   asked_at_ = now.monotonic;
   request_id_ = request_id;
   return true;
@@ -112,12 +117,13 @@ Instant Access::renew_at(Now now) const {
 
 Instant Access::next_deadline(Now now, bool portal_up) const {
   Instant at = renew_at(now);
-  if (asked_) at = std::min(at, asked_at_ + kAnswerTimeout);
+  if (asked_) at = std::min(at, asked_at_ + (doubted_ ? kAnswerTimeout : kDoubtAfter));
   if (wish_ && !asked_ && portal_up) at = std::min(at, try_at_);
   return at;
 }
 
 void Access::handle_timeout(Now now) {
+  if (asked_ && !doubted_ && now.monotonic >= asked_at_ + kDoubtAfter) doubted_ = doubts_ = true;
   if (asked_ && now.monotonic >= asked_at_ + kAnswerTimeout) {
     asked_ = false;
     try_at_ = now.monotonic + backoff_.next(*random_);

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "controlplane/core/backoff.h"
 #include "dataplane/core/base/random.h"
@@ -24,6 +25,8 @@ class Access {
  public:
   static constexpr Duration kSpacing = std::chrono::seconds{2};
   static constexpr Duration kAnswerTimeout = std::chrono::seconds{5};
+  // The stream of a request that is not answered for so long may be broken without anybody knowing.
+  static constexpr Duration kDoubtAfter = std::chrono::milliseconds{600};
   static constexpr Duration kRenewBefore = std::chrono::seconds{30};
   static constexpr Duration kInUse = std::chrono::minutes{2};
   static constexpr Duration kLongestBackoff = std::chrono::seconds{60};
@@ -37,7 +40,7 @@ class Access {
   // A packet goes out under the grant: renewal is worth its while.
   void used(Instant now) { used_at_ = now; }
 
-  // True when a request is to be sent now, under this id. The caller sends it.
+  // True when a request is to be sent now, under this id or, a repetition, under request_id(). The caller sends it.
   [[nodiscard]] bool take_request(Now now, bool portal_up, const std::string& request_id);
 
   // `expires` {0,0}: never. Whichever request it answers: grants are idempotent and the latest wins.
@@ -52,6 +55,11 @@ class Access {
   void forget_refusal();
   // What was under way on the stream is lost with it; the wish stays.
   void portal_lost(Now now);
+  // Another stream has taken the place of the one that the request went over: it is repeated there under the same id,
+  // which the portal takes for what it is (take_request gives it out again).
+  void portal_renewed() { repeat_ = asked_; }
+  // Once per request, by handle_timeout(): nobody has answered for a while.
+  [[nodiscard]] bool take_doubt() { return std::exchange(doubts_, false); }
 
   [[nodiscard]] bool usable(WallTime wall) const { return granted_ && !expired(wall); }
   [[nodiscard]] bool waiting() const { return wish_; }
@@ -60,6 +68,7 @@ class Access {
   // Of the latest grant, also when it has expired; empty when there was none or it was taken away.
   [[nodiscard]] const std::string& gateway() const { return gateway_; }
   [[nodiscard]] WallTime expires() const { return expires_; }
+  [[nodiscard]] const std::string& request_id() const { return request_id_; }  // of the latest request
 
   // When to call handle_timeout and take_request again; kNever: not by itself.
   [[nodiscard]] Instant next_deadline(Now now, bool portal_up) const;
@@ -84,6 +93,9 @@ class Access {
   Instant try_at_ = kNever;
 
   bool asked_ = false;  // a request is under way
+  bool repeat_ = false;  // ... and must be sent again
+  bool doubted_ = false;  // ... and nobody answers
+  bool doubts_ = false;   // which has not been told yet
   std::string request_id_;
   Instant asked_at_ = Instant::min();  // of the latest request
 

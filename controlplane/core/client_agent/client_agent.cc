@@ -265,6 +265,7 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         log_warning("gateway " + link->gateway + " cannot be reached over any path");
         link->silent = true;
         link_lost(*link, now);
+        event(AgentEvent::portal_suspect);
         break;
       case Kind::candidates_changed:
       case Kind::relay_refused:
@@ -340,6 +341,7 @@ void ClientAgent::handle_timeout(Now now) {
   }
   for (const auto& [id, state] : d.states) {
     state->access.handle_timeout(now);
+    if (state->access.take_doubt()) d.event(AgentEvent::portal_suspect);
     const std::vector<Target*> waiting(state->waiting.begin(), state->waiting.end());
     for (Target* target : waiting)
       if (target->queue.oldest() + kQueueAge <= now.monotonic)

@@ -31,6 +31,7 @@ void ClientAgent::handle_portal_connected(Now now) {
   d.portal_up = true;
   d.portal_ready = false;
   d.to_portal.clear();
+  for (const auto& [id, state] : d.states) state->access.portal_renewed();
   d.send_hello();
   d.settle(now);
 }
@@ -274,6 +275,9 @@ void ClientAgent::Impl::handle_granted(const v1::ConnectionGranted& message, Now
       target->announced = nullptr;
     }
   }
+  // What was found while the portal decided had no gateway yet to be told to.
+  if (const auto candidates = connectivity.local_candidates(); link->managed && candidates != state.told)
+    send_candidates(*link, candidates, now);
   changed();
   serve(state, now);
 }
@@ -304,12 +308,15 @@ void ClientAgent::Impl::send_requests(Now now) {
     if (!state->access.take_request(now, portal_ready, request_id)) continue;
     v1::ClientToPortal message;
     v1::RequestConnection& request = *message.mutable_request_connection();
+    request_id = state->access.request_id();
     request.set_request_id(request_id);
     request.set_resource(id);
+    std::set<const Target*> named;
     const auto add_name = [&](Target& target) {
-      if (target.name.empty() || target.requested_in == request_id ||
+      if (target.name.empty() || named.contains(&target) ||
           request.names_size() >= static_cast<int>(kMaxNamesInRequest))
         return;
+      named.insert(&target);
       const dns::ProxyAddresses* addresses = names->find(target.name);
       if (addresses == nullptr) return;
       v1::NameBinding& binding = *request.add_names();
@@ -323,7 +330,8 @@ void ClientAgent::Impl::send_requests(Now now) {
     // Names in use too: if another gateway is chosen, their flows go on there without a pause.
     for (const auto& [name, target] : state->targets)
       if (target->announced != nullptr && target->used_at + Access::kInUse >= now.monotonic) add_name(*target);
-    write_candidates(connectivity.local_candidates(), request.mutable_candidates());
+    state->told = connectivity.local_candidates();
+    write_candidates(state->told, request.mutable_candidates());
     for (const auto& [gateway, link] : links) {
       if (link->unreachable || link->silent) {
         request.add_unreachable_gateways(gateway);

@@ -278,7 +278,9 @@ void GatewayAgent::handle_event(const v1::Event& event, Now now) {
     case v1::Event::kMappedAddressChanged: {
       const auto server = from_proto(event.mapped_address_changed().server());
       if (!server) return;
-      gatherer_.set_mapped(*server, from_proto(event.mapped_address_changed().mapped()));
+      // Whatever NAT forgot the tunnel's mapping has probably forgotten the stream's as well.
+      if (gatherer_.set_mapped(*server, from_proto(event.mapped_address_changed().mapped())))
+        outputs_.emplace_back(SuspectPortal{});
       return announce_candidates(now);
     }
     case v1::Event::kTranslationWanted: {

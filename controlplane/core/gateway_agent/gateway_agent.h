@@ -59,6 +59,8 @@ struct ToPortal {
 };
 // The identity has changed (another data plane key): the stream must be opened anew.
 struct ReopenPortal {};
+// Our address is another: the stream may be broken without anybody noticing, so a second one is dialled at once.
+struct SuspectPortal {};
 struct ToDataPlane {
   std::uint64_t ticket;  // for handle_applied; one at a time
   v1::ApplyRequest request;
@@ -77,7 +79,7 @@ struct ToDnsRaw {
 struct Note {
   std::string text;
 };
-using Output = std::variant<ToPortal, ReopenPortal, ToDataPlane, ToPunt, ToDns, ToDnsRaw, Note>;
+using Output = std::variant<ToPortal, ReopenPortal, SuspectPortal, ToDataPlane, ToPunt, ToDns, ToDnsRaw, Note>;
 
 inline constexpr std::size_t kMaxTranslationsPerPeer = 4096;
 inline constexpr std::size_t kMaxRawQueriesPerPeer = 16;

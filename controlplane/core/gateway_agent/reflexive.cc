@@ -1,6 +1,7 @@
 #include "controlplane/core/gateway_agent/reflexive.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace penstock::gateway_agent {
 namespace {
@@ -29,9 +30,11 @@ void ReflexiveGatherer::restart(Instant now) {
   handle_timeout(now);
 }
 
-void ReflexiveGatherer::set_mapped(const Endpoint& server, const std::optional<Endpoint>& mapped) {
+bool ReflexiveGatherer::set_mapped(const Endpoint& server, const std::optional<Endpoint>& mapped) {
   const auto found = servers_.find(server);
-  if (found != servers_.end()) found->second.mapped = mapped;
+  if (found == servers_.end()) return false;
+  const auto before = std::exchange(found->second.mapped, mapped);
+  return before && mapped && *before != *mapped;
 }
 
 bool ReflexiveGatherer::handle_datagram(const Endpoint& from, Bytes datagram, Instant now) {

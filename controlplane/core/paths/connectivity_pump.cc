@@ -57,11 +57,16 @@ bool Connectivity::Impl::pump_gatherer() {
         any = true;
         relay->turn.handle_returned(now.monotonic);
       }
-  while (const auto socket = gatherer.poll_moved()) {
+  while (const auto moved = gatherer.poll_moved()) {
     any = true;
-    // The mapping towards the relays and gateways has probably moved as well.
-    for (auto& relay : relays)
-      if (relay->local == *socket) relay->turn.suspect(now.monotonic);
+    // The mapping towards the other relays and gateways has probably moved as well.
+    for (auto& relay : relays) {
+      if (relay->local != moved->local || relay->stream != 0) continue;
+      if (relay->turn.config().server == moved->server)
+        relay->turn.handle_mapped(moved->mapped, now.monotonic);
+      else
+        relay->turn.suspect(now.monotonic);
+    }
     for (auto& [gateway, agent] : agents) agent->verify(now);
   }
   return any;

@@ -45,8 +45,10 @@ void StunGatherer::restart(Instant now) {
 }
 
 void StunGatherer::verify(Instant now) {
-  for (Target& target : targets_)
-    if (is_tick(target) && now - target.last_asked >= kBusyTick / 3) ask(target, now);
+  for (Target& target : targets_) {
+    const bool tick = is_tick(target);
+    if ((tick || target.mapped) && now - target.last_asked >= (tick ? kBusyTick / 3 : kBusyTick * 3)) ask(target, now);
+  }
 }
 
 void StunGatherer::set_pace(Pace pace, Instant now) {
@@ -117,7 +119,7 @@ DropReason StunGatherer::handle_response(const stun::Message& message, const End
   } else if (target->suspected == mapped) {
     target->mapped = mapped;
     target->suspected.reset();
-    moved_.push_back(local);
+    moved_.push_back({local, server, *mapped});
   } else {
     // The second opinion need not wait for the tick, but a mapping that differs every time gets no further hurry.
     const bool first = !target->suspected;
@@ -147,9 +149,9 @@ std::optional<Duration> StunGatherer::rtt(const Endpoint& server) const {
   return std::nullopt;
 }
 
-std::optional<Endpoint> StunGatherer::poll_moved() {
+std::optional<StunGatherer::Moved> StunGatherer::poll_moved() {
   if (moved_.empty()) return std::nullopt;
-  const Endpoint out = moved_.front();
+  const Moved out = moved_.front();
   moved_.pop_front();
   return out;
 }

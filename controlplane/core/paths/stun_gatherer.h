@@ -43,7 +43,7 @@ class StunGatherer {
   void set_targets(std::span<const Endpoint> sockets, std::span<const Endpoint> servers, Instant now);
   // Our network changed: forget every mapping and ask at once.
   void restart(Instant now);
-  // Something seems wrong: ask every tick server at once, keep what is known.
+  // Something seems wrong: ask every server that has answered at once, keep what is known.
   void verify(Instant now);
   void set_pace(Pace pace, Instant now);
 
@@ -52,8 +52,13 @@ class StunGatherer {
 
   // Fresh mappings of all sockets, each once.
   [[nodiscard]] std::vector<Endpoint> reflexive(Instant now) const;
-  // A socket whose *known* mapping moved, once per change.
-  std::optional<Endpoint> poll_moved();
+  // A socket whose *known* mapping moved, once per change: as this server sees it now.
+  struct Moved {
+    Endpoint local;
+    Endpoint server;
+    Endpoint mapped;
+  };
+  std::optional<Moved> poll_moved();
   [[nodiscard]] std::optional<Duration> rtt(const Endpoint& server) const;
   // A server that answers again after it had not.
   std::optional<Endpoint> poll_returned();
@@ -87,7 +92,7 @@ class StunGatherer {
   Pace pace_ = Pace::active;
   std::vector<Target> targets_;
   std::deque<Transmit> output_;
-  std::deque<Endpoint> moved_;
+  std::deque<Moved> moved_;
   std::deque<Endpoint> returned_;
 };
 

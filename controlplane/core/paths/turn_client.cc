@@ -72,6 +72,14 @@ void TurnClient::handle_local_change(Instant now) {
   }
 }
 
+void TurnClient::handle_mapped(const Endpoint& mapped, Instant now) {
+  if (state_ != State::allocated || mapped_.port == 0 || mapped == mapped_) return suspect(now);
+  if (ticket_.empty()) return replace(now);
+  if (pending(Request::move)) return;
+  drop_requests(now);
+  send_request(Request::move, {}, 0, now);
+}
+
 void TurnClient::suspect(Instant now) {
   if (state_ == State::allocating) {
     // A request that waits through a long interval is sent again now.

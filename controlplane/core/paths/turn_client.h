@@ -80,6 +80,9 @@ class TurnClient {
   void update_credentials(const TurnCredentials& credentials, Instant now);
   // Our address, socket or NAT mapping changed: move the allocation, or make another.
   void handle_local_change(Instant now);
+  // The relay sees us at `mapped` now. An allocation made from elsewhere is out of reach, and a Refresh that is accepted
+  // proves nothing: it may be for an earlier allocation, on a 5-tuple that our NAT has given back to us.
+  void handle_mapped(const Endpoint& mapped, Instant now);
   // Packets through this relay are not answered: find out whether the allocation still stands.
   void suspect(Instant now);
   // The server is heard from again after a silence: what waits for it need not wait longer.
@@ -155,6 +158,7 @@ class TurnClient {
   void use(const TurnCredentials& credentials);
   void handle_failed(const Transaction& transaction, Instant now);
   void handle_mismatch(const Transaction& transaction, Instant now);
+  void replace(Instant now);
 
   void allocate(Instant now);
   void lose(Instant now);

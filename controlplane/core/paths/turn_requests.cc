@@ -156,7 +156,10 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       emit(TurnEvent::Kind::moved);
       [[fallthrough]];
     case Request::refresh: {
-      if (const auto mapped = message.mapped_address()) mapped_ = *mapped;
+      if (const auto mapped = message.mapped_address())
+        mapped_ = *mapped;
+      else if (t.kind == Request::move)
+        mapped_ = {};  // not said, so not known any more
       const std::uint32_t lifetime = message.u32(Attribute::lifetime).value_or(kWantedLifetimeS);
       if (lifetime == 0) return handle_mismatch(t, now);
       schedule_refresh(lifetime, now);
@@ -288,6 +291,11 @@ void TurnClient::handle_mismatch(const Transaction& t, Instant now) {
     drop_requests(now);
     return send_request(Request::move, {}, 0, now);
   }
+  replace(now);
+}
+
+// The allocation is gone: another.
+void TurnClient::replace(Instant now) {
   lose(now);
   // A NAT that gives us another port for every packet would make allocation after allocation (trap paths-11): the first
   // short-lived one is forgiven, then the pace slows down.

@@ -265,7 +265,7 @@ void Device::set_handshake_paths(PeerIndex index, std::vector<Path> paths) {
   Impl::Peer* peer = impl_->find(index);
   if (peer == nullptr) return;
   peer->handshake_paths = std::move(paths);
-  impl_->copy_to_new_paths(*peer);
+  impl_->hurry(*peer);
 }
 
 void Device::want_session(PeerIndex index, Now now) {

@@ -321,6 +321,8 @@ void GatewayHost::perform(gateway_agent::Output& output) {
     control_->portal->stop();
     control_->agent.handle_portal_disconnected(here());
     control_->portal->start();
+  } else if (std::holds_alternative<gateway_agent::SuspectPortal>(output)) {
+    if (control_->portal) control_->portal->suspect();
   } else if (auto* apply = std::get_if<gateway_agent::ToDataPlane>(&output)) {
     // Both sides of the call happen outside of whoever asked for it.
     network_.schedule(

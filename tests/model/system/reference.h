@@ -25,7 +25,8 @@ class Reference {
   // A packet that the server sends first.
   [[nodiscard]] Verdict downward(unsigned flow, Duration sent) const;
   // The flow is hit by nothing but one reset of a NAT near `sent`, and nothing else is bad: paths.md promises no loss.
-  [[nodiscard]] bool only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at) const;
+  // `by`: until when a packet that is sent meanwhile must have arrived.
+  [[nodiscard]] bool only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at, Duration& by) const;
   [[nodiscard]] std::string why(unsigned flow, Duration sent) const;  // the disturbances nearest to it
 
   // How long a packet may be on its way when all is well.
@@ -55,6 +56,12 @@ class Reference {
   // within the time that UDP may be idle.
   [[nodiscard]] bool translated(unsigned flow, Duration sent) const;
   [[nodiscard]] bool gateway_filters(unsigned site) const;
+  // Between client and site through a relay, and what a NAT's reset may take at most.
+  [[nodiscard]] Duration round_trip(unsigned client, unsigned site, Duration at) const;
+  [[nodiscard]] Duration reset_settles(unsigned client, unsigned site, Duration at, bool anew) const;
+  // The client has no tunnel to the site, or one that nothing passed through for so long that it is idle.
+  [[nodiscard]] bool asleep(unsigned client, unsigned site, Duration at) const;
+  void add_reset(unsigned client, unsigned site, const Event& event, bool anew, bool told, bool lossless);
   // A session that is gone is missed when it is used next, be it by a keepalive: settled `usual` after `end`, or a while
   // after that.
   [[nodiscard]] Duration missed(unsigned client, unsigned site, Duration end, Duration usual) const;

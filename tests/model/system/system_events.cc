@@ -207,12 +207,12 @@ void System::judge(bool final) {
       if (verdict == Verdict::must && fate.echoed == kNever) return lost(flow, n, sent, "lost: echo");
       if (verdict == Verdict::must_not && fate.arrived != kNever)
         return lost(flow, n, sent, "arrived without a right: request");
-      Duration reset{};
+      Duration reset{}, by{};
       // What was on its way in the moment of the reset may be gone without anybody noticing.
-      if (verdict == Verdict::may && reference.only_a_reset_near(flow.id, sent, reset) &&
+      if (verdict == Verdict::may && reference.only_a_reset_near(flow.id, sent, reset, by) &&
           (sent < reset - 250ms || sent > reset + 30ms)) {
         if (fate.arrived == kNever) return lost(flow, n, sent, "lost by a reset: request");
-        if (fate.arrived - fate.sent > Reference::kDelivery) return lost(flow, n, sent, "late after a reset: request");
+        if (at(fate.arrived) > by) return lost(flow, n, sent, "late after a reset: request");
       }
     }
     for (std::size_t i = 0; i < flow.pushes.size(); ++i) {

@@ -65,6 +65,8 @@ class AgentBench {
         portal.push_back(it->message);
       } else if (std::holds_alternative<ReopenPortal>(*output)) {
         ++reopened;
+      } else if (std::holds_alternative<SuspectPortal>(*output)) {
+        ++suspected;
       } else if (auto* apply = std::get_if<ToDataPlane>(&*output)) {
         EXPECT_EQ(applying, 0) << "two Apply calls at once";
         ++applying;
@@ -252,6 +254,7 @@ class AgentBench {
   std::optional<ToDataPlane> held;
   int applying = 0;
   int reopened = 0;
+  int suspected = 0;
   std::size_t questions = 0;
 };
 

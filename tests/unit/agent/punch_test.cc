@@ -184,17 +184,23 @@ TEST_F(Reflexive, PublicAddressesAreLearntFromTheTunnelPort) {
   EXPECT_EQ(portal.back().candidates().candidates_size(), 2);
   answer("198.51.100.21:3478", "198.51.100.40:61000");  // the same address is one candidate
   EXPECT_EQ(own().size(), 2u);
-  // The tick of the data plane sees a change first.
+  EXPECT_EQ(suspected, 0);
+  // The tick of the data plane sees a change first. The stream to the portal went through the same NAT.
   v1::Event event;
   *event.mutable_mapped_address_changed()->mutable_server() = to_proto(*Endpoint::parse("198.51.100.20:3478"));
   *event.mutable_mapped_address_changed()->mutable_mapped() = to_proto(*Endpoint::parse("198.51.100.40:62000"));
   agent->handle_event(event, now);
   run();
   EXPECT_THAT(own(), ElementsAre("198.51.100.40:62000", "198.51.100.40:61000", "198.51.100.194:51820"));
+  EXPECT_EQ(suspected, 1);
+  agent->handle_event(event, now);  // the same again is no news
+  run();
+  EXPECT_EQ(suspected, 1);
   event.mutable_mapped_address_changed()->clear_mapped();
   agent->handle_event(event, now);
   run();
   EXPECT_THAT(own(), ElementsAre("198.51.100.40:61000", "198.51.100.194:51820"));
+  EXPECT_EQ(suspected, 1);
 }
 
 TEST_F(Reflexive, ASilentServerIsAskedAgainAndForgotten) {

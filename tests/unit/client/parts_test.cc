@@ -184,6 +184,30 @@ TEST(Access, RequestsAreTwoSecondsApartAndUnansweredOnesAreRepeated) {  // trap:
   EXPECT_LE(sent.size(), 12U);  // and they back off
 }
 
+// A NAT forgot the stream: what was asked over it is neither answered nor refused. The stream is doubted, and the request
+// goes over the one that takes its place as the same request, not as another two seconds later.
+TEST(Access, ARequestIsRepeatedOnTheStreamThatTakesThePlaceOfItsOwn) {
+  CountingRandom random;
+  Access access(random);
+  access.want(at(0s));
+  ASSERT_TRUE(access.take_request(at(0s), true, "1"));
+  access.handle_timeout(at(500ms));
+  EXPECT_FALSE(access.take_doubt());
+  EXPECT_EQ(access.next_deadline(at(500ms), true), at(0s).monotonic + Access::kDoubtAfter);
+  access.handle_timeout(at(600ms));
+  EXPECT_TRUE(access.take_doubt());
+  access.handle_timeout(at(700ms));
+  EXPECT_FALSE(access.take_doubt());  // once
+  access.portal_renewed();
+  EXPECT_FALSE(access.take_request(at(700ms), false, "2"));  // not yet welcomed there
+  EXPECT_TRUE(access.take_request(at(800ms), true, "2"));
+  EXPECT_EQ(access.request_id(), "1");
+  EXPECT_FALSE(access.take_request(at(900ms), true, "3"));
+  access.granted("gw", wall(600), at(1s));
+  access.portal_renewed();  // nothing is under way
+  EXPECT_FALSE(access.take_request(at(3s), true, "4"));
+}
+
 TEST(Access, ARefusalStandsForAWhileThenIsAskedAgainLater) {  // trap: flow-3
   CountingRandom random;
   Access access(random);

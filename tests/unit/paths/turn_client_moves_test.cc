@@ -57,6 +57,38 @@ TEST_F(TurnClientTest, WithoutMobilityAChangeMakesANewAllocation) {
   EXPECT_TRUE(client->can_send(kPeer.address, now()));
 }
 
+// A NAT gives us back a mapping that an earlier allocation of ours was made from: the relay accepts a Refresh for that
+// one. What tells them apart is where the relay sees us.
+TEST_F(TurnClientTest, AnEarlierAllocationIsNotTakenForTheOneInUse) {
+  server->config().mobility = false;
+  make_client().start(now());
+  client->permit(kPeer.address, now());
+  run(200ms);
+  const Endpoint first = client_address;
+  client_address.port = 41111;
+  client->handle_local_change(now());
+  run(300ms);
+  ASSERT_EQ(client->allocations(), 2u);
+  const std::uint32_t number = client->number();
+  client_address = first;
+  client->suspect(now());
+  run(200ms);
+  ASSERT_EQ(client->number(), number) << "the Refresh was refused: this tests nothing";
+  client->handle_mapped(first, now());
+  run(400ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(client->allocations(), 3u);
+  EXPECT_TRUE(client->can_send(kPeer.address, now()));
+  ASSERT_TRUE(send_to_peer(kPeer, {5}));
+  send_from_peer(kPeer, {1});
+  run(50ms);
+  EXPECT_EQ(at_peer.size(), 1u);
+  EXPECT_EQ(received.size(), 1u);
+  client->handle_mapped(first, now());  // where it was made from: nothing to do
+  run(400ms);
+  EXPECT_EQ(client->allocations(), 3u);
+}
+
 // An earlier process on the same port left an allocation behind.
 TEST_F(TurnClientTest, ForeignAllocationOnOurFiveTupleIsCleared) {
   make_client().start(now());

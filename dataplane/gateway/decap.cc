@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/wireguard/data_path.h"
@@ -49,7 +50,7 @@ void find_sessions(Worker& worker, PacketBurst& packets, Opening& opening) {
     const unsigned begin = groups.begin_of(g);
     Session* session = worker.tunnels->find_session(receivers[groups.order[begin]]);
     if (session != nullptr) {  // needed when the packets have been opened
-      if (session->peer < worker.policies->size()) __builtin_prefetch(&worker.policies->view()[session->peer]);
+      if (session->peer < worker.policies->size()) prefetch_read(&worker.policies->view()[session->peer]);
     }
     for (unsigned i = begin; i < groups.end[g]; ++i) {
       Packet* packet = packets[groups.order[i]];
@@ -231,7 +232,7 @@ void decap(Worker& worker, PacketBurst& packets) {
   worker.aead->open({opening.jobs, opening.count});
   for (unsigned g = 0; g < opening.groups; ++g)
     if (const policy::PeerPolicy* policy = worker.policies->find(opening.sessions[g]->peer); policy != nullptr)
-      __builtin_prefetch(policy);
+      prefetch_read(policy);
   unsigned begin = 0;
   for (unsigned g = 0; g < opening.groups; ++g) {
     unsigned authentic = begin;

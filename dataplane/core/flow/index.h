@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/flow/record.h"
 #include "dataplane/core/flow/zeroed_array.h"
 
@@ -21,7 +22,7 @@ class FlowIndex {
  public:
   explicit FlowIndex(std::uint32_t capacity);
 
-  void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first(hash)]); }
+  void prefetch(std::uint64_t hash) const { prefetch_read(&buckets_[first(hash)]); }
 
   // First slot in the first bucket whose tag fits, to prefetch its record; kNoSlot when none does.
   [[nodiscard]] Slot candidate(std::uint64_t hash) const {

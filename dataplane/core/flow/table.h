@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/flow/index.h"
 #include "dataplane/core/flow/key.h"
 #include "dataplane/core/flow/record.h"
@@ -81,8 +82,8 @@ class FlowTable {
   void prefetch_record(Slot slot) const {
     if (slot == kNoSlot) return;
     const auto* line = reinterpret_cast<const std::uint8_t*>(&records_[slot]);
-    __builtin_prefetch(line);
-    __builtin_prefetch(line + 64);
+    prefetch_read(line);
+    prefetch_read(line + 64);
   }
   void write(Slot slot, const FlowRecord& record);
 

@@ -1,6 +1,7 @@
 // Bursts: the steps of the short way (fast_path.h) over all packets, the whole way for the others.
 #include <algorithm>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
@@ -159,12 +160,12 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
     if (slots[i] == flow::kNoSlot) continue;
     const PeerIndex peer = table_[slots[i]].peer;
-    if (peer < policies.size()) __builtin_prefetch(&policies[peer]);
+    if (peer < policies.size()) prefetch_read(&policies[peer]);
   }
   for (std::size_t i = 0; i < count; ++i)
     if (slots[i] != flow::kNoSlot)
       if (const policy::PeerPolicy* policy = policy_of(call, table_[slots[i]].peer); policy != nullptr)
-        __builtin_prefetch(&policy->epoch);
+        prefetch_read(&policy->epoch);
   bool moved = false;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {

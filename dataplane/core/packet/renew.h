@@ -6,6 +6,7 @@
 // need it.
 #pragma once
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/packet.h"
 
 namespace penstock {
@@ -32,8 +33,8 @@ inline void renew(Packet& packet, std::uint8_t* data, std::uint16_t length, std:
 
 // What the first stages read of a frame: asked for when it is received, used when the whole burst has been.
 inline void prefetch_frame(const std::uint8_t* data) {
-  __builtin_prefetch(data);
-  __builtin_prefetch(data + 64);
+  prefetch_read(data);
+  prefetch_read(data + 64);
 }
 
 }  // namespace penstock

@@ -27,6 +27,7 @@
 
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/bytes.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/drop_reason.h"
 #include "dataplane/core/packet/packet.h"
@@ -77,12 +78,12 @@ class DataPath {
   }
   // For bursts: the slot first, then (it has come) what find_session and check_receive read of the session.
   void prefetch_session_slot(std::uint32_t receiver_index) const {
-    __builtin_prefetch(&sessions_[receiver_index & slot_mask_]);
+    prefetch_read(&sessions_[receiver_index & slot_mask_]);
   }
   void prefetch_session(std::uint32_t receiver_index, std::uint64_t counter) const {
     const Session* session = sessions_[receiver_index & slot_mask_].load(std::memory_order_acquire);
     if (session == nullptr) return;
-    __builtin_prefetch(session);
+    prefetch_read(session);
     session->window.prefetch(counter);
   }
 

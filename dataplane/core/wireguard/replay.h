@@ -16,6 +16,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "dataplane/core/base/prefetch.h"
+
 namespace penstock::wireguard {
 
 class ReplayWindow {
@@ -57,8 +59,8 @@ class ReplayWindow {
   }
 
   void prefetch(std::uint64_t counter) const {
-    __builtin_prefetch(&head_);
-    __builtin_prefetch(&words_[counter / kBlock % kBlocks], 1);
+    prefetch_read(&head_);
+    prefetch_write(&words_[counter / kBlock % kBlocks]);
   }
 
   // The newest blocks for another process, `seen[i]` the bits of block head - i; neither concurrently with use. A restored

@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/packet/words.h"
 #include "dataplane/gateway/configuration.h"
@@ -150,7 +151,7 @@ class Sorter {
     if ((uses & address_use::tunnel) != 0) {
       if (is_to_tunnel_port(*packet, configuration_.tunnel.listen_port)) {
         if (has_flag(*packet, packet_flag::fragment)) return worker_.drop(packet, DropReason::outer_fragment);
-        __builtin_prefetch(packet->data + 128, 1);  // the message's end
+        prefetch_write(packet->data + 128);  // the message's end
         return out_.tunnel.add(packet);
       }
       // The rest of a datagram whose first fragment was refused looks like this too.
@@ -158,7 +159,7 @@ class Sorter {
         return to_kernel(worker_, packet, DropReason::outer_fragment);
     }
     if (source_nat && !is_echo_request(*packet)) {
-      __builtin_prefetch(packet->data - 64, 1);  // where the outer headers will stand
+      prefetch_write(packet->data - 64);  // where the outer headers will stand
       return out_.lan.add(packet);
     }
     out_.local.add(packet);

@@ -1,6 +1,7 @@
 #include <cstring>
 
 #include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/wireguard/data_path.h"
@@ -49,7 +50,8 @@ void find_sessions(Worker& worker, PacketBurst& packets, Opening& opening) {
     const unsigned begin = groups.begin_of(g);
     Session* session = worker.tunnels->find_session(receivers[groups.order[begin]]);
     if (session != nullptr) {  // needed when the packets have been opened
-      if (session->peer < worker.policies->size()) __builtin_prefetch(&worker.policies->view()[session->peer]);
+      if (session->peer < worker.policies->size()) prefetch_read(&worker.policies->view()[session->peer]);
+      worker.tunnels->prefetch_peer(worker.id + 1U, session->peer);
     }
     for (unsigned i = begin; i < groups.end[g]; ++i) {
       Packet* packet = packets[groups.order[i]];
@@ -194,8 +196,14 @@ void accept_group(Worker& worker, Session& session, Packet** packets, const std:
   if (newest == nullptr) return;  // a replay moves no endpoint and is no sign of life
   worker.counters.decrypted_packets += accepted;
   worker.counters.decrypted_bytes += bytes;
-  const Path from = outer_path(worker, newest->data - sizeof(UdpHeader), newest->l4_offset, is_ip6(*newest));
+  Path from;
+  const auto read_path = [&] {
+    from = outer_path(worker, newest->data - sizeof(UdpHeader), newest->l4_offset, is_ip6(*newest));
+  };
+  const bool follows = worker.tunnels->follows_source(session.peer);
+  if (follows) read_path();
   const wireguard::NoteBits notes = worker.tunnels->receive_notes(session, from, worker.now.monotonic);
+  if (notes != 0 && !follows) read_path();
   worker.tunnels->note_received(worker.id + 1U, session.peer, accepted, bytes, data, worker.now.monotonic);
   if (notes != 0) send_note(worker, session, notes, from);
 
@@ -228,10 +236,10 @@ void decap(Worker& worker, PacketBurst& packets) {
   find_sessions(worker, packets, opening);
   packets.clear();
   if (opening.count == 0) return;
-  worker.aead->open({opening.jobs, opening.count});
   for (unsigned g = 0; g < opening.groups; ++g)
     if (const policy::PeerPolicy* policy = worker.policies->find(opening.sessions[g]->peer); policy != nullptr)
-      __builtin_prefetch(policy);
+      prefetch_read(policy);
+  worker.aead->open({opening.jobs, opening.count});
   unsigned begin = 0;
   for (unsigned g = 0; g < opening.groups; ++g) {
     unsigned authentic = begin;

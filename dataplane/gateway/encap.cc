@@ -1,6 +1,7 @@
 #include <bit>
 
 #include "dataplane/core/packet/checksum.h"
+#include "dataplane/core/packet/words.h"
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/grouping.h"
@@ -83,7 +84,7 @@ void make_headers(const Configuration& configuration, const Path& path, OuterHea
     ip->protocol = ip_protocol::udp;
     std::memcpy(ip->source.data(), out.source.wire().data(), 4);
     std::memcpy(ip->destination.data(), out.destination.wire().data(), 4);
-    out.sum = checksum_add(0, {at, sizeof *ip});
+    out.sum = words::header_sum(at);
     at += sizeof *ip;
   }
   auto* udp = new (at) UdpHeader{};
@@ -136,7 +137,7 @@ void prepare_group(Worker& worker, const PacketBurst& packets, const std::uint8_
     for (unsigned i = 0; i < n; ++i) wait_for_session(worker, packets[order[i]]);
     return;
   }
-  const bool endpoint = worker.tunnels->endpoint(peer).has_value();
+  const bool endpoint = worker.tunnels->has_endpoint(peer);
   const std::uint16_t mtu = worker.configuration->inner_mtu;
   const std::uint64_t keep = worker.resend != nullptr && worker.tunnels->keeps(peer) ? 1 : 0;
   std::uint64_t bytes = 0;
@@ -237,6 +238,9 @@ void encap(Worker& worker, PacketBurst& packets) {
   for (std::size_t i = 0; i < packets.size(); ++i) peers[i] = packets[i]->peer;
   Groups groups;
   group_by(peers, packets.size(), groups);
+  if (groups.count > 1)  // the peers' own lines were asked for when the packets came here (graph.cc)
+    for (unsigned g = 0; g < groups.count; ++g)
+      worker.tunnels->prefetch_sending(peers[groups.order[groups.begin_of(g)]]);
   for (unsigned g = 0; g < groups.count; ++g) {
     const unsigned begin = groups.begin_of(g);
     prepare_group(worker, packets, groups.order.data() + begin, groups.end[g] - begin, sealing);

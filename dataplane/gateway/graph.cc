@@ -1,5 +1,6 @@
 #include "dataplane/gateway/graph.h"
 
+#include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/resend.h"
@@ -25,6 +26,7 @@ class Call {
   }
   void inside(Packet* packet) {
     if (inside_.full()) flush_inside();
+    worker_.tunnels->prefetch_peer(worker_.id + 1U, packet->peer);  // for encap
     inside_.add(packet);
   }
   void outside(PacketBurst& packets) {

@@ -84,7 +84,6 @@ IpAddress ip_destination(const Packet& packet) {
 void make_own(Packet& packet) {
   packet.flags = packet_flag::own;
   packet.flow = 0;
-  packet.session = nullptr;
   packet.next_hop = 0;
   packet.mtu_hint = 0;
   packet.peer = kNoPeer;

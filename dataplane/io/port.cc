@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <set>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/io/mbuf.h"
 #include "dataplane/io/pool.h"
 
@@ -236,11 +237,11 @@ void DpdkPort::receive(std::uint16_t worker, PacketBurst& into) {
   if (worker >= rx_queues_) return;
   rte_mbuf* mbufs[kBurst];
   const std::uint16_t n = rte_eth_rx_burst(id_, worker, mbufs, static_cast<std::uint16_t>(kBurst - into.size()));
-  for (std::uint16_t i = 0; i < n && i < kAhead; ++i) __builtin_prefetch(mbufs[i] + 1, 1);
+  for (std::uint16_t i = 0; i < n && i < kAhead; ++i) prefetch_write(mbufs[i] + 1);
   for (std::uint16_t i = 0; i < n; ++i) {
     if (i + kAhead < n) {
-      __builtin_prefetch(mbufs[i + kAhead]);
-      __builtin_prefetch(mbufs[i + kAhead] + 1, 1);
+      prefetch_read(mbufs[i + kAhead]);
+      prefetch_write(mbufs[i + kAhead] + 1);
     }
     rte_mbuf* mbuf = mbufs[i];
     // A stripped tag is put back where it stood: the classify stage judges VLANs. Longer than one buffer: not ours,

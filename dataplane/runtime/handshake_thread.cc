@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/gateway/messages.h"
 #include "dataplane/gateway/wire.h"
 #include "dataplane/runtime/clock.h"
@@ -153,9 +154,9 @@ std::size_t HandshakeThread::admit_from(SpscRing<Packet*>& ring, HandshakeRings&
   Packet* packets[kGateBatch];
   const std::size_t n = ring.pop(std::span<Packet*>(packets));
   for (std::size_t i = 0; i < n; ++i) {  // they were written on another core
-    __builtin_prefetch(packets[i]->data);
-    __builtin_prefetch(packets[i]->data + 64);
-    __builtin_prefetch(packets[i]->data + 128);
+    prefetch_read(packets[i]->data);
+    prefetch_read(packets[i]->data + 64);
+    prefetch_read(packets[i]->data + 128);
   }
   if (n > 0) gate({packets, n}, rings, known, now);
   return n;

@@ -111,8 +111,8 @@ class Ends:
     @contextlib.contextmanager
     def penstock(self):
         net = self.net
-        far = self.far_end("tun-peer", "far0", BUILD / "perf" / "client" / "perf-tun-peer", "--key", net.directory / "far",
-                           "--peer", self.public, "--tun", "far0", "--mtu", MTU)
+        far = self.far_end("tun-peer", "far0", BUILD / "perf" / "client" / "perf-tun-peer", "--key",
+                           net.directory / "far", "--peer", self.public, "--tun", "far0", "--mtu", MTU)
         wait_until(lambda: "ready " in net.log("tun-peer"), 5, "perf-tun-peer")
         self.route_back("far0")
         process = start_penstock(net, "a", "client-a", self.key, net.log("tun-peer").split()[1])
@@ -125,7 +125,8 @@ class Ends:
         key = net.directory / "far-go.key"
         key.touch(mode=0o600)
         key.write_text(secret + "\n")
-        public = subprocess.run(["wg", "pubkey"], input=secret, text=True, capture_output=True, check=True).stdout.strip()
+        public = subprocess.run(["wg", "pubkey"], input=secret, text=True, capture_output=True,
+                                check=True).stdout.strip()
         device = f"wgf{os.getpid() % 100000}"
         far = self.far_end("wireguard-go-far", device, "wireguard-go", "-f", device)
         wait_until(lambda: net.inside("b", "wg", "show", device, check=False).returncode == 0, 5, "wireguard-go")
@@ -182,7 +183,8 @@ def running(net, host, processes):
 def transfer(net, process, reverse, seconds, host="client"):
     """Gbit/s, and Gbit per second of the client's processor time (None: there is no client)."""
     clock = Clock(process.pid if process else os.getpid())
-    found = net.inside(host, "iperf3", "-c", SERVER, "-t", str(seconds), "-J", *(["-R"] if reverse else []), check=False)
+    found = net.inside(host, "iperf3", "-c", SERVER, "-t", str(seconds), "-J", *(["-R"] if reverse else []),
+                       check=False)
     used = clock.elapsed()[1]
     if found.returncode != 0:
         raise Failure(f"iperf3: {found.stdout[-400:]}")

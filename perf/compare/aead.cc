@@ -32,8 +32,8 @@ struct Contender {
 };
 
 // As many bursts as fit the window.
-void window(Contender& contender, std::vector<std::uint8_t>& memory, const std::vector<std::array<std::uint8_t, 32>>& keys,
-            std::uint32_t size, double seconds) {
+void window(Contender& contender, std::vector<std::uint8_t>& memory,
+            const std::vector<std::array<std::uint8_t, 32>>& keys, std::uint32_t size, double seconds) {
   std::array<AeadJob, kBurst> jobs;
   std::uint64_t packets = 0;
   const auto start = Clock::now();

@@ -108,7 +108,8 @@ def report(suite, ours, measured):
             mine = measured.wire[("Penstock", direction, size)]
             for peer in ("wireguard-go", "tayga") if direction == "up" else ("wireguard-go",):
                 theirs = median(measured.wire[(peer, direction, size)])
-                suite.row(f"veth/{direction}/{size}", median(mine), "Mpps", spread=spread(mine), peer=peer, peer_value=theirs,
+                suite.row(f"veth/{direction}/{size}", median(mine), "Mpps", spread=spread(mine), peer=peer,
+                          peer_value=theirs,
                           note="ours decrypts and translates; tayga translates only" if peer == "tayga" else None)
 
 

@@ -1,7 +1,7 @@
 // perf-flow-table: looking flows up, beside DPDK's rte_hash (lock-free, bulk) and liburcu's cds_lfht, in one run.
 //
-// The same keys (the inside key of a flow), the same seeded hash, the same random order of existing keys, in bursts of 64;
-// the three take turns in every round, and what is compared are ratios of the same round. All memory is in pages of
+// The same keys (the inside key of a flow), the same seeded hash, the same random order of existing keys, in bursts of
+// 64; the three take turns in every round, and what is compared are ratios of the same round. All memory is in pages of
 // 4 KiB. Also: how long a flow takes to set up (record, both indexes, wheel) and how much memory that takes.
 #include <fmt/format.h>
 #include <x86intrin.h>
@@ -17,7 +17,7 @@
 #include "dataplane/runtime/rcu.h"
 #include "dataplane/runtime/system_random.h"
 #include "perf/flow_table/rival_hashes.h"
-#include "perf/harness/figures.h"
+#include "perf/rows/figures.h"
 
 namespace penstock::perf {
 namespace {

@@ -36,7 +36,11 @@ double measure_tsc_hz() {
 }
 
 Load::Load(const Options& options, Rig& rig, Random& random)
-    : options_(options), rig_(rig), clients_(options, random, read_clock()), sent_at_(kTimes), tsc_hz_(measure_tsc_hz()) {
+    : options_(options),
+      rig_(rig),
+      clients_(options, random, read_clock()),
+      sent_at_(kTimes),
+      tsc_hz_(measure_tsc_hz()) {
   flows_.resize(options.flows);
   for (std::uint32_t i = 0; i < flows_.size(); ++i) {
     const bool v4 = options.destination.is_v4();

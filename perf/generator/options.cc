@@ -84,7 +84,9 @@ Options parse_options(int argc, char** argv, bool& keys) {
   app.add_option("--peers", out.peers)->capture_default_str()->check(CLI::Range(1, 100000));
   app.add_option("--first-peer", out.first_peer, "number of the first: several generators share one set")
       ->capture_default_str();
-  app.add_option("--flows", out.flows, "UDP flows over all peers")->capture_default_str()->check(CLI::Range(1, 4000000));
+  app.add_option("--flows", out.flows, "UDP flows over all peers")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 4000000));
   app.add_option("--translation", translation, "nat64 or nat44")->capture_default_str()->check(
       CLI::IsMember({"nat64", "nat44"}));
   app.add_option("--destination", destination, "of inner packets: the proxy address")->capture_default_str();

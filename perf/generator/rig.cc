@@ -91,7 +91,8 @@ std::string Rig::find_gateways(Duration patience) {
     if (wan && lan) return {};
     if (now - started > patience)
       return std::string("nobody answers ARP for ") +
-             (wan ? end(Side::lan).gateway.to_string() + " on the LAN" : end(Side::wan).gateway.to_string() + " on the WAN");
+             (wan ? end(Side::lan).gateway.to_string() + " on the LAN"
+                  : end(Side::wan).gateway.to_string() + " on the WAN");
     if (now - asked > kAskEvery) {
       for (End& side : ends_)
         if (!side.gateway_mac) ask(side);

@@ -50,7 +50,7 @@ class Experiment {
   bool set_up();
   void window(bool flood, double seconds);
   void flood_alone(double seconds);
-  void report(std::vector<Row>& rows);
+  void report(std::vector<Figure>& rows);
   ~Experiment() {
     bench_.data = false;
     bench_.flood_rate = 0;
@@ -298,16 +298,16 @@ void Experiment::flood_alone(double seconds) {
   bench_.flood_rate = 0;
 }
 
-void Experiment::report(std::vector<Row>& rows) {
+void Experiment::report(std::vector<Figure>& rows) {
   const auto row = [](std::string name, double value, std::string unit) {
-    Row made;
+    Figure made;
     made.suite = "handshake";
     made.name = std::move(name);
     made.value = value;
     made.unit = std::move(unit);
     return made;
   };
-  Row data = row("flood/data", quantile(flooded_, 0.5) / 1e6, "Mpps");
+  Figure data = row("flood/data", quantile(flooded_, 0.5) / 1e6, "Mpps");
   data.peer = "without the flood";
   data.peer_value = quantile(calm_, 0.5) / 1e6;
   data.ratio = quantile(ratios_, 0.5);
@@ -315,18 +315,18 @@ void Experiment::report(std::vector<Row>& rows) {
   data.spread = {quantile(flooded_, 0) / 1e6, quantile(flooded_, 1) / 1e6};
   data.note = "512-byte payloads, LAN to tunnel; the flood comes on top";
   rows.push_back(data);
-  Row forged = row("flood/forged", quantile(forged_rate_, 0.5) / 1e6, "Mpps");
+  Figure forged = row("flood/forged", quantile(forged_rate_, 0.5) / 1e6, "Mpps");
   forged.limit = kFloodRate / 1e6;
   forged.spread = {quantile(forged_rate_, 0) / 1e6, quantile(forged_rate_, 1) / 1e6};
   forged.note = "taken by the worker beside its data; the limit is what was sent";
   rows.push_back(forged);
-  Row alone = row("flood/alone", quantile(alone_, 0.5) / 1e6, "Mpps");
+  Figure alone = row("flood/alone", quantile(alone_, 0.5) / 1e6, "Mpps");
   alone.note = "forged messages that one worker takes when there is no data";
   rows.push_back(alone);
   const auto share = [&](bool flood) {
     return 100.0 * static_cast<double>(on_time_[flood]) / static_cast<double>(std::max<std::size_t>(begun_[flood], 1));
   };
-  Row done = row("flood/handshakes", share(true), "% done in 1 s");
+  Figure done = row("flood/handshakes", share(true), "% done in 1 s");
   done.peer = "without the flood";
   done.peer_value = share(false);
   done.goal = 99;
@@ -347,7 +347,7 @@ void Experiment::report(std::vector<Row>& rows) {
 
 }  // namespace
 
-bool measure_flood(bool quick, std::vector<Row>& rows) {
+bool measure_flood(bool quick, std::vector<Figure>& rows) {
   std::fprintf(stderr, "data and handshakes with and without a flood\n");
   Experiment experiment;
   if (!experiment.set_up()) return false;

@@ -84,8 +84,8 @@ class WanPort final : public BenchPort {
   }
 
  private:
-  // A buffer that holds a forged message since it was last here, under a new source: two halves of the address whose sum,
-  // and with it the checksum, stays the same.
+  // A buffer that holds a forged message since it was last here, under a new source: two halves of the address whose
+  // sum, and with it the checksum, stays the same.
   bool put_forged(PacketBurst& into) {
     Packet* packet = pool_.take_forged();
     if (packet == nullptr) return false;

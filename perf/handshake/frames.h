@@ -119,8 +119,8 @@ class BufferStock {
   std::vector<Packet*> free_;
 };
 
-// Buffers like any pool's, and a stock of their own for forged messages: these are filled once and go round, as if a card
-// wrote them, so that the worker is not charged for making them.
+// Buffers like any pool's, and a stock of their own for forged messages: these are filled once and go round, as if a
+// card wrote them, so that the worker is not charged for making them.
 class BenchPool final : public runtime::PacketPool {
  public:
   explicit BenchPool(std::size_t count) : plain_(count, 2048) {}

@@ -11,10 +11,10 @@ int main(int argc, char** argv) {
   app.add_flag("--rate-only", rate_only, "without the flood");
   app.add_option("--json", json, "write one JSON object per figure to this file");
   CLI11_PARSE(app, argc, argv);
-  std::vector<penstock::perf::Row> rows;
+  std::vector<penstock::perf::Figure> rows;
   bool ok = penstock::perf::measure_rate(quick, rows);
   if (ok && !rate_only) ok = penstock::perf::measure_flood(quick, rows);
-  if (!penstock::perf::write_rows(json, rows)) {
+  if (!penstock::perf::write_json(json, rows)) {
     std::fprintf(stderr, "perf-handshake: %s: cannot be written\n", json.c_str());
     return 1;
   }

@@ -136,7 +136,7 @@ class Curve {
 
 }  // namespace
 
-bool measure_rate(bool quick, std::vector<Row>& rows) {
+bool measure_rate(bool quick, std::vector<Figure>& rows) {
   std::fprintf(stderr, "handshakes beside X25519\n");
   runtime::SystemRandom random;
   PrivateKey key;
@@ -171,7 +171,7 @@ bool measure_rate(bool quick, std::vector<Row>& rows) {
     alone_rates.push_back(1 / alone);
     alone_shares.push_back(limit / alone);
   }
-  Row row;
+  Figure row;
   row.suite = "handshake";
   row.name = "responder";
   row.value = quantile(handshakes, 0.75);
@@ -185,7 +185,7 @@ bool measure_rate(bool quick, std::vector<Row>& rows) {
   row.goal_share = 0.9;
   row.spread = {quantile(handshakes, 0.1), quantile(handshakes, 1)};
   rows.push_back(row);
-  Row alone = row;
+  Figure alone = row;
   alone.name = "responder/alone";
   alone.value = quantile(alone_rates, 0.75);
   alone.ratio = quantile(alone_shares, 0.5);
@@ -194,14 +194,14 @@ bool measure_rate(bool quick, std::vector<Row>& rows) {
   alone.spread = {quantile(alone_rates, 0.1), quantile(alone_rates, 1)};
   alone.note = "one handshake at a time, as when few arrive";
   rows.push_back(alone);
-  Row tunnels;
+  Figure tunnels;
   tunnels.suite = "handshake";
   tunnels.name = "tunnels";
   tunnels.value = row.value * 120;
   tunnels.unit = "tunnels per thread";
   tunnels.note = "each renews its session every 120 s";
   rows.push_back(tunnels);
-  Row x25519;
+  Figure x25519;
   x25519.suite = "handshake";
   x25519.name = "x25519";
   x25519.value = 1e6 * quantile(by_point, 0.25);

@@ -4,13 +4,13 @@
 
 #include <vector>
 
-#include "perf/rows/rows.h"
+#include "perf/rows/figures.h"
 
 namespace penstock::perf {
 
 // Rates of one handshake thread. Appends rows; false (after a message) when something could not be measured.
-bool measure_rate(bool quick, std::vector<Row>& rows);
+bool measure_rate(bool quick, std::vector<Figure>& rows);
 // The product's engine with its threads over ports in memory, with and without a flood, in turns.
-bool measure_flood(bool quick, std::vector<Row>& rows);
+bool measure_flood(bool quick, std::vector<Figure>& rows);
 
 }  // namespace penstock::perf

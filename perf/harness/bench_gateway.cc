@@ -132,7 +132,8 @@ BenchGateway::BenchGateway(const Shape& shape)
     auto aead = wireguard::make_aead_context(shape.aead);
     if (aead == nullptr) fail("AEAD backend {} is not available on this machine", shape.aead);
     set->aead = std::make_unique<CountedAead>(std::move(aead));
-    nat::TranslatorConfig translator = translation(shape, configuration_, w, static_cast<std::uint32_t>(policies_.size()));
+    nat::TranslatorConfig translator = translation(shape, configuration_, w,
+                                                   static_cast<std::uint32_t>(policies_.size()));
     translator.homes = &homes_;
     set->translator = std::make_unique<nat::Translator>(translator, random_, *set->pool);
     gateway::Worker& worker = set->worker;

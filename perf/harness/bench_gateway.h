@@ -102,8 +102,8 @@ class BenchGateway {
   // Gives every sent frame back to its worker's pool.
   void free_sent();
 
-  // Checks a frame that left a port; empty: right. `expected(number)` says what was sent with that number in its payload
-  // (nullptr: nothing was). The tunnel's frames are decrypted, in place, by OpenSSL.
+  // Checks a frame that left a port; empty: right. `expected(number)` says what was sent with that number in its
+  // payload (nullptr: nothing was). The tunnel's frames are decrypted, in place, by OpenSSL.
   using Expected = std::function<const Sent*(std::uint32_t)>;
   [[nodiscard]] std::string check_lan_frame(const Expected& expected, Bytes frame) const;
   [[nodiscard]] std::string check_wan_frame(const Expected& expected, MutableBytes frame);

@@ -1,9 +1,9 @@
 // The network that measurements take place in, as arithmetic: peer n, its flow m, the packets of both directions.
 //
-// WAN 192.0.2.1/24 with a router, behind which the clients are (250 addresses, many ports each), LAN 203.0.113.1/24 and 2001:db8:1a::1/64
-// with sixteen servers on the link. Every peer knows sixteen names, one per server. Flow f belongs to peer f % peers;
-// half of a peer's flows are TCP, half UDP. A packet's payload begins with a 32-bit number and continues with a pattern of it, so
-// that the other end can say whether what arrived is what was sent.
+// WAN 192.0.2.1/24 with a router, behind which the clients are (250 addresses, many ports each), LAN 203.0.113.1/24 and
+// 2001:db8:1a::1/64 with sixteen servers on the link. Every peer knows sixteen names, one per server. Flow f belongs to
+// peer f % peers; half of a peer's flows are TCP, half UDP. A packet's payload begins with a 32-bit number and
+// continues with a pattern of it, so that the other end can say whether what arrived is what was sent.
 #pragma once
 
 #include <cstdint>
@@ -62,9 +62,9 @@ std::uint16_t write_from_server(const Flow& flow, const Families& families, std:
                                 std::uint32_t number, std::uint8_t tcp_flags, std::uint8_t* out);
 [[nodiscard]] std::uint16_t outside_size(const Families& families, std::uint16_t inside_size);
 
-// Whether `packet` is what write_from_client's packet must have become on the LAN, or write_from_server's in the tunnel:
-// every header field, checksums computed anew byte by byte, the payload. Empty: yes; otherwise what is wrong. `port`:
-// the translated one.
+// Whether `packet` is what write_from_client's packet must have become on the LAN, or write_from_server's in the
+// tunnel: every header field, checksums computed anew byte by byte, the payload. Empty: yes; otherwise what is wrong.
+// `port`: the translated one.
 [[nodiscard]] std::string check_on_lan(const Flow& flow, const Families& families, std::uint16_t size,
                                        std::uint32_t number, std::uint16_t port, Bytes packet);
 [[nodiscard]] std::string check_in_tunnel(const Flow& flow, const Families& families, std::uint16_t size,

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/renew.h"
 
 namespace penstock::perf {
@@ -76,9 +77,9 @@ void MemoryPort::receive(std::uint16_t worker, PacketBurst& into) {
   auto& ready = queues_[worker].ready;
   const std::size_t n = std::min(ready.size(), kBurst - into.size());
   constexpr std::size_t kAhead = 8;
-  for (std::size_t i = 0; i < n && i < kAhead; ++i) __builtin_prefetch(ready[i], 1);
+  for (std::size_t i = 0; i < n && i < kAhead; ++i) prefetch_write(ready[i]);
   for (std::size_t i = 0; i < n; ++i) {
-    if (i + kAhead < n) __builtin_prefetch(ready[i + kAhead], 1);
+    if (i + kAhead < n) prefetch_write(ready[i + kAhead]);
     Packet* packet = ready[i];
     renew(*packet, packet->data, packet->length, packet->headroom, packet->tailroom);
     prefetch_frame(packet->data);

@@ -1,4 +1,5 @@
-// One short measurement: packets laid ready, the worker loops turned until all have gone through, what came out checked.
+// One short measurement: packets laid ready, the worker loops turned until all have gone through, what came out
+// checked.
 //
 // Up: sealed WireGuard messages on the WAN port, each used once, so that the replay window and everything else is real.
 // Down: packets from servers on the LAN port. Packets of a window follow each other in random order of flows, or in

@@ -1,9 +1,9 @@
 // perf-latency: how long packets take through the gateway while its worker is half loaded.
 //
-// The real worker loop over ports in memory. Packets arrive at random moments (a Poisson process) at half of the rate that
-// the same gateway has just carried; a packet's time runs from its arrival to the end of the loop's turn in which it was
-// sent. A turn that took more than 2 us longer than turns with as many packets usually do was interrupted by the machine:
-// packets whose time overlaps such a gap are set aside, and their share is told.
+// The real worker loop over ports in memory. Packets arrive at random moments (a Poisson process) at half of the rate
+// that the same gateway has just carried; a packet's time runs from its arrival to the end of the loop's turn in which
+// it was sent. A turn that took more than 2 us longer than turns with as many packets usually do was interrupted by the
+// machine: packets whose time overlaps such a gap are set aside, and their share is told.
 #include <fmt/format.h>
 #include <x86intrin.h>
 
@@ -17,8 +17,8 @@
 
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/runtime/rcu.h"
-#include "perf/harness/figures.h"
 #include "perf/harness/window.h"
+#include "perf/rows/figures.h"
 
 namespace penstock::perf {
 namespace {
@@ -89,7 +89,8 @@ std::vector<Packet*> make_frames(BenchGateway& gateway, bool up, const std::vect
   return frames;
 }
 
-Run run_once(BenchGateway& gateway, bool up, const std::vector<std::uint16_t>& sizes, double rate, std::mt19937_64& random) {
+Run run_once(BenchGateway& gateway, bool up, const std::vector<std::uint16_t>& sizes, double rate,
+             std::mt19937_64& random) {
   const std::vector<Packet*> frames = make_frames(gateway, up, sizes, random);
   Run run;
   run.arrival.resize(frames.size());
@@ -155,8 +156,8 @@ void judge(const Run& run, Times& times) {
 
 nlohmann::json distribution(std::vector<double>& times) {
   nlohmann::json out = nlohmann::json::array();
-  for (const double share : {0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999,
-                             0.9995, 0.9999, 1.0})
+  for (const double share : {0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995,
+                             0.999, 0.9995, 0.9999, 1.0})
     out.push_back({quantile(times, share), share});
   return out;
 }

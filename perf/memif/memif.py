@@ -41,7 +41,8 @@ ports:
 
 def generate(net, key, *arguments, seconds):
     out = net.directory / "generator.json"
-    process = net.start("box", "generator", GENERATOR, "--wan", device(0, "client", net.directory / "wan.sock"), "--lan",
+    process = net.start("box", "generator", GENERATOR, "--wan", device(0, "client", net.directory / "wan.sock"),
+                        "--lan",
                         device(1, "client", net.directory / "lan.sock"), "--gateway-key", key, "--core", "0", "--peers",
                         str(PEERS), "--gateway", WAN_GATEWAY, "--lan-gateway", LAN_GATEWAY, "--server", f"{SERVER}:7000",
                         "--json", out, *arguments)
@@ -61,7 +62,8 @@ def report(suite, results):
         name = f"{found['direction']}/{found['size']}"
         best, overload = found["result"], found["overload"]
         if not best["sent"]:
-            raise Failure(f"{name}: there is no rate without loss; under overload {overload['pps'] / 1e6:.2f} Mpps pass")
+            raise Failure(f"{name}: there is no rate without loss; "
+                          f"under overload {overload['pps'] / 1e6:.2f} Mpps pass")
         note = f"{found['trials']} trials"
         if found["generator_limited"]:
             note += "; the generator sent no faster: the data plane may do more"

@@ -8,7 +8,7 @@
 #include <map>
 
 #include "perf/micro/suite.h"
-#include "perf/rows/rows.h"
+#include "perf/rows/figures.h"
 
 namespace penstock::perf {
 namespace {
@@ -31,7 +31,7 @@ class Collector final : public benchmark::BenchmarkReporter {
         failed = true;
         continue;
       }
-      samples[run.run_name.function_name].push_back(cycles_per_second() / items->second);
+      samples[run.run_name.function_name].push_back(tsc_hz() / items->second);
     }
   }
 };
@@ -48,14 +48,14 @@ constexpr Goal kGoals[] = {{"seal/64/burst32", 110},   {"seal/256/burst32", 245}
 constexpr double kTranslation = 60;
 
 // What a translation costs on top of its look-up: the whole call less what had to be done besides.
-void add_translation(const Collector& collected, const std::string& base, std::vector<Row>& rows) {
+void add_translation(const Collector& collected, const std::string& base, std::vector<Figure>& rows) {
   const auto call = collected.samples.find(base + kWholeCall);
   const auto ready = collected.samples.find(base + kLayReady);
   const auto lookup = collected.samples.find(base + kLookUp);
   for (const auto& part : {call, ready, lookup})
     if (part == collected.samples.end()) return;
   const double besides = quantile(ready->second, kBetterHalf) + quantile(lookup->second, kBetterHalf);
-  Row row;
+  Figure row;
   row.suite = "micro";
   row.name = base;
   row.unit = "cycles";
@@ -67,14 +67,14 @@ void add_translation(const Collector& collected, const std::string& base, std::v
   rows.push_back(row);
 }
 
-std::vector<Row> rows_of(const Collector& collected) {
-  std::vector<Row> rows;
+std::vector<Figure> rows_of(const Collector& collected) {
+  std::vector<Figure> rows;
   const std::string ours = "/lanes";
   for (const auto& [name, samples] : collected.samples) {
     const bool aead = name.starts_with("seal/") || name.starts_with("open/");
     const bool lanes = name.ends_with(ours);
     if (aead && !lanes) continue;
-    Row row;
+    Figure row;
     row.suite = "micro";
     row.name = lanes ? name.substr(0, name.size() - ours.size()) : name;
     row.value = quantile(samples, kBetterHalf);
@@ -123,14 +123,14 @@ int run(bool quick, const std::string& filter, const std::string& json) {
     std::fprintf(stderr, "perf-micro: nothing measured\n");
     return 1;
   }
-  const std::vector<Row> rows = rows_of(collected);
+  const std::vector<Figure> rows = rows_of(collected);
   std::printf("%-28s%10s  %-16s%10s%8s\n", "cycles per item", "", "beside", "", "ratio");
-  for (const Row& row : rows) {
+  for (const Figure& row : rows) {
     std::printf("%-28s%10.1f  (%.1f to %.1f)", row.name.c_str(), row.value, row.spread->first, row.spread->second);
     if (row.peer_value) std::printf("  %-16s%10.1f%8.2f", row.peer.c_str(), *row.peer_value, *row.ratio);
     std::printf("\n");
   }
-  if (!write_rows(json, rows)) {
+  if (!write_json(json, rows)) {
     std::fprintf(stderr, "perf-micro: %s: cannot be written\n", json.c_str());
     return 1;
   }

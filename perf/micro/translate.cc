@@ -1,6 +1,7 @@
-// Translation of 64-byte packets of existing flows, warm: bursts of 64, every packet of another flow, the same again and
-// again. Besides the whole call of the translator, what has to be taken off it is measured in the same run: laying the
-// packets ready (the last call has rewritten them), and the look-up in a table of the same flows by keys that are ready.
+// Translation of 64-byte packets of existing flows, warm: bursts of 64, every packet of another flow, the same again
+// and again. Besides the whole call of the translator, what has to be taken off it is measured in the same run: laying
+// the packets ready (the last call has rewritten them), and the look-up in a table of the same flows by keys that are
+// ready.
 #include <benchmark/benchmark.h>
 
 #include <array>

@@ -53,7 +53,8 @@ class Wire:
         """Runs the generator; returns what it found, one dictionary per direction and size."""
         out = self.net.directory / "generator.json"
         out.unlink(missing_ok=True)
-        command = [GENERATOR, "--wan", f"net_{driver}0,iface=wan0", "--lan", f"net_{driver}1,iface=lan0", "--core", str(core),
+        command = [GENERATOR, "--wan", f"net_{driver}0,iface=wan0", "--lan", f"net_{driver}1,iface=lan0", "--core",
+                   str(core),
                    "--gateway", WAN_GATEWAY, "--lan-gateway", LAN_GATEWAY, "--server", f"{SERVER}:7000", "--json", out,
                    *arguments]
         # The kernel lets go of the AF_XDP sockets of the last process some time after its end.
@@ -152,7 +153,8 @@ class WireguardGo(Device):
         self.stack.callback(self._end, process)
         wait_until(lambda: net.inside("gw", "wg", "show", interface, check=False).returncode == 0, 5, "wireguard-go")
         private = run("wg", "genkey").stdout.strip()
-        public = subprocess.run(["wg", "pubkey"], input=private, text=True, capture_output=True, check=True).stdout.strip()
+        public = subprocess.run(["wg", "pubkey"], input=private, text=True, capture_output=True,
+                                check=True).stdout.strip()
         keys = test_peers()
         text = f"[Interface]\nPrivateKey = {private}\nListenPort = 51820\n"
         for line in keys.splitlines():
@@ -205,7 +207,8 @@ class Tayga(Device):
                net.inside("gen", "cat", "/sys/class/net/wan0/address").stdout.strip(), "dev", "gw-wan")
         process = net.start("gw", "tayga", "tayga", "-d", "-c", str(settings))
         self.stack.callback(WireguardGo._end, process)
-        wait_until(lambda: process.poll() is None and net.inside("gw", "ip", "-o", "link", "show", "nat64", "up").stdout, 5,
+        link = ("ip", "-o", "link", "show", "nat64", "up")
+        wait_until(lambda: process.poll() is None and net.inside("gw", *link).stdout, 5,
                    "tayga")
         self.pid = process.pid
         destination = "2001:db8:64:1::" + "{:02x}{:02x}:{:02x}{:02x}".format(*map(int, SERVER.split(".")))

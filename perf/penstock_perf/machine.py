@@ -29,7 +29,8 @@ def describe(root, build):
     interesting = {"avx2", "avx512f", "avx512ifma", "vaes", "vpclmulqdq"}
     commit = _output("git", "-C", str(root), "rev-parse", "--short=12", "HEAD")
     dirty = bool(_output("git", "-C", str(root), "status", "--porcelain"))
-    memory = next(line for line in pathlib.Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal"))
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    memory = next(line for line in lines if line.startswith("MemTotal"))
     return {
         "commit": commit + ("+changes" if dirty else ""),
         "processor": _cpu_field("model name"),

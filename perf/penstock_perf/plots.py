@@ -26,17 +26,20 @@ def throughput_by_size(rows, directory, footer):
         if not sizes:
             continue
         series = []
-        for direction, label in (("up", "up (WireGuard in, NAT64, LAN out)"), ("down", "down (LAN in, NAT64, WireGuard out)"),
+        for direction, label in (("up", "up (WireGuard in, NAT64, LAN out)"),
+                                 ("down", "down (LAN in, NAT64, WireGuard out)"),
                                  ("nat64", "NAT64 alone")):
             found = [ours.get(f"{direction}/{size}") for size in sizes]
             if any(found):
-                series.append((label, [row and row["value"] for row in found], [row and row["spread"] for row in found]))
+                series.append((label, [row and row["value"] for row in found],
+                               [row and row["spread"] for row in found]))
         limits = [(ours.get(f"up/{size}") or ours.get(f"down/{size}") or {}).get("limit") for size in sizes]
         if any(limits):
             series.append(("limit: the AEAD alone", limits, None))
         for peer, values in _peers(ours, sizes).items():
             series.append((peer, values, None))
-        svg.bars(directory / file, "Throughput of one worker by inner packet size", "medians; lines show the spread of windows",
+        svg.bars(directory / file, "Throughput of one worker by inner packet size",
+                 "medians; lines show the spread of windows",
                  unit, [size if size == "imix" else f"{size} bytes" for size in sizes], series, footer)
         written.append(file)
     return written
@@ -85,14 +88,15 @@ def by_count(rows, directory, footer):
             if len(points) > 1:
                 series.append((suffix or f"by {what}", points, False))
         if series:
-            svg.lines(directory / f"{what}.svg", f"Throughput of one worker by number of {what}", "", what, "Mpps", series,
-                      footer, log_x=True)
+            svg.lines(directory / f"{what}.svg", f"Throughput of one worker by number of {what}", "", what, "Mpps",
+                      series, footer, log_x=True)
             written.append(f"{what}.svg")
     return written
 
 
 def latency(rows, directory, footer):
-    series = [(row["name"], [(x, 100 * y) for x, y in row["distribution"]], False) for row in rows if row["distribution"]]
+    series = [(row["name"], [(x, 100 * y) for x, y in row["distribution"]], False)
+              for row in rows if row["distribution"]]
     if not series:
         return []
     svg.lines(directory / "latency.svg", "Time through the gateway", "share of packets that took no longer",

@@ -158,7 +158,8 @@ def stacked(path, title, subtitle, label, groups, names, columns, footer=""):
             canvas.rectangle(centre - width / 2, top, width, scale(total) - top, COLOURS[n % len(COLOURS)],
                              f"{name}, {group}: {value:.0f}")
             if scale(total) - top > 13:
-                canvas.text(centre, (scale(total) + top) / 2 + 4, f"{value:.0f}", size=10, anchor="middle", fill="white")
+                canvas.text(centre, (scale(total) + top) / 2 + 4, f"{value:.0f}", size=10, anchor="middle",
+                            fill="white")
             total += value
         canvas.text(centre, scale(total) - 4, f"{total:.0f}", size=10, anchor="middle")
     canvas.line(LEFT, bottom, canvas.width - RIGHT, bottom, stroke="#222")

@@ -86,14 +86,15 @@ class Report {
     const double mpps = mpps_of(cycles);
     const double bits = m.bytes_per_packet * 8 / 1000;
     const double raw = m.raw.quantile(kBetterHalf) / what.workers;
-    fmt::print("{:<14}{:>8.2f}{:>8.2f}{:>8.0f}{:>8.0f}{:>8.0f}{:>10.0f}{:>6.0f}%  {:.0f}, {:.0f}, {:.0f} ({})", what.name,
-               mpps, mpps * bits, cycles, m.aead.quantile(kBetterHalf), m.rest.quantile(kBetterHalf),
+    fmt::print("{:<14}{:>8.2f}{:>8.2f}{:>8.0f}{:>8.0f}{:>8.0f}{:>10.0f}{:>6.0f}%  {:.0f}, {:.0f}, {:.0f} ({})",
+               what.name, mpps, mpps * bits, cycles, m.aead.quantile(kBetterHalf), m.rest.quantile(kBetterHalf),
                m.raw.quantile(kBetterHalf), m.share.median() * 100, m.total.quantile(0), m.total.median(),
                m.total.quantile(0.9), m.total.count());
     const Goal& goal = what.goal;
     for (const bool packets : {true, false}) {
       const double factor = packets ? 1 : bits;
-      Figure figure{.suite = "pipeline", .name = what.name, .value = mpps * factor, .unit = packets ? "Mpps" : "Gbit/s"};
+      Figure figure{.suite = "pipeline", .name = what.name, .value = mpps * factor,
+                    .unit = packets ? "Mpps" : "Gbit/s"};
       figure.limit = mpps_of(raw) * factor;
       figure.spread = {mpps_of(m.total.quantile(0.9)) * factor, mpps_of(m.total.quantile(0.1)) * factor};
       figure.best = mpps_of(m.total.quantile(0)) * factor;

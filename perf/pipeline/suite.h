@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "perf/harness/figures.h"
 #include "perf/harness/window.h"
+#include "perf/rows/figures.h"
 
 namespace penstock::perf {
 

@@ -1,5 +1,5 @@
-// Memory of flows and the rate at which new ones are set up: the translator of one worker by itself, first packets of UDP
-// flows (IPv6 inside, IPv4 outside), each judged by its peer's policy. One JSON object on stdout.
+// Memory of flows and the rate at which new ones are set up: the translator of one worker by itself, first packets of
+// UDP flows (IPv6 inside, IPv4 outside), each judged by its peer's policy. One JSON object on stdout.
 //
 // Usage: perf-scale-flows FLOWS PEERS
 #include <fmt/format.h>
@@ -134,7 +134,8 @@ int main(int argc, char** argv) {
     spent += __rdtsc() - start;
     for (const auto& outcome : outcomes)
       if (outcome.action != nat::Action::to_outside) {
-        std::fprintf(stderr, "flow %u of %u: refused: %s\n", first, flows, std::string(name_of(outcome.reason)).c_str());
+        std::fprintf(stderr, "flow %u of %u: refused: %s\n", first, flows,
+                     std::string(name_of(outcome.reason)).c_str());
         return 1;
       }
     outcomes.clear();

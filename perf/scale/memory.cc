@@ -1,5 +1,5 @@
-// Memory of peers and sessions as the data plane holds them: many configured WireGuard peers with their policies, some of
-// them with a live session each, made by whole handshakes with real clients. One JSON object on stdout.
+// Memory of peers and sessions as the data plane holds them: many configured WireGuard peers with their policies, some
+// of them with a live session each, made by whole handshakes with real clients. One JSON object on stdout.
 //
 // Usage: perf-scale-memory PEERS SESSIONS
 #include <openssl/evp.h>
@@ -63,8 +63,8 @@ std::unique_ptr<policy::PeerPolicy> policy_of(PeerIndex peer) {
   return out;
 }
 
-void handshake(wireguard::Device& gateway, const wireguard::PublicKey& gateway_key, std::uint32_t number, PeerIndex peer,
-               Random& random) {
+void handshake(wireguard::Device& gateway, const wireguard::PublicKey& gateway_key, std::uint32_t number,
+               PeerIndex peer, Random& random) {
   const Now now = read_clock();
   const Path at_gateway{{IpAddress::v4({192, 0, 2, 1}), 51820}, endpoint_of(number), 0};
   const Path at_client{endpoint_of(number), at_gateway.local, 0};
@@ -91,7 +91,8 @@ void handshake(wireguard::Device& gateway, const wireguard::PublicKey& gateway_k
   auto* there_too = gateway.data_path().sending_session(peer, now.monotonic);
   if (there_too == nullptr) fail("has no session at the gateway", number);
   // A session in use has touched all of its replay window.
-  for (std::uint64_t counter = 0; counter < wireguard::ReplayWindow::kWindow; counter += wireguard::ReplayWindow::kBlock)
+  using wireguard::ReplayWindow;
+  for (std::uint64_t counter = 0; counter < ReplayWindow::kWindow; counter += ReplayWindow::kBlock)
     if (!there_too->window.accept(counter)) fail("refuses a counter", number);
 }
 

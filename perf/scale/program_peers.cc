@@ -1,5 +1,5 @@
-// Programs many peers over gRPC, as the control process does when it synchronises: begin_sync, every peer with one right,
-// end_sync. Prints the seconds it took.
+// Programs many peers over gRPC, as the control process does when it synchronises: begin_sync, every peer with one
+// right, end_sync. Prints the seconds it took.
 //
 // Usage: perf-scale-program SOCKET PEERS PEERS_PER_CALL
 #include <grpcpp/grpcpp.h>

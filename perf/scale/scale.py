@@ -89,8 +89,10 @@ max_peers: {max_peers}
 dpdk: {{hugepages: auto, memory_mb: 256}}
 nat: {{max_flows: 1000000}}
 ports:
-  - {{name: wan, device: "net_memif0,role=server,socket={directory}/w.sock,socket-abstract=no", addresses: [198.51.100.1/24]}}
-  - {{name: lan, device: "net_memif1,role=server,socket={directory}/l.sock,socket-abstract=no", addresses: [203.0.113.1/24]}}
+  - {{name: wan, device: "net_memif0,role=server,socket={directory}/w.sock,socket-abstract=no",
+      addresses: [198.51.100.1/24]}}
+  - {{name: lan, device: "net_memif1,role=server,socket={directory}/l.sock,socket-abstract=no",
+      addresses: [203.0.113.1/24]}}
 """
 
 
@@ -112,8 +114,8 @@ def process(suite):
                 raise Failure(f"data plane ended with {plane.process.returncode}\n{net.log('dataplane')}")
     suite.row("start", statistics.median(starts), "s", spread=[min(starts), max(starts)], goal=1, better="less",
               note="penstock-dataplane with max_peers 1 000 000 and a million flows, from exec to ready")
-    suite.row("program-100000-peers", statistics.median(programmed), "s", spread=[min(programmed), max(programmed)], goal=2,
-              better="less", note=f"each with a preshared key and one right, 1000 per Apply; slowest call "
+    suite.row("program-100000-peers", statistics.median(programmed), "s", spread=[min(programmed), max(programmed)],
+              goal=2, better="less", note=f"each with a preshared key and one right, 1000 per Apply; slowest call "
                                   f"{max(slowest) * 1000:.0f} ms; the process then has {resident / 2**20:.0f} MiB")
 
 

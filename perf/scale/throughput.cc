@@ -1,5 +1,5 @@
-// Throughput of one worker with few and with many peers or flows: two whole gateways in this process, windows of both in
-// turn, so that their ratio is of one run. One JSON object on stdout.
+// Throughput of one worker with few and with many peers or flows: two whole gateways in this process, windows of both
+// in turn, so that their ratio is of one run. One JSON object on stdout.
 //
 // Usage: perf-scale-throughput PEERS FLOWS MANY_PEERS MANY_FLOWS up|down SIZE SECONDS
 #include <algorithm>
@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "dataplane/runtime/rcu.h"
-#include "perf/harness/figures.h"
 #include "perf/harness/window.h"
+#include "perf/rows/figures.h"
 
 namespace {
 

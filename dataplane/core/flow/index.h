@@ -12,6 +12,7 @@
 #include <array>
 #include <cstdint>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/flow/record.h"
 #include "dataplane/core/flow/zeroed_array.h"
 
@@ -21,13 +22,17 @@ class FlowIndex {
  public:
   explicit FlowIndex(std::uint32_t capacity);
 
-  void prefetch(std::uint64_t hash) const { __builtin_prefetch(&buckets_[first(hash)]); }
+  void prefetch(std::uint64_t hash) const { prefetch_read(&buckets_[first(hash)]); }
 
-  // First slot in the first bucket whose tag fits, to prefetch its record; kNoSlot when none does.
-  [[nodiscard]] Slot candidate(std::uint64_t hash) const {
+  // First slot in the first bucket whose tag fits, to prefetch its record; kNoSlot when none does. `absent`: it is in no
+  // other bucket either; otherwise the next one is fetched.
+  [[nodiscard]] Slot candidate(std::uint64_t hash, bool& absent) const {
     const Bucket& bucket = buckets_[first(hash)];
     const std::uint64_t lanes = matching(bucket, tag_of(hash));
-    return lanes == 0 ? kNoSlot : bucket.slots[lane_of(lanes)];
+    absent = lanes == 0 && bucket.depth == 0;
+    if (lanes != 0) return bucket.slots[lane_of(lanes)];
+    if (!absent) prefetch_read(&buckets_[second(hash)]);
+    return kNoSlot;
   }
 
   // The slot for which `matches(slot)` is true among those whose tag fits; kNoSlot when there is none.

@@ -68,7 +68,11 @@ class KeyHash {
                                   std::uint8_t protocol) const {
     const std::uint64_t addresses =
         fold(word(a, 0) ^ secret_[0], word(a, 8) ^ secret_[1]) ^ fold(word(b, 0) ^ secret_[2], word(b, 8) ^ secret_[3]);
-    return fold(addresses ^ ports ^ secret_[4], secret_[5] + (std::uint64_t{protocol} << 32));
+    const std::uint64_t folded = fold(addresses ^ ports ^ secret_[4], secret_[5] + (std::uint64_t{protocol} << 32));
+    // The flows of one pair of addresses are a lattice of ports, which one multiplication maps to another lattice; some
+    // secrets would crowd it into few buckets. So once more.
+    const std::uint64_t mixed = folded * 0xff51afd7ed558ccdULL;
+    return mixed ^ (mixed >> 32);
   }
 
   std::array<std::uint64_t, 6> secret_{};

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/flow/index.h"
 #include "dataplane/core/flow/key.h"
 #include "dataplane/core/flow/record.h"
@@ -31,8 +32,17 @@ class FlowTable {
   [[nodiscard]] std::uint64_t hash(const OutsideKey& key) const { return hash_(key); }
   void prefetch_inside(std::uint64_t hash) const { inside_.prefetch(hash); }
   void prefetch_outside(std::uint64_t hash) const { outside_.prefetch(hash); }
-  void prefetch_inside_record(std::uint64_t hash) const { prefetch_record(inside_.candidate(hash)); }
-  void prefetch_outside_record(std::uint64_t hash) const { prefetch_record(outside_.candidate(hash)); }
+  // False: the flow is not there.
+  bool prefetch_inside_record(std::uint64_t hash) const { return prefetch_record(inside_, hash); }
+  bool prefetch_outside_record(std::uint64_t hash) const { return prefetch_record(outside_, hash); }
+  // What the next flow but `ahead` to be set up will be written to.
+  void prefetch_insert(std::uint32_t ahead) const {
+    const Slot slot = free_ != kNoSlot ? free_ : high_water_.load(std::memory_order_relaxed) + ahead;
+    if (slot >= records_.size()) return;
+    const auto* line = reinterpret_cast<const std::uint8_t*>(&records_[slot]);
+    for (std::size_t at = 0; at < sizeof(FlowRecord); at += 64) prefetch_write(line + at);
+    wheel_.prefetch(slot);
+  }
   [[nodiscard]] Slot find(const InsideKey& key, std::uint64_t hash) const {
     return inside_.find(hash, [&](Slot slot) {
       const FlowRecord& r = records_[slot];
@@ -78,11 +88,14 @@ class FlowTable {
   [[nodiscard]] bool copy(Slot slot, FlowRecord& out) const;
 
  private:
-  void prefetch_record(Slot slot) const {
-    if (slot == kNoSlot) return;
+  bool prefetch_record(const FlowIndex& index, std::uint64_t hash) const {
+    bool absent = false;
+    const Slot slot = index.candidate(hash, absent);
+    if (slot == kNoSlot) return !absent;
     const auto* line = reinterpret_cast<const std::uint8_t*>(&records_[slot]);
-    __builtin_prefetch(line);
-    __builtin_prefetch(line + 64);
+    prefetch_read(line);
+    prefetch_read(line + 64);
+    return true;
   }
   void write(Slot slot, const FlowRecord& record);
 

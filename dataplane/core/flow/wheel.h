@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/flow/record.h"
 #include "dataplane/core/flow/zeroed_array.h"
 
@@ -25,6 +26,7 @@ class TimingWheel {
   // At `at`, but not before the tick after the last complete advance. Replaces an earlier time.
   void schedule(Slot slot, Tick at);
   void cancel(Slot slot);
+  void prefetch(Slot slot) const { prefetch_write(&nodes_[slot]); }
 
   // Takes out everything due at or before `now` and calls `due(slot)` for it, which may schedule and cancel any slot.
   // At most `budget` slots are touched. True when nothing due is left.

@@ -1,6 +1,7 @@
 // Bursts: the steps of the short way (fast_path.h) over all packets, the whole way for the others.
 #include <algorithm>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/nat/fast_path.h"
 #include "dataplane/core/nat/translator_impl.h"
 #include "dataplane/core/packet/headers.h"
@@ -25,7 +26,8 @@ bool is_cut(const Packet& packet, std::uint16_t translated_length, std::uint16_t
 
 }  // namespace
 
-inline bool Translator::Implementation::fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const {
+inline bool Translator::Implementation::fit(const Call& call, const Packet& packet,
+                                            const flow::FlowRecord& record) const {
   if ((record.flags & flow::flow_flag::slow) != 0) return false;
   const policy::PeerPolicy* policy = policy_of(call, record.peer);
   if (policy == nullptr || policy->epoch != record.policy_epoch) return false;
@@ -98,7 +100,37 @@ void Translator::Implementation::end_call(const Call& call, Outcomes& out) {
   give_out_spent(out);
 }
 
-// Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with each.
+// A first packet's way is a chain of look-ups that no cache holds: the policy's index, the place of the destination in
+// it, the index and ports of the other side, a place in the table. So they are fetched for all first packets of a
+// burst, link by link. Where the flow goes is only guessed (the name's first address, the client's own port): a wrong
+// guess costs a fetch.
+void Translator::Implementation::foresee(const Call& call, std::span<const flow::InsideKey* const> keys) {
+  for (const flow::InsideKey* key : keys)
+    if (const policy::PeerPolicy* policy = policy_of(call, key->peer); policy != nullptr) policy->prefetch_index();
+  for (const flow::InsideKey* key : keys)
+    if (const policy::PeerPolicy* policy = policy_of(call, key->peer); policy != nullptr)
+      policy->prefetch_destination(key->destination);
+  std::uint32_t ahead = 0;
+  for (const flow::InsideKey* key : keys) {
+    const policy::PeerPolicy* policy = policy_of(call, key->peer);
+    if (policy == nullptr) continue;
+    const policy::Verdict verdict =
+        policy->judge(key->destination, key->protocol, key->destination_port, source_nat_, call.now.wall);
+    if (verdict.reason != DropReason::none) continue;
+    table_.prefetch_insert(ahead++);
+    const bool v6 = verdict.destination.is_v6();
+    const auto& addresses = v6 ? config_.source_v6 : config_.source_v4;
+    if (addresses.empty()) continue;
+    const bool own = config_.keep_source && v6 == key->source.is_v6();
+    const std::size_t source = preferred_address(key->peer, addresses.size());
+    table_.prefetch_outside(table_.hash(flow::OutsideKey{own ? key->source : addresses[source], verdict.destination,
+                                                         key->source_port, key->destination_port, key->protocol}));
+    if (!own) space(key->protocol, v6, static_cast<std::uint16_t>(source)).prefetch(key->source_port);
+  }
+}
+
+// Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with
+// each.
 void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
@@ -115,8 +147,11 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
     hashes[i] = table_.hash(keys[i].value);
     table_.prefetch_inside(hashes[i]);
   }
+  const flow::InsideKey* strangers[kBurst];
+  std::size_t strange = 0;
   for (std::size_t i = 0; i < count; ++i)
-    if (plain[i]) table_.prefetch_inside_record(hashes[i]);
+    if (plain[i] && !table_.prefetch_inside_record(hashes[i])) strangers[strange++] = &keys[i].value;
+  if (strange != 0) foresee(call, {strangers, strange});
   for (std::size_t i = 0; i < count; ++i)
     if (!plain[i] || !up_fast(call, *packets[i], keys[i].value, hashes[i])) [[unlikely]]
       up_whole(call, *packets[i]);
@@ -160,12 +195,12 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
     if (slots[i] == flow::kNoSlot) continue;
     const PeerIndex peer = table_[slots[i]].peer;
-    if (peer < policies.size()) __builtin_prefetch(&policies[peer]);
+    if (peer < policies.size()) prefetch_read(&policies[peer]);
   }
   for (std::size_t i = 0; i < count; ++i)
     if (slots[i] != flow::kNoSlot)
       if (const policy::PeerPolicy* policy = policy_of(call, table_[slots[i]].peer); policy != nullptr)
-        __builtin_prefetch(&policy->epoch);
+        prefetch_read(&policy->epoch);
   bool moved = false;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {

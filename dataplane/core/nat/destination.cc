@@ -23,24 +23,25 @@ Candidates Translator::Implementation::candidates_of(const Call& call, const pol
   static const Prefix kWellKnown{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
   const policy::Translation& name = policy.translations[translation];
   const bool inside6 = key.source.is_v6();
-  const std::uint64_t client =
-      mix(hash_value(policy.tunnel_v4) + mix(hash_value(policy.tunnel_v6))) + policy.translation_tag(translation);
   struct Ranked {
     bool failed;
     bool other_family;
     std::uint64_t rank;
     IpAddress address;
   };
-  std::array<Ranked, Candidates::kMax> list;
+  union Unset {  // need not be cleared before it is filled
+    Unset() {}
+    std::array<Ranked, Candidates::kMax> list;
+  } unset;
+  auto& list = unset.list;
   std::size_t count = 0;
   const auto add = [&](const IpAddress& address) {
     if (count == list.size() || forbidden_.contains(address)) return;
     // Protocols without ports do not cross families.
     if (address.is_v6() != inside6 && !has_ports(key.protocol)) return;
     for (std::size_t i = 0; i < count; ++i)
-      if (list[i].address == address) return;
-    list[count++] = {failed_.contains(address, key.destination_port, key.protocol, call.now.monotonic),
-                     address.is_v6() != inside6, mix(client ^ hash_value(address)), address};
+      if (same_address(list[i].address, address)) return;
+    list[count++] = {false, address.is_v6() != inside6, 0, address};
   };
   const auto add_v4 = [&] {
     if (source_nat_.enabled_v4)
@@ -58,14 +59,23 @@ Candidates Translator::Implementation::candidates_of(const Call& call, const pol
   // The own family's first, in case there are more than there is room for.
   inside6 ? add_v6() : add_v4();
   inside6 ? add_v4() : add_v6();
+  Candidates out;
+  out.count = count;
+  if (count == 1) out.addresses[0] = list[0].address;  // most names: nothing to put in order
+  if (count <= 1) return out;
+  const std::uint64_t client =
+      mix(hash_value(policy.tunnel_v4) + mix(hash_value(policy.tunnel_v6))) + policy.translation_tag(translation);
+  for (std::size_t i = 0; i < count; ++i) {
+    Ranked& one = list[i];
+    one.failed = failed_.contains(one.address, key.destination_port, key.protocol, call.now.monotonic);
+    one.rank = mix(client ^ hash_value(one.address));
+  }
   std::sort(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(count), [](const Ranked& a, const Ranked& b) {
     if (a.failed != b.failed) return b.failed;
     if (a.other_family != b.other_family) return b.other_family;
     return a.rank != b.rank ? a.rank < b.rank : a.address < b.address;
   });
-  Candidates out;
   for (std::size_t i = 0; i < count; ++i) out.addresses[i] = list[i].address;
-  out.count = count;
   return out;
 }
 

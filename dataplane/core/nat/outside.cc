@@ -78,8 +78,7 @@ bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record) {
       // Two names of one address, asked from one port: the second flow cannot share the binding (trap nat-2).
     }
   }
-  // RFC 4787 REQ-2, RFC 7857 §4: one peer appears under one address, as long as that has ports.
-  const std::size_t preferred = (record.peer * std::size_t{0x9e3779b1}) % addresses.size();
+  const std::size_t preferred = preferred_address(record.peer, addresses.size());
   for (std::size_t i = 0; i < addresses.size(); ++i) {
     record.source_address = static_cast<std::uint16_t>((preferred + i) % addresses.size());
     flow::OutsideKey outside{addresses[record.source_address], record.remote, 0, record.remote_port, record.protocol};

@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/base/random.h"
 
 namespace penstock::nat {
@@ -62,6 +63,13 @@ class PortSpace {
                                       Taken&& taken);
   void acquired(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
   void released(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
+
+  // For bursts: what choose(wanted) and acquired() look at, if it is this port.
+  void prefetch(std::uint16_t wanted) const {
+    if (!range_.mine(wanted)) return;
+    prefetch_write(&users_[index_of(wanted)]);
+    prefetch_read(&place_[index_of(wanted)]);
+  }
 
   // One that nobody uses, the wanted one if possible.
   std::optional<std::uint16_t> choose_unused(std::uint16_t wanted);

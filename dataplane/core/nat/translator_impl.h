@@ -79,11 +79,14 @@ struct Classified {
 // Wall seconds at which the authorisation ends; 0: never.
 [[nodiscard]] std::uint32_t expiry_of(const policy::PeerPolicy& policy, const policy::Verdict& verdict);
 
-// Real addresses of a name, best first.
+// Real addresses of a name, best first; those behind `count` are not set.
 struct Candidates {
   static constexpr std::size_t kMax = 16;
-  std::array<IpAddress, kMax> addresses{};
+  union {
+    std::array<IpAddress, kMax> addresses;
+  };
   std::size_t count = 0;
+  Candidates() {}  // NOLINT: need not be cleared before it is filled
 };
 
 struct PathMtuReport {
@@ -139,6 +142,8 @@ class Translator::Implementation {
   // The short way (fast_path.h). False: not for this packet; nothing has been changed.
   [[gnu::always_inline]] bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
   [[gnu::always_inline]] bool down_fast(const Call& call, Packet& packet, flow::Slot slot);
+  // Fetches what setting up flows with these keys will need.
+  void foresee(const Call& call, std::span<const flow::InsideKey* const> keys);
   // Whether a plain packet changes nothing but counters of its flow, which may go on.
   [[nodiscard, gnu::always_inline]] bool fit(const Call& call, const Packet& packet,
                                              const flow::FlowRecord& record) const;
@@ -224,6 +229,10 @@ class Translator::Implementation {
   [[nodiscard]] bool takes_too_much(PeerIndex peer, const PortSpace& ports, std::size_t addresses) const;
   bool assign_own_source(flow::FlowRecord& record);
   bool assign_from_pool(flow::FlowRecord& record);
+  // RFC 4787 REQ-2, RFC 7857 §4: one peer appears under one address, as long as that has ports.
+  [[nodiscard]] static std::size_t preferred_address(PeerIndex peer, std::size_t addresses) {
+    return addresses == 1 ? 0 : (peer * std::size_t{0x9e3779b1}) % addresses;
+  }
   // Chooses our side of a flow that is not in the table: source address and port, and the checksum differences that go
   // with them. False: there is none left.
   bool assign_outside(flow::FlowRecord& record);

@@ -43,14 +43,12 @@ struct alignas(64) Packet {
   std::uint16_t mtu_hint = 0;   // route: MTU of the way out
   std::uint16_t rss_worker = 0; // hand-over: worker that must see it next
   std::uint32_t flow = 0;       // slot in the owner's flow table + 1; 0: not looked up
-  void* session = nullptr;      // encap/decap: wireguard::Session, valid until the worker's next quiescent state
-  std::uint64_t counter = 0;    // WireGuard counter: received, or reserved for sending
+  std::uint32_t next_hop = 0;   // route: its number + 1; 0: stays on the port's link
+  std::uint16_t vlan = 0;       // 0: untagged
   std::uint64_t user = 0;       // free for the stage that holds the packet
 
-  // Second line: touched by few.
+  // Second line: touched by few, and not by a packet of an existing flow.
   alignas(64) Path outer{};     // tunnel datagrams: local = our side, remote = theirs
-  std::uint32_t next_hop = 0;   // route: neighbour slot + 1
-  std::uint16_t vlan = 0;       // 0: untagged
 
   [[nodiscard]] MutableBytes bytes() { return {data, length}; }
   [[nodiscard]] Bytes bytes() const { return {data, length}; }

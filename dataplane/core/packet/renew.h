@@ -1,11 +1,11 @@
 // A buffer that is used again for a packet just received.
 //
 // Sets every field of Packet as in a fresh one, except the second cache line's: `outer` is unspecified until a stage
-// sets it, `next_hop` until the packet is routed, `vlan` until classify has found a tag. Who reads them has set them, or
-// was given the packet by who has. So nothing of that line has to be brought from memory for a packet that does not
-// need it.
+// sets it. Who reads it has set it, or was given the packet by who has. So nothing of that line has to be brought from
+// memory for a packet that does not need it.
 #pragma once
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/packet.h"
 
 namespace penstock {
@@ -25,15 +25,15 @@ inline void renew(Packet& packet, std::uint8_t* data, std::uint16_t length, std:
   packet.mtu_hint = 0;
   packet.rss_worker = 0;
   packet.flow = 0;
-  packet.session = nullptr;
-  packet.counter = 0;
+  packet.next_hop = 0;
+  packet.vlan = 0;
   packet.user = 0;
 }
 
 // What the first stages read of a frame: asked for when it is received, used when the whole burst has been.
 inline void prefetch_frame(const std::uint8_t* data) {
-  __builtin_prefetch(data);
-  __builtin_prefetch(data + 64);
+  prefetch_read(data);
+  prefetch_read(data + 64);
 }
 
 }  // namespace penstock

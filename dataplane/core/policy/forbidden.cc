@@ -83,8 +83,9 @@ IpAddress embed_v4(const Prefix& prefix, const IpAddress& v4_address) {
   return IpAddress::v6(bytes);
 }
 
-ForbiddenDestinations::ForbiddenDestinations(std::vector<Prefix> ranges, std::vector<Prefix> nat64_prefixes)
-    : ranges_{std::move(ranges)} {
+ForbiddenDestinations::ForbiddenDestinations(std::vector<Prefix> ranges, std::vector<Prefix> nat64_prefixes) {
+  for (const Prefix& range : always_forbidden()) add(range);
+  for (const Prefix& range : ranges) add(range);
   for (const Prefix& prefix : nat64_prefixes)
     if (prefix.address().is_v6() && is_rfc6052_length(prefix.length())) nat64_prefixes_.push_back(prefix);
 }
@@ -121,8 +122,29 @@ EmbeddedV4 ForbiddenDestinations::embedded_v4(const IpAddress& address) const {
   return out;
 }
 
+void ForbiddenDestinations::add(const Prefix& range) {
+  const unsigned length = range.length();
+  if (range.address().is_v4()) {
+    v4_.push_back({range.address().v4_value(), length == 0 ? 0U : ~std::uint32_t{0} << (32 - length)});
+    return;
+  }
+  std::array<std::uint8_t, 16> mask{};
+  for (unsigned bit = 0; bit < length; ++bit) mask[bit / 8] |= static_cast<std::uint8_t>(0x80U >> (bit % 8));
+  v6_.push_back({AddressWords::of(range.address()), AddressWords::of_v6(mask.data())});
+}
+
 bool ForbiddenDestinations::plainly(const IpAddress& address) const {
-  return any_contains(always_forbidden(), address) || any_contains(ranges_, address);
+  bool found = false;  // no way out of the loops: they are short, and the answer is nearly always no
+  if (address.is_v4()) {
+    const std::uint32_t value = address.v4_value();
+    for (const RangeV4& range : v4_) found |= ((value ^ range.address) & range.mask) == 0;
+    return found;
+  }
+  const AddressWords words = AddressWords::of(address);
+  for (const RangeV6& range : v6_)
+    found |= (((words.high ^ range.address.high) & range.mask.high) |
+              ((words.low ^ range.address.low) & range.mask.low)) == 0;
+  return found;
 }
 
 bool ForbiddenDestinations::contains(const IpAddress& destination) const {
@@ -133,7 +155,7 @@ bool ForbiddenDestinations::contains(const IpAddress& destination) const {
 }
 
 bool outside_internet(const IpAddress& address) {
-  const ForbiddenDestinations none{{}, {}};
+  static const ForbiddenDestinations none{{}, {}};
   if (none.contains(address) || any_contains(not_internet(), address)) return true;
   if (address.is_v4()) return false;
   const EmbeddedV4 embedded = none.embedded_v4(address);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/base/address_words.h"
 
 namespace penstock::policy {
 
@@ -31,9 +32,19 @@ class ForbiddenDestinations {
   [[nodiscard]] EmbeddedV4 embedded_v4(const IpAddress& address) const;
 
  private:
+  // As words, by family: every new flow is held against all of them.
+  struct RangeV4 {
+    std::uint32_t address, mask;
+  };
+  struct RangeV6 {
+    AddressWords address, mask;
+  };
+
+  void add(const Prefix& range);
   [[nodiscard]] bool plainly(const IpAddress& address) const;
 
-  std::vector<Prefix> ranges_;
+  std::vector<RangeV4> v4_;
+  std::vector<RangeV6> v6_;
   std::vector<Prefix> nat64_prefixes_;
 };
 

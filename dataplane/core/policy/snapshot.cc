@@ -1,9 +1,13 @@
 #include "dataplane/core/policy/snapshot.h"
 
 #include <algorithm>
+#include <bit>
+#include <map>
 #include <optional>
 #include <unordered_map>
 
+#include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/policy/forbidden.h"
 #include "dataplane/core/policy/pattern.h"
@@ -35,19 +39,6 @@ std::uint32_t tag_of(const Translation& translation) {
   return folded == 0 ? 1 : folded;
 }
 
-// A proxy address is chosen by the peer, so where it lands in a table must not be foreseeable; the seed is the place
-// in memory of the index.
-struct SeededHash {
-  std::uint64_t seed = 0;
-  std::size_t operator()(const IpAddress& address) const {
-    std::uint64_t low;
-    std::memcpy(&low, address.bytes().data() + 8, 8);
-    std::uint64_t mixed = (hash_value(address) ^ seed) * 0x9e3779b97f4a7c15ULL;
-    mixed = (mixed ^ (mixed >> 32) ^ low) * (seed | 1);
-    return mixed ^ (mixed >> 29);
-  }
-};
-
 }  // namespace
 
 bool Filter::allows(std::uint8_t protocol, std::uint16_t port) const {
@@ -65,20 +56,74 @@ bool Filter::allows(std::uint8_t protocol, std::uint16_t port) const {
   }
 }
 
-struct PeerPolicy::Index {
-  struct Candidate {
-    std::uint32_t authorisation = 0;
-    std::uint32_t translation = kNoTranslation;
+namespace {
+
+struct Candidate {
+  std::uint32_t authorisation = 0;
+  std::uint32_t translation = kNoTranslation;
+};
+using Lists = std::unordered_map<IpAddress, std::vector<Candidate>>;  // while an index is being built
+
+// From addresses to lists of candidates: an array of places, each beside its neighbour, and one array of all
+// candidates. At most half of the places are taken; what is not in its own place is in one of the next. A proxy address
+// is chosen by the peer, so where it lands must not be foreseeable: the seed is the place in memory.
+class AddressMap {
+ public:
+  void fill(const Lists& lists) {
+    if (lists.empty()) return;
+    std::size_t count = 0;
+    for (const auto& entry : lists) count += entry.second.size();
+    places_.resize(std::bit_ceil(lists.size() * 2));
+    candidates_.reserve(count);
+    for (const auto& [address, list] : lists) {
+      std::size_t at = home(AddressWords::of(address));
+      while (places_[at].count_plus_one != 0) at = (at + 1) & (places_.size() - 1);
+      places_[at] = {address, static_cast<std::uint32_t>(candidates_.size()),
+                     static_cast<std::uint32_t>(list.size() + 1)};
+      candidates_.insert(candidates_.end(), list.begin(), list.end());
+    }
+  }
+
+  // False: the address is not there. It may be, with an empty list.
+  [[nodiscard]] bool find(const IpAddress& address, std::span<const Candidate>& out) const {
+    if (places_.empty()) return false;
+    const AddressWords words = AddressWords::of(address);
+    for (std::size_t at = home(words); places_[at].count_plus_one != 0; at = (at + 1) & (places_.size() - 1)) {
+      if (!(AddressWords::of(places_[at].address) == words)) continue;
+      out = {candidates_.data() + places_[at].first, places_[at].count_plus_one - 1U};
+      return true;
+    }
+    return false;
+  }
+  void prefetch(const IpAddress& address) const {
+    if (!places_.empty()) prefetch_read(&places_[home(AddressWords::of(address))]);
+  }
+
+ private:
+  struct Place {
+    IpAddress address;
+    std::uint32_t first = 0;
+    std::uint32_t count_plus_one = 0;  // 0: free
   };
+  static_assert(sizeof(Place) == 24);
+
+  [[nodiscard]] std::size_t home(const AddressWords& words) const {
+    return words.hash(reinterpret_cast<std::uintptr_t>(places_.data())) & (places_.size() - 1);
+  }
+
+  std::vector<Place> places_;
+  std::vector<Candidate> candidates_;
+};
+
+}  // namespace
+
+// Candidates of every list are in order of preference.
+struct PeerPolicy::Index {
   struct Length {
     unsigned length = 0;
-    std::unordered_map<IpAddress, std::vector<Candidate>> prefixes;
+    AddressMap prefixes;
   };
-
-  Index() : proxies{0, SeededHash{reinterpret_cast<std::uintptr_t>(this) * 0xff51afd7ed558ccdULL}} {}
-
-  // Candidates of every list are in order of preference.
-  std::unordered_map<IpAddress, std::vector<Candidate>, SeededHash> proxies;
+  AddressMap proxies;
   std::vector<Length> v4;  // longest first
   std::vector<Length> v6;
   std::vector<Candidate> internet;
@@ -93,12 +138,8 @@ void PeerPolicy::seal() {
   patterns.reserve(authorisations.size());
   for (const Authorisation& authorisation : authorisations) patterns.push_back(Pattern::parse(authorisation.pattern));
 
-  const auto add_prefix = [](std::vector<Index::Length>& lengths, const Prefix& prefix, Index::Candidate candidate) {
-    auto at = std::find_if(lengths.begin(), lengths.end(),
-                           [&](const Index::Length& entry) { return entry.length == prefix.length(); });
-    if (at == lengths.end()) at = lengths.insert(lengths.end(), Index::Length{prefix.length(), {}});
-    at->prefixes[prefix.address()].push_back(candidate);
-  };
+  Lists proxies;
+  std::map<unsigned, Lists, std::greater<>> v4, v6;  // by length
   std::unordered_map<std::string, std::vector<std::uint32_t>> by_resource;
   for (std::uint32_t i = 0; i < authorisations.size(); ++i) {
     const Authorisation& authorisation = authorisations[i];
@@ -108,7 +149,8 @@ void PeerPolicy::seal() {
         break;
       case ResourceKind::address:
       case ResourceKind::cidr:
-        add_prefix(authorisation.prefix.address().is_v4() ? index->v4 : index->v6, authorisation.prefix, {i});
+        (authorisation.prefix.address().is_v4() ? v4 : v6)[authorisation.prefix.length()]
+                                                          [authorisation.prefix.address()].push_back({i});
         break;
       case ResourceKind::internet:
         index->internet.push_back({i});
@@ -121,14 +163,14 @@ void PeerPolicy::seal() {
     const auto found = by_resource.find(translation.resource);
     for (const IpAddress& proxy : {translation.proxy_v4, translation.proxy_v6}) {
       if (proxy.is_unspecified()) continue;
-      auto& candidates = index->proxies[proxy];  // known even when nothing authorises it: a better reason for the drop
+      auto& candidates = proxies[proxy];  // known even when nothing authorises it: a better reason for the drop
       if (found == by_resource.end()) continue;
       for (const std::uint32_t authorisation : found->second) candidates.push_back({authorisation, i});
     }
   }
 
   // protocol.md "Overlap": the most specific, then the lowest id.
-  const auto before = [&](const Index::Candidate& a, const Index::Candidate& b) {
+  const auto before = [&](const Candidate& a, const Candidate& b) {
     const auto& pattern_a = patterns[a.authorisation];
     const auto& pattern_b = patterns[b.authorisation];
     if (pattern_a.has_value() != pattern_b.has_value()) return pattern_a.has_value();
@@ -138,15 +180,26 @@ void PeerPolicy::seal() {
     }
     return authorisations[a.authorisation].resource < authorisations[b.authorisation].resource;
   };
-  for (auto& entry : index->proxies) std::stable_sort(entry.second.begin(), entry.second.end(), before);
+  const auto sorted = [&](Lists& lists) -> const Lists& {
+    for (auto& entry : lists) std::stable_sort(entry.second.begin(), entry.second.end(), before);
+    return lists;
+  };
+  index->proxies.fill(sorted(proxies));
   std::stable_sort(index->internet.begin(), index->internet.end(), before);
-  for (auto* lengths : {&index->v4, &index->v6}) {
-    std::sort(lengths->begin(), lengths->end(),
-              [](const Index::Length& a, const Index::Length& b) { return a.length > b.length; });
-    for (Index::Length& length : *lengths)
-      for (auto& entry : length.prefixes) std::stable_sort(entry.second.begin(), entry.second.end(), before);
-  }
+  for (const auto& [from, to] : {std::pair{&v4, &index->v4}, std::pair{&v6, &index->v6}})
+    for (auto& [length, lists] : *from) {
+      to->push_back({length, {}});
+      to->back().prefixes.fill(sorted(lists));
+    }
   index_ = std::move(index);
+}
+
+void PeerPolicy::prefetch_index() const {
+  prefetch_read(index_.get());
+}
+
+void PeerPolicy::prefetch_destination(const IpAddress& destination) const {
+  if (index_ != nullptr) index_->proxies.prefetch(destination);
 }
 
 std::uint32_t PeerPolicy::translation_tag(std::uint32_t index) const {
@@ -155,7 +208,7 @@ std::uint32_t PeerPolicy::translation_tag(std::uint32_t index) const {
 
 bool PeerPolicy::source_allowed(const IpAddress& source) const {
   if (source.is_unspecified()) return false;
-  if (source == tunnel_v4 || source == tunnel_v6) return true;
+  if (same_address(source, tunnel_v4) || same_address(source, tunnel_v6)) return true;
   return std::any_of(extra_sources.begin(), extra_sources.end(),
                      [&](const Prefix& prefix) { return prefix.contains(source); });
 }
@@ -204,8 +257,8 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
 
   // The first candidate that is neither expired nor filtered; otherwise the reason of the last obstacle, where a
   // filter says more than an expiry.
-  const auto pick = [&](const std::vector<Index::Candidate>& candidates) -> const Index::Candidate* {
-    for (const Index::Candidate& candidate : candidates) {
+  const auto pick = [&](std::span<const Candidate> candidates) -> const Candidate* {
+    for (const Candidate& candidate : candidates) {
       const Authorisation& authorisation = authorisations[candidate.authorisation];
       if (expired(authorisation, wall)) {
         if (verdict.reason == DropReason::policy_no_resource) verdict.reason = DropReason::policy_expired;
@@ -218,9 +271,9 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
     return nullptr;
   };
 
-  if (index_ == nullptr) return verdict;
-  if (const auto proxy = index_->proxies.find(destination); proxy != index_->proxies.end()) {
-    const Index::Candidate* candidate = pick(proxy->second);
+  std::span<const Candidate> candidates;
+  if (index_->proxies.find(destination, candidates)) {
+    const Candidate* candidate = pick(candidates);
     if (candidate == nullptr) return verdict;
     verdict.authorisation = candidate->authorisation;
     verdict.translation = candidate->translation;
@@ -244,10 +297,9 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
     return verdict;
   }
 
-  const Index::Candidate* candidate = nullptr;
+  const Candidate* candidate = nullptr;
   for (const Index::Length& length : destination.is_v4() ? index_->v4 : index_->v6) {
-    const auto found = length.prefixes.find(Prefix{destination, length.length}.address());
-    if (found != length.prefixes.end()) candidate = pick(found->second);
+    if (length.prefixes.find(Prefix{destination, length.length}.address(), candidates)) candidate = pick(candidates);
     if (candidate != nullptr) break;
   }
   if (candidate == nullptr && !index_->internet.empty()) {

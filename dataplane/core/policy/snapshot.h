@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/base/slab.h"
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/drop_reason.h"
 #include "dataplane/core/packet/packet.h"
@@ -87,7 +88,8 @@ struct Verdict {
   std::uint32_t translation = 0xffffffff;  // index in PeerPolicy::translations; none for address kinds
 };
 
-class PeerPolicy {
+// First line: what every burst of the peer's packets is judged by.
+class alignas(64) PeerPolicy : public Slabbed<PeerPolicy> {
  public:
   PeerIndex peer = kNoPeer;
   std::uint32_t epoch = 1;
@@ -111,6 +113,10 @@ class PeerPolicy {
   // `port`: destination port (TCP/UDP) in host order; `wall`: for expiry.
   [[nodiscard]] Verdict judge(const IpAddress& destination, std::uint8_t protocol, std::uint16_t port,
                               const SourceNat& source_nat, WallTime wall) const;
+
+  // For bursts: what judge() will read, in two steps, the first before the second.
+  void prefetch_index() const;
+  void prefetch_destination(const IpAddress& destination) const;
 
  private:
   struct Index;

@@ -4,6 +4,7 @@
 
 #define PENSTOCK_INLINE inline __attribute__((always_inline))
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/wireguard/chacha20_x8.h"
 #include "dataplane/core/wireguard/poly1305_scalar.h"
 
@@ -154,7 +155,7 @@ class Run {
         if (!Encrypt) xor_64(steady.data[i], before.streams[i]);
         steady.data[i] += 64;
         if (Encrypt) xor_64(steady.data[i], now.streams[i]);
-        __builtin_prefetch(steady.data[i] + 127, 1);
+        prefetch_write(steady.data[i] + 127);
       }
     }
     Pending& last = buffers_[turn_ % 2];
@@ -214,8 +215,8 @@ class Run {
     alignas(32) std::uint32_t blocks[kWidth];
     for (std::size_t i = 0; i < kWidth; ++i) {
       blocks[i] = units[i].block;
-      __builtin_prefetch(units[i].data, 1);  // it is written when the key stream is there
-      __builtin_prefetch(units[i].data + 63, 1);
+      prefetch_write(units[i].data);  // it is written when the key stream is there
+      prefetch_write(units[i].data + 63);
     }
     states_.word[12] = _mm256_load_si256(reinterpret_cast<const V*>(blocks));
   }

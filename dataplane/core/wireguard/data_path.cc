@@ -52,8 +52,8 @@ NoteBits DataPath::receive_notes(Session& session, const Path& from, Instant now
       passed(session.rekey_noted_at, std::min(kRenewNoteInterval, granularity_ * 10), time))
     notes |= note_bit::renew;
   if (peers_[session.peer].flags.load(relaxed) & kEndpointFollowsSource) {
-    const std::optional<Path> known = endpoint(session.peer);
-    if ((!known || *known != from) && passed(session.move_noted_at, debounce_, time)) notes |= note_bit::endpoint_moved;
+    if (!is_endpoint(peers_[session.peer], from) && passed(session.move_noted_at, debounce_, time))
+      notes |= note_bit::endpoint_moved;
   }
   return notes;
 }
@@ -77,9 +77,20 @@ std::optional<Path> DataPath::endpoint(PeerIndex peer) const {
   }
 }
 
+bool DataPath::is_endpoint(const PeerSlot& slot, const Path& path) {
+  const auto wanted = std::bit_cast<std::array<std::uint64_t, 5>>(path);
+  for (;;) {
+    const std::uint32_t version = slot.endpoint_version.load(std::memory_order_acquire);
+    if (version & 1) continue;  // the Device is between two stores
+    std::uint64_t difference = (slot.flags.load(std::memory_order_acquire) & kEndpointKnown) ^ kEndpointKnown;
+    for (std::size_t i = 0; i < wanted.size(); ++i)
+      difference |= slot.endpoint[i].load(std::memory_order_acquire) ^ wanted[i];
+    if (slot.endpoint_version.load(relaxed) == version) return difference == 0;
+  }
+}
+
 NoteBits DataPath::send_notes(Session& session, Instant now) {
-  const bool due = session.send_counter.load(relaxed) > kRekeyAfterMessages ||
-                   (session.initiator && now - session.created_at >= kRekeyAfterTime);
+  const bool due = session.send_counter.load(relaxed) > kRekeyAfterMessages || now >= session.renew_at;
   if (!due || !passed(session.rekey_noted_at, std::min(kRenewNoteInterval, granularity_ * 10), nanoseconds(now)))
     return 0;
   return note_bit::renew;

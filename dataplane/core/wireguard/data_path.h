@@ -27,6 +27,7 @@
 
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/bytes.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/drop_reason.h"
 #include "dataplane/core/packet/packet.h"
@@ -77,13 +78,24 @@ class DataPath {
   }
   // For bursts: the slot first, then (it has come) what find_session and check_receive read of the session.
   void prefetch_session_slot(std::uint32_t receiver_index) const {
-    __builtin_prefetch(&sessions_[receiver_index & slot_mask_]);
+    prefetch_read(&sessions_[receiver_index & slot_mask_]);
   }
   void prefetch_session(std::uint32_t receiver_index, std::uint64_t counter) const {
     const Session* session = sessions_[receiver_index & slot_mask_].load(std::memory_order_acquire);
     if (session == nullptr) return;
-    __builtin_prefetch(session);
+    prefetch_read(&session->receive_key);
     session->window.prefetch(counter);
+  }
+  // And what is read and written of its peer, for one that receives or sends as `writer`.
+  void prefetch_peer(unsigned writer, PeerIndex peer) const {
+    if (peer >= peers_.size()) return;
+    prefetch_read(&peers_[peer]);
+    prefetch_write(&peers_[peer].sent);
+    prefetch_write(&(*traffic_[writer])[peer]);
+  }
+  // Behind it: the session that packets to the peer are sealed with.
+  void prefetch_sending(PeerIndex peer) const {
+    if (peer < peers_.size()) prefetch_write(peers_[peer].sending.load(std::memory_order_acquire));
   }
 
   // Before decryption: wg_session_expired, wg_replay (hopeless counters) or none.
@@ -108,13 +120,22 @@ class DataPath {
   [[nodiscard]] Session* sending_session(PeerIndex peer, Instant now) const {
     if (peer >= peers_.size()) return nullptr;
     Session* session = peers_[peer].sending.load(std::memory_order_acquire);
-    return session != nullptr && !session->expired(now) ? session : nullptr;
+    return session != nullptr && now < session->send_until ? session : nullptr;
   }
 
   // The first of `n` counters that nobody else will ever use; kNoCounter when the session has no more
   // (wg_session_expired; treat as no session).
   [[nodiscard]] static std::uint64_t reserve_counters(Session& session, std::uint32_t n);
 
+  // Whether the peer's endpoint is where its packets come from; if not, receive_notes does not look at `from`.
+  [[nodiscard]] bool follows_source(PeerIndex peer) const {
+    return (peers_[peer].flags.load(std::memory_order_relaxed) & kEndpointFollowsSource) != 0;
+  }
+
+  // Whether it is known where the peer is.
+  [[nodiscard]] bool has_endpoint(PeerIndex peer) const {
+    return (peers_[peer].flags.load(std::memory_order_acquire) & kEndpointKnown) != 0;
+  }
   // Where the peer is; nullopt: not known (wg_no_endpoint).
   [[nodiscard]] std::optional<Path> endpoint(PeerIndex peer) const;
 
@@ -162,6 +183,8 @@ class DataPath {
 
   static constexpr std::uint32_t kEndpointKnown = 1;
   static constexpr std::uint32_t kEndpointFollowsSource = 2;  // standard peers
+
+  [[nodiscard]] static bool is_endpoint(const PeerSlot& slot, const Path& path);
 
   // The Device's side.
   void publish_session(Session* session);         // into its index slot

@@ -72,8 +72,7 @@ std::size_t Device::import_peer(PeerIndex index, const PeerHandover& from, Now n
     made->local_index = session.local_index;
     made->remote_index = session.remote_index;
     made->peer = index;
-    made->initiator = session.initiator;
-    made->created_at = session.created_at;
+    made->begin(session.initiator, session.created_at);
     made->confirmed.store(session.confirmed, std::memory_order_relaxed);
     made->send_counter.store(session.send_counter + kCounterMargin, std::memory_order_relaxed);
     made->window.restore(session.window);

@@ -11,8 +11,7 @@ Session* Device::Impl::make_session(const Peer& peer, TransportKeys& keys_of, st
   session->local_index = local;
   session->remote_index = remote;
   session->peer = peer.index;
-  session->initiator = initiator;
-  session->created_at = now;
+  session->begin(initiator, now);
   session->confirmed.store(initiator, std::memory_order_relaxed);
   wipe(keys_of.send);
   wipe(keys_of.receive);

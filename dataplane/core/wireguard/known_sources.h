@@ -12,6 +12,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/base/random.h"
 #include "dataplane/core/wireguard/source_key.h"
 #include "dataplane/core/wireguard/zeroed_array.h"
@@ -73,7 +74,7 @@ class KnownSources {
   // The same in two steps, for bursts: the table is larger than any cache.
   [[nodiscard]] std::uint64_t prefetch(const IpAddress& source) const {
     const std::uint64_t tag = tag_of(source);
-    __builtin_prefetch(&slots_[home(tag)]);
+    prefetch_read(&slots_[home(tag)]);
     return tag;
   }
   [[nodiscard]] std::uint32_t peers_with(std::uint64_t tag) const {

@@ -16,6 +16,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "dataplane/core/base/prefetch.h"
+
 namespace penstock::wireguard {
 
 class ReplayWindow {
@@ -56,9 +58,9 @@ class ReplayWindow {
     return accepted;
   }
 
+  // The head lies in its owner's line.
   void prefetch(std::uint64_t counter) const {
-    __builtin_prefetch(&head_);
-    __builtin_prefetch(&words_[counter / kBlock % kBlocks], 1);
+    prefetch_write(&words_[counter / kBlock % kBlocks]);
   }
 
   // The newest blocks for another process, `seen[i]` the bits of block head - i; neither concurrently with use. A restored
@@ -125,8 +127,8 @@ class ReplayWindow {
     }
   }
 
-  alignas(64) std::atomic<std::uint64_t> head_{0};                       // newest block accepted
-  alignas(64) std::array<std::atomic<std::uint64_t>, kBlocks> words_{};  // tag of the block << 32 | seen bits
+  std::atomic<std::uint64_t> head_{0};                       // newest block accepted
+  std::array<std::atomic<std::uint64_t>, kBlocks> words_{};  // tag of the block << 32 | seen bits
 };
 
 }  // namespace penstock::wireguard

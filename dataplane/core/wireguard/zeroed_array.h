@@ -9,6 +9,8 @@
 #include <memory>
 #include <type_traits>
 
+#include "dataplane/core/base/huge_pages.h"
+
 namespace penstock::wireguard {
 
 template <typename T>
@@ -19,6 +21,7 @@ class ZeroedArray {
   explicit ZeroedArray(std::size_t size) : size_(size), memory_(std::calloc(size * sizeof(T) + kAlign, 1)) {
     if (memory_ == nullptr) std::abort();  // at start-up only: there is no process without its tables
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
+    ask_for_huge_pages(memory_.get(), size * sizeof(T));
     elements_ = reinterpret_cast<T*>((address + kAlign - 1) & ~(kAlign - 1));
   }
 

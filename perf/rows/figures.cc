@@ -1,4 +1,4 @@
-#include "perf/harness/figures.h"
+#include "perf/rows/figures.h"
 
 #include <x86intrin.h>
 
@@ -10,19 +10,20 @@
 
 namespace penstock::perf {
 
-double Samples::quantile(double share) const {
-  if (values_.empty()) return 0;
-  std::vector<double> sorted = values_;
-  std::sort(sorted.begin(), sorted.end());
-  const double at = share * static_cast<double>(sorted.size() - 1);
+double quantile(std::vector<double> samples, double share) {
+  if (samples.empty()) return 0;
+  std::sort(samples.begin(), samples.end());
+  const double at = share * static_cast<double>(samples.size() - 1);
   const auto below = static_cast<std::size_t>(at);
-  const std::size_t above = std::min(below + 1, sorted.size() - 1);
-  return sorted[below] + (sorted[above] - sorted[below]) * (at - std::floor(at));
+  const std::size_t above = std::min(below + 1, samples.size() - 1);
+  return samples[below] + (samples[above] - samples[below]) * (at - std::floor(at));
 }
 
 bool write_json(const std::string& path, const std::vector<Figure>& figures) {
   if (path.empty()) return true;
-  const auto number = [](const std::optional<double>& value) { return value ? nlohmann::json(*value) : nlohmann::json(); };
+  const auto number = [](const std::optional<double>& value) {
+    return value ? nlohmann::json(*value) : nlohmann::json();
+  };
   nlohmann::json list = nlohmann::json::array();
   for (const Figure& figure : figures) {
     nlohmann::json line;
@@ -39,6 +40,7 @@ bool write_json(const std::string& path, const std::vector<Figure>& figures) {
     if (figure.goal) line["goal"] = *figure.goal;
     if (figure.floor) line["floor"] = *figure.floor;
     if (figure.goal_share) line["goal_share"] = *figure.goal_share;
+    if (figure.goal_ratio) line["goal_ratio"] = *figure.goal_ratio;
     if (figure.less_is_better) line["better"] = "less";
     if (figure.reference_only) line["reference_only"] = true;
     if (!figure.stages.empty()) line["stages"] = figure.stages;

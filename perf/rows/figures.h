@@ -1,4 +1,4 @@
-// Samples, and the lines that perf programs print: a table for people, JSON for perf/run.
+// Samples, and figures as perf/run reads them (perf/README.md). And the time stamp counter's rate.
 #pragma once
 
 #include <map>
@@ -9,6 +9,9 @@
 
 namespace penstock::perf {
 
+// The value below which `share` (0..1) of the samples lie; 0 of none.
+[[nodiscard]] double quantile(std::vector<double> samples, double share);
+
 // Values of many short windows. Neighbours on the machine only ever make a window worse, so what the code can do shows
 // in the better half: `typical` is its median. The spread is shown beside it.
 class Samples {
@@ -17,7 +20,7 @@ class Samples {
   [[nodiscard]] bool empty() const { return values_.empty(); }
   [[nodiscard]] std::size_t count() const { return values_.size(); }
   // The value below which `share` (0..1) of the samples lie.
-  [[nodiscard]] double quantile(double share) const;
+  [[nodiscard]] double quantile(double share) const { return perf::quantile(values_, share); }
   [[nodiscard]] double median() const { return quantile(0.5); }
 
  private:
@@ -35,14 +38,14 @@ struct Figure {
   std::optional<double> ratio{};  // how many times better than the peer
   // What perf/README.md says of them.
   std::optional<std::pair<double, double>> spread{};
-  std::optional<double> best{}, goal{}, floor{}, goal_share{};
+  std::optional<double> best{}, goal{}, floor{}, goal_share{}, goal_ratio{};
   bool less_is_better = false;
   bool reference_only = false;
   std::map<std::string, double> stages{};
   std::string note{};
 };
 
-// Collects figures and writes them as a JSON list. `path` empty: nowhere. False when the file cannot be written.
+// Writes a JSON list. `path` empty: nowhere. False when the file cannot be written.
 bool write_json(const std::string& path, const std::vector<Figure>& figures);
 
 // Cycles of the time stamp counter per second, measured once.

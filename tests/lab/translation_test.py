@@ -134,7 +134,7 @@ class Tests:
         for kind, name, family in self.each():
             for ip_family in ("-4", "-6"):
                 self.far.inside("ip", ip_family, "route", "flush", "cache")
-            seen = self.ask("long", name, family, self.inner + 60)["seen"]
+            seen = self.ask("long", name, family, min(self.inner + 120, 1452))["seen"]
             if not seen or seen[-1] is None or seen[-1] != [wanted[kind], 2]:
                 raise LabError(f"{kind}: {seen}, want MTU {wanted[kind]}")
 

@@ -273,8 +273,11 @@ run_as_launching_user=NO
             wait_until(shows("mapping", "address and port"), 10, "the site to say nothing again")
 
     def tunnel_address(self, family):
+        """Of the client; the resolver's stands on the device too."""
         _, out, _ = self.client("ip", "-j", f"-{family}", "address", "show", "dev", "penstock0", "scope", "global")
-        return json.loads(out)[0]["addr_info"][0]["local"]
+        ours = ipaddress.ip_network("100.64.0.0/11" if family == 4 else "fd00:2021:1111::/107")
+        return next(info["local"] for info in json.loads(out)[0]["addr_info"]
+                    if ipaddress.ip_address(info["local"]) in ours)
 
     # ---- choosing a family ----
 

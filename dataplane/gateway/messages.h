@@ -24,9 +24,6 @@ enum class ToSlow : std::uint8_t {
   name_unknown,    // inner packet of `peer` refused because no name has its proxy address: the control process may know
 };
 
-// In Packet::user of a handshake: its source is known (wireguard::KnownSources).
-inline constexpr std::uint64_t kKnownSource = 0x100;
-
 // Slow thread -> worker (process_injected).
 enum class ToWorker : std::uint8_t {
   frame,            // complete frame for `port`

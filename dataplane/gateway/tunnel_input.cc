@@ -1,7 +1,6 @@
 #include "dataplane/core/base/address_words.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/core/stun/message.h"
-#include "dataplane/core/wireguard/known_sources.h"
 #include "dataplane/core/wireguard/messages.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/outer_path.h"
@@ -34,9 +33,10 @@ Kind kind_of_datagram(Bytes payload) {
 
 // Everything but WireGuard data, `data` at the UDP header. STUN is told apart before the header goes, since only its
 // checksum is looked at: what WireGuard sends authenticates itself.
-void other_input(Worker& worker, Packet* packet, Kind kind, std::uint64_t known) {
+void other_input(Worker& worker, Packet* packet) {
   packet->outer = outer_path(worker, packet->data, packet->l4_offset, is_ip6(*packet));
   const auto* udp = reinterpret_cast<const UdpHeader*>(packet->data);
+  const Kind kind = kind_of_datagram(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)));
   if (kind == Kind::stun) {
     const IpAddress& remote = packet->outer.remote.address;
     const bool unchecked = remote.is_v4() && udp->checksum == be16{};
@@ -47,7 +47,6 @@ void other_input(Worker& worker, Packet* packet, Kind kind, std::uint64_t known)
   switch (kind) {
     case Kind::handshake:
       set_kind(*packet, ToSlow::handshake);
-      packet->user |= known;
       packet->rss_worker = worker.id;
       if (!worker.out.handshake.add(packet)) worker.drop(packet, DropReason::handshake_ring_full);
       return;
@@ -61,38 +60,9 @@ void other_input(Worker& worker, Packet* packet, Kind kind, std::uint64_t known)
   }
 }
 
-// `data` at the UDP header, the IP header still before it.
-IpAddress source_of(const Packet& packet) {
-  const std::uint8_t* ip = packet.data - packet.l4_offset;
-  return is_ip6(packet) ? AddressWords::of_v6(ip + 8).address() : AddressWords::of_v4(ip + 12).address();
-}
-
-// What is not data: who of those that shake hands is known is asked for all of them together.
-void others_input(Worker& worker, PacketBurst& others) {
-  Kind kinds[kBurst];
-  std::uint64_t tags[kBurst];
-  for (std::size_t i = 0; i < others.size(); ++i) {
-    kinds[i] = kind_of_datagram(Bytes{others[i]->bytes()}.subspan(sizeof(UdpHeader)));
-    if (kinds[i] == Kind::handshake && worker.known_sources != nullptr)
-      tags[i] = worker.known_sources->prefetch(source_of(*others[i]));
-  }
-  for (std::size_t i = 0; i < others.size(); ++i) {
-    std::uint64_t known = 0;
-    if (kinds[i] == Kind::handshake && worker.known_sources != nullptr) {
-      known = worker.known_sources->peers_with(tags[i]) != 0 ? kKnownSource : 0;
-      if (known == 0 && worker.strangers_room == 0) {
-        worker.drop(others[i], DropReason::handshake_ring_full);
-        continue;
-      }
-      worker.strangers_room -= known == 0 ? 1 : 0;
-    }
-    other_input(worker, others[i], kinds[i], known);
-  }
-}
-
 // UDP header off. The outer headers stay where they are in front of a data message until it has been opened; whoever
 // needs its path reads it there (outer_path).
-inline void input(Worker& worker, Packet* packet, PacketBurst& data, PacketBurst& others) {
+inline void input(Worker& worker, Packet* packet, PacketBurst& data) {
   const std::uint8_t* ip = packet->data;
   const std::uint8_t ecn = is_ip6(*packet) ? (ip[1] >> 4) & 3 : ip[1] & 3;
   packet->pull(packet->l4_offset);
@@ -102,7 +72,7 @@ inline void input(Worker& worker, Packet* packet, PacketBurst& data, PacketBurst
     return worker.drop(packet, DropReason::transport_malformed);
   packet->truncate(length);
   if (!is_data(Bytes{packet->bytes()}.subspan(sizeof(UdpHeader)))) [[unlikely]]
-    return others.add(packet);
+    return other_input(worker, packet);
   packet->pull(sizeof(UdpHeader));
   packet->user = ecn;
   data.add(packet);
@@ -122,9 +92,8 @@ Path outer_path(const Worker& worker, const std::uint8_t* udp, std::uint16_t hea
 
 void tunnel_input(Worker& worker, PacketBurst& packets) {
   worker.enter(Stage::tunnel_input, packets.size());
-  PacketBurst data, others;
-  for (Packet* packet : packets) input(worker, packet, data, others);
-  if (!others.empty()) others_input(worker, others);
+  PacketBurst data;
+  for (Packet* packet : packets) input(worker, packet, data);
   packets = data;
 }
 

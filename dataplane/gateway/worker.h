@@ -25,7 +25,6 @@
 namespace penstock::wireguard {
 class AeadContext;
 class DataPath;
-class KnownSources;
 }  // namespace penstock::wireguard
 namespace penstock::gateway {
 
@@ -143,11 +142,6 @@ struct Worker {
   const NeighbourTable* neighbours = nullptr;  // shared
   PacketSource* packets = nullptr;             // own
   ResendStore* resend = nullptr;               // own; nullptr: nothing is kept
-  // Where there are handshake threads: who may be expected to shake hands; and how many messages of strangers they have
-  // room for. What comes beyond that ends in tunnel_input, before it costs more than a look: a flood leaves the data its
-  // cycles.
-  const wireguard::KnownSources* known_sources = nullptr;
-  std::size_t strangers_room = 0;
 
   WorkerCounters counters;
   StageClock stage_clock;

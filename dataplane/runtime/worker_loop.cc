@@ -9,7 +9,6 @@
 #include <algorithm>
 
 #include "dataplane/gateway/graph.h"
-#include "dataplane/gateway/messages.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/rcu.h"
@@ -127,31 +126,19 @@ bool WorkerLoop::receive_from_ports() {
     bool again = true;
     for (int bursts = 0; again && bursts < kBurstsOfHandshakes; ++bursts) {
       burst.clear();
-      const std::uint64_t shed = shed_since(0);
       setup_.ports[i]->receive(setup_.worker->id, burst);
       if (burst.empty()) break;
       const std::size_t burst_size = burst.size();
       again = burst.full();
       for (Packet* packet : burst) packet->port = static_cast<PortIndex>(i);
-      look_for_room();
       gateway::process_rx(*setup_.worker, burst);
-      again = again && setup_.worker->out.handshake.size() + shed_since(shed) > burst_size / 2;
+      again = again && setup_.worker->out.handshake.size() > burst_size / 2;
       setup_.worker->enter(gateway::Stage::io, burst_size);
       drain();
       busy = true;
     }
   }
   return busy;
-}
-
-// Handshakes of strangers: no more than their threads' rings take.
-void WorkerLoop::look_for_room() {
-  if (link_.handshakes.empty()) return;
-  gateway::Worker& worker = *setup_.worker;
-  worker.known_sources = setup_.links->known_sources;
-  worker.strangers_room = 0;
-  for (const auto& rings : link_.handshakes)
-    worker.strangers_room += rings->strangers.capacity() - rings->strangers.size();
 }
 
 template <typename Ring, typename Process>
@@ -217,13 +204,15 @@ bool WorkerLoop::pass_on(Ring& ring, gateway::PacketList& list, DropReason when_
 void WorkerLoop::pass_handshakes() {
   const Links& links = *setup_.links;
   gateway::PacketList& list = setup_.worker->out.handshake;
+  std::uint64_t tags[gateway::PacketList::kCapacity];
+  for (std::size_t i = 0; i < list.size(); ++i) tags[i] = links.known_sources->prefetch(list[i]->outer.remote.address);
   Packet* refused[gateway::PacketList::kCapacity];
   std::size_t count = 0;
   std::uint64_t woken = 0;
   for (std::size_t i = 0; i < list.size(); ++i) {
     const std::size_t thread = links.handshake_thread_of(list[i]->outer.remote.address);
     HandshakeRings& rings = *link_.handshakes[thread];
-    SpscRing<Packet*>& ring = (list[i]->user & gateway::kKnownSource) != 0 ? rings.known : rings.strangers;
+    SpscRing<Packet*>& ring = links.known_sources->peers_with(tags[i]) != 0 ? rings.known : rings.strangers;
     if (!ring.push(list[i])) refused[count++] = list[i];
     woken |= std::uint64_t{1} << thread;
   }

@@ -50,11 +50,6 @@ class WorkerLoop {
   bool turn();
   void help(bool busy);
   bool receive_from_ports();
-  void look_for_room();
-  // Handshakes refused by the packet path, less so many.
-  [[nodiscard]] std::uint64_t shed_since(std::uint64_t before) const {
-    return setup_.worker->counters.drops[static_cast<std::size_t>(DropReason::handshake_ring_full)] - before;
-  }
   template <typename Ring, typename Process>
   bool take_from(Ring& ring, Process process);
   void drain();

@@ -3,7 +3,6 @@
 #include <rapidcheck/gtest.h>
 
 #include "dataplane/core/stun/message.h"
-#include "dataplane/core/wireguard/known_sources.h"
 #include "dataplane/core/wireguard/probe.h"
 #include "tests/unit/gateway/world.h"
 
@@ -314,41 +313,6 @@ TEST(Drops, RingsThatAreFullLoseNothingUncounted) {
   for (auto* list : {&worker.out.handshake, &worker.out.slow, &worker.out.tx[kWan], &worker.out.tx[kLan]})
     list->clear();
   for (Packet* packet : filler) world.gateway.packets.release(packet);
-}
-
-// A flood of handshakes from strangers: what their threads have no room for goes no further, and takes nobody with it.
-TEST(Drops, StrangersHandshakesGoNoFurtherThanThereIsRoom) {
-  World world;
-  Worker& worker = *world.gateway.workers[0];
-  SeededRandom random(9);
-  wireguard::KnownSources known(16, random);
-  known.add(kStranger.address);
-  worker.known_sources = &known;
-  worker.strangers_room = 2;
-  const Octets initiation = Octets{1, 0, 0, 0} + Octets(144, 7);
-  const auto from = [&](const Endpoint& source) {
-    return world.gateway.packets.with(frame(kRouterMac, kWanMac, udp_packet(source, kTunnel, initiation)), kWan);
-  };
-  PacketBurst burst;
-  for (const char* stranger : {"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}) burst.add(from({ip(stranger), 9}));
-  burst.add(from(kStranger));
-  burst.add(world.gateway.packets.with(from_stranger(stun_request()), kWan));
-  process_rx(worker, burst);
-  EXPECT_EQ(worker.counters.drops[static_cast<std::size_t>(DropReason::handshake_ring_full)], 2U);
-  ASSERT_EQ(worker.out.handshake.size(), 3U) << "two strangers, and who is known";
-  EXPECT_EQ(worker.strangers_room, 0U);
-  for (std::size_t i = 0; i < 3; ++i) {
-    const Packet& packet = *worker.out.handshake[i];
-    EXPECT_EQ(packet.outer.remote.address == kStranger.address, (packet.user & kKnownSource) != 0);
-    EXPECT_EQ(kind_of<ToSlow>(packet), ToSlow::handshake);
-  }
-  EXPECT_EQ(worker.out.slow.size(), 1U) << "STUN is no handshake";
-  for (PacketList* list : {&worker.out.handshake, &worker.out.slow}) {
-    for (Packet* packet : *list) world.gateway.packets.release(packet);
-    list->clear();
-  }
-  for (Packet* packet : worker.out.dropped) world.gateway.packets.release(packet);
-  worker.out.dropped.clear();
 }
 
 TEST(Drops, ForgedAndReplayedPacketsChangeNothing) {

@@ -4,6 +4,7 @@
 #include <map>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "controlplane/core/backoff.h"
@@ -24,6 +25,7 @@ constexpr Duration kRoundTimeout = 10s;  // dial, TLS and acceptance
 constexpr Duration kFirstDelay = 250ms;
 constexpr Duration kLongestDelay = 30s;
 constexpr Duration kSuspectInterval = 1s;
+constexpr Duration kSameSuspicion = 50ms;  // what is said so soon after a dial began is the reason for that dial
 constexpr std::size_t kMaxQueued = 4096;
 constexpr std::size_t kMaxAddresses = 8;
 
@@ -184,6 +186,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
         gate(std::make_shared<PostGate>(loop_in)),
         retry_timer(loop_in.add_timer([this] { begin_round(); })),
         stagger_timer(loop_in.add_timer([this] { dial_next(); })),
+        suspect_timer(loop_in.add_timer([this] { suspect(); })),
         round_timer(loop_in.add_timer([this] { end_round("no answer from the portal within 10 s"); })) {}
 
   void shut() {
@@ -191,11 +194,27 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     ++round;
     retry_timer.set(kNever);
     stagger_timer.set(kNever);
+    suspect_timer.set(kNever);
     round_timer.set(kNever);
     in_round = false;
     abandon_dials();
     if (current) current->abandon();
     current.reset();
+  }
+
+  // At most one dial a second for it, but none of them is forgotten: what is suspected after a dial began may concern the
+  // stream that this dial brings.
+  void suspect() {
+    if (!running) return;
+    const Instant now = Loop::now().monotonic;
+    if (in_round) {
+      suspected_in_round = suspected_in_round || now - round_began > kSameSuspicion;
+    } else if (now - last_suspicion < kSuspectInterval) {
+      suspect_timer.set(last_suspicion + kSuspectInterval);
+    } else {
+      last_suspicion = now;
+      begin_round();
+    }
   }
 
   void abandon_dials() {
@@ -208,8 +227,11 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     if (!running || in_round) return;
     in_round = true;
     const std::uint64_t number = ++round;
+    round_began = Loop::now().monotonic;
+    suspected_in_round = false;
     last_error.clear();
     retry_timer.set(kNever);
+    suspect_timer.set(kNever);
     round_timer.set(Loop::now().monotonic + kRoundTimeout);
     const auto host_port = parse_host_port(config.address);
     if (!host_port) return end_round("the portal's address is malformed: " + config.address);
@@ -266,6 +288,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     if (current) current->abandon();
     current = stream;
     rehook(stream);
+    if (std::exchange(suspected_in_round, false)) suspect();
     if (callbacks.connected) callbacks.connected();
   }
 
@@ -314,6 +337,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
   std::shared_ptr<LiveCount> live = std::make_shared<LiveCount>();
   Loop::Timer retry_timer;
   Loop::Timer stagger_timer;
+  Loop::Timer suspect_timer;
   Loop::Timer round_timer;
   Backoff backoff{kFirstDelay, kLongestDelay};
   bool running = false;
@@ -322,6 +346,8 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
   std::uint64_t next_dial = 0;
   std::string last_error;
   Instant last_suspicion{};
+  Instant round_began{};
+  bool suspected_in_round = false;
   std::deque<std::string> waiting;  // targets to dial
   std::map<std::uint64_t, std::shared_ptr<Stream>> dials;
   std::shared_ptr<Stream> current;
@@ -380,10 +406,7 @@ bool SignalingClient<Outgoing, Incoming>::send(Outgoing message) {
 
 template <typename Outgoing, typename Incoming>
 void SignalingClient<Outgoing, Incoming>::suspect() {
-  const Instant now = Loop::now().monotonic;
-  if (!impl_->running || impl_->in_round || now - impl_->last_suspicion < kSuspectInterval) return;
-  impl_->last_suspicion = now;
-  impl_->begin_round();
+  impl_->suspect();
 }
 
 template <typename Outgoing, typename Incoming>

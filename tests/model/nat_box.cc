@@ -64,13 +64,19 @@ void NatBox::erase(Mappings::iterator mapping) {
   mappings_.erase(mapping);
 }
 
+void NatBox::bury(Mappings::iterator mapping) {
+  const Instant died = mapping->created + behaviour_.lifetime;
+  if (behaviour_.lifetime != Duration{} && died < mapping->expires) deaths_.push_back(died);
+  erase(mapping);
+}
+
 void NatBox::sweep(Instant now) {
   if (now < next_sweep_) return;
   next_sweep_ = now + kSweepEvery;
   for (auto at = mappings_.begin(); at != mappings_.end();) {
     const auto mapping = at++;
     if (!alive(*mapping, now)) {
-      erase(mapping);
+      bury(mapping);
       continue;
     }
     std::erase_if(mapping->contacted, [&](const auto& c) { return now - c.second >= mapping->life; });
@@ -139,7 +145,7 @@ std::optional<Endpoint> NatBox::outbound(const Endpoint& internal, const Endpoin
   const Key key{transport, internal, remote_key(remote)};
   auto found = by_inside_.find(key);
   if (found != by_inside_.end() && !alive(*found->second, now)) {
-    erase(found->second);
+    bury(found->second);
     found = by_inside_.end();
   }
   if (found == by_inside_.end()) {

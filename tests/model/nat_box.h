@@ -100,6 +100,8 @@ class NatBox {
   [[nodiscard]] const std::vector<IpAddress>& external() const { return external_; }
   [[nodiscard]] bool owns(const IpAddress& address) const;
   [[nodiscard]] std::size_t mappings() const { return mappings_.size(); }
+  // When mappings died of their age (NatBehaviour::lifetime) that had been used within their time-out.
+  [[nodiscard]] const std::vector<Instant>& deaths() const { return deaths_; }
 
  private:
   struct Key {  // inside: {transport, internal, remote as far as it counts}; outside: {transport, external, {}}
@@ -130,6 +132,7 @@ class NatBox {
   [[nodiscard]] Mapping* find_inbound(const Endpoint& external, const Endpoint& remote, Instant now,
                                       Transport transport);
   void erase(Mappings::iterator mapping);
+  void bury(Mappings::iterator mapping);
   void sweep(Instant now);
 
   NatBehaviour behaviour_;
@@ -139,6 +142,7 @@ class NatBox {
   std::unordered_map<Key, Mappings::iterator, KeyHash> by_inside_;
   std::unordered_map<Key, std::vector<Mappings::iterator>, KeyHash> by_outside_;  // latest last
   std::map<std::pair<Endpoint, Endpoint>, Instant> taken_;  // external endpoint, remote: see inbound_takes_port
+  std::vector<Instant> deaths_;
   Instant next_sweep_{};
   std::uint32_t next_port_ = 0;
 };

@@ -333,8 +333,13 @@ void Broker::handle_client_update(Session& session, const v1::CandidateUpdate& u
       *pending->second.request.mutable_candidates() = update.candidates();
       related = true;
     }
+    // A gateway that is away just now reads them in its next Welcome.
     const auto grant = grants_.find(key);
-    related = related || (grant != grants_.end() && grant->second.gateway == update.gateway());
+    if (grant == grants_.end() || grant->second.gateway != update.gateway()) continue;
+    related = true;
+    grant->second.authorize.clear_candidates();
+    for (auto& candidate : bounded(update.candidates(), session))
+      *grant->second.authorize.add_candidates() = std::move(candidate);
   }
   const auto connection = connection_of(Role::gateway, update.gateway());
   if (!related || !connection || !take_update_token(session, now)) return;

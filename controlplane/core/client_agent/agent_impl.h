@@ -70,6 +70,7 @@ struct ResourceState {
   std::set<Target*> waiting;  // those whose queue is not empty
   std::set<Target*> asked;    // protocol 1.0: those that a DNS query waits for
   std::string refusal;        // the portal's words
+  std::vector<paths::Candidate> told;  // of ours, with the last request
   // While the granted gateway is silent: when to ask for another, once more.
   Instant ask_again{};
   Backoff asking{std::chrono::seconds{4}, std::chrono::seconds{60}};
@@ -306,6 +307,7 @@ struct ClientAgent::Impl {
   void ask_gateway(Link& link, const dns::GatewayQuery& query, Now now);
   void send_control(Link& link, Now now);
   void send_candidates(Now now);
+  void send_candidates(Link& link, const std::vector<paths::Candidate>& candidates, Now now);
   void handle_control_reply(Link& link, const ControlChannel::Reply& reply, Now now);
   void handle_given_up(Link& link, const std::string& key, Now now);
   [[nodiscard]] Link* link_by_peer(PeerIndex peer) { return peer < link_of_peer.size() ? link_of_peer[peer] : nullptr; }

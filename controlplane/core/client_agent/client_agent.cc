@@ -243,6 +243,8 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         log_info("gateway " + link->gateway + ": path is now " + what->path.to_string() + " (" + std::string(what->why) +
                  ")");
         device.set_endpoint(link->peer, what->path, now);
+        link->control.way_changed(now.monotonic);
+        send_control(*link, now);
         if (link->silent) link_alive(*link, now);
         break;
       case Kind::handshake_paths:
@@ -351,13 +353,16 @@ void ClientAgent::handle_timeout(Now now) {
   d.settle(now);
 }
 
-// Targets that nobody has used for long; the next packet makes them anew.
+// Targets that nobody has used for long; the next packet makes them anew. Not those that the gateway knows: it need not be
+// asked again, nor its control process be there, when somebody uses them after all. Names bound their number.
 void ClientAgent::Impl::sweep(Now now) {
   next_sweep = now.monotonic + kSweep;
   for (const auto& [id, state] : states) {
     std::erase_if(state->targets, [&](const auto& entry) {
       const Target& target = *entry.second;
-      const bool idle = target.queue.empty() && !state->asked.contains(entry.second.get()) && target.used_at + kTargetIdle < now.monotonic;
+      const bool known = target.announced != nullptr && target.status == Target::Name::active;
+      const bool idle = !known && target.queue.empty() && !state->asked.contains(entry.second.get()) &&
+                        target.used_at + kTargetIdle < now.monotonic;
       if (idle) changed();
       return idle;
     });

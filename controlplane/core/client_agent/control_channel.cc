@@ -49,6 +49,7 @@ void ControlChannel::cancel(const std::string& key) {
 
 void ControlChannel::send(Pending& pending, Instant now) {
   packets_.push_back(pending.packet);
+  pending.sent = now;
   pending.next = now + pending.interval;
   pending.interval = std::min(pending.interval * 2, kLongestInterval);
 }
@@ -56,6 +57,15 @@ void ControlChannel::send(Pending& pending, Instant now) {
 void ControlChannel::session_up(Instant now) {
   up_ = true;
   for (auto& [id, pending] : requests_) {
+    pending.interval = kFirstInterval;
+    send(pending, now);
+  }
+}
+
+void ControlChannel::way_changed(Instant now) {
+  if (!up_) return;
+  for (auto& [id, pending] : requests_) {
+    if (pending.next == kNever || pending.sent >= now) continue;
     pending.interval = kFirstInterval;
     send(pending, now);
   }

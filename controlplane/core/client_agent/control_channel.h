@@ -44,6 +44,8 @@ class ControlChannel {
   // A session came up (or was renewed by a new handshake after a break): everything under way is sent again at once.
   void session_up(Instant now);
   void session_down() { up_ = false; }
+  // Packets take another way from now on: what went the old one is sent again at once.
+  void way_changed(Instant now);
 
   struct Reply {
     std::string key;  // of the request
@@ -70,6 +72,7 @@ class ControlChannel {
   struct Pending {
     std::string key;
     std::vector<std::uint8_t> packet;
+    Instant sent{};
     Instant next{};
     Instant give_up{};
     Duration interval{};

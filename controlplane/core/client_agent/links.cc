@@ -210,6 +210,7 @@ void ClientAgent::Impl::announce(Link& link, Target& target, Now now) {
   resolve.set_proxy_v4(to_wire(addresses->v4));
   resolve.set_proxy_v6(to_wire(addresses->v6));
   link.control.request(key, std::move(message), now.monotonic, kNameGiveUp);
+  connectivity.wake(link.peer, now);
   send_control(link, now);
 }
 
@@ -220,6 +221,7 @@ void ClientAgent::Impl::ask_gateway(Link& link, const dns::GatewayQuery& query, 
   if (!link.managed || !link.control.request(std::string(kQueryKey) + std::to_string(query.id), std::move(message),
                                              now.monotonic, kQueryGiveUp))
     return resolver->handle_gateway_failed(query.id, now);
+  connectivity.wake(link.peer, now);
   send_control(link, now);
 }
 
@@ -229,20 +231,22 @@ void ClientAgent::Impl::send_control(Link& link, Now now) {
 
 void ClientAgent::Impl::send_candidates(Now now) {
   const auto candidates = connectivity.local_candidates();
-  for (const auto& [gateway, link] : links) {
-    if (!link->managed) continue;
-    if (portal_ready) {
-      v1::ClientToPortal message;
-      message.mutable_candidate_update()->set_gateway(gateway);
-      write_candidates(candidates, message.mutable_candidate_update()->mutable_candidates());
-      to_portal.push_back(std::move(message));
-    }
-    v1::Control control;
-    write_candidates(candidates, control.mutable_candidates()->mutable_candidates());
-    link->control.cancel(std::string(kCandidatesKey));  // an older list is of no use any more
-    link->control.request(std::string(kCandidatesKey), std::move(control), now.monotonic, kNameGiveUp);
-    if (link->session) send_control(*link, now);
+  for (const auto& [gateway, link] : links)
+    if (link->managed) send_candidates(*link, candidates, now);
+}
+
+void ClientAgent::Impl::send_candidates(Link& link, const std::vector<paths::Candidate>& candidates, Now now) {
+  if (portal_ready) {
+    v1::ClientToPortal message;
+    message.mutable_candidate_update()->set_gateway(link.gateway);
+    write_candidates(candidates, message.mutable_candidate_update()->mutable_candidates());
+    to_portal.push_back(std::move(message));
   }
+  v1::Control control;
+  write_candidates(candidates, control.mutable_candidates()->mutable_candidates());
+  link.control.cancel(std::string(kCandidatesKey));  // an older list is of no use any more
+  link.control.request(std::string(kCandidatesKey), std::move(control), now.monotonic, kNameGiveUp);
+  if (link.session) send_control(link, now);
 }
 
 void ClientAgent::Impl::handle_control_reply(Link& link, const ControlChannel::Reply& reply, Now now) {

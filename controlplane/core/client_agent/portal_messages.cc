@@ -275,6 +275,9 @@ void ClientAgent::Impl::handle_granted(const v1::ConnectionGranted& message, Now
       target->announced = nullptr;
     }
   }
+  // What was found while the portal decided had no gateway yet to be told to.
+  if (const auto candidates = connectivity.local_candidates(); link->managed && candidates != state.told)
+    send_candidates(*link, candidates, now);
   changed();
   serve(state, now);
 }
@@ -327,7 +330,8 @@ void ClientAgent::Impl::send_requests(Now now) {
     // Names in use too: if another gateway is chosen, their flows go on there without a pause.
     for (const auto& [name, target] : state->targets)
       if (target->announced != nullptr && target->used_at + Access::kInUse >= now.monotonic) add_name(*target);
-    write_candidates(connectivity.local_candidates(), request.mutable_candidates());
+    state->told = connectivity.local_candidates();
+    write_candidates(state->told, request.mutable_candidates());
     for (const auto& [gateway, link] : links) {
       if (link->unreachable || link->silent) {
         request.add_unreachable_gateways(gateway);

@@ -291,6 +291,12 @@ std::span<const Path> Connectivity::data_paths(GatewayHandle gateway, Bytes seal
   return at == impl_->agents.end() ? std::span<const Path>{} : at->second->data_paths(sealed, impl_->now);
 }
 
+void Connectivity::wake(GatewayHandle gateway, Now now) {
+  impl_->tick(now);
+  const auto at = impl_->agents.find(gateway);
+  if (at != impl_->agents.end()) at->second->wake(impl_->now);
+}
+
 std::optional<Path> Connectivity::primary(GatewayHandle gateway) const {
   const auto at = impl_->agents.find(gateway);
   return at == impl_->agents.end() ? std::nullopt : at->second->primary();

@@ -80,6 +80,8 @@ class PathAgent {
   void handle_session_down(Now now);
   void note_received(const Path& path, bool is_data, Now now);
   DropReason handle_probe_reply(Bytes payload, Now now);
+  // Somebody waits for the gateway: not idle any more.
+  void wake(Now now) { last_data_ = advance(now); }
   void handle_resume(Now now);
   // Something says that packets may no longer arrive (our mapping moved): verify now.
   void verify(Now now);

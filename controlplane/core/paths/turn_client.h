@@ -137,6 +137,7 @@ class TurnClient {
     Endpoint peer{};  // permission (address only), channel
     std::uint16_t channel = 0;
     int auth_retries = 0;
+    unsigned challenge = 0;  // which of the server's challenges it answers
   };
   struct Permission {
     bool installed = false;
@@ -182,6 +183,7 @@ class TurnClient {
   std::string realm_;
   std::string nonce_;
   stun::LongTermKey key_{};
+  unsigned challenge_ = 0;  // counts realms and nonces
   std::vector<std::uint8_t> ticket_;
   bool mobility_refused_ = false;
   std::size_t clear_tried_ = 0;  // of our names, to delete the allocation that stands on our 5-tuple

@@ -95,6 +95,7 @@ void TurnClient::send_request(Request kind, const Endpoint& peer, std::uint16_t 
   t.peer = peer;
   t.channel = channel;
   t.auth_retries = auth_retries;
+  t.challenge = challenge_;
   t.wire = build(t);
   const Duration rto = rtt_ ? std::clamp(*rtt_ * 3, kMinRto, kInitialRto) : kInitialRto;
   t.timer = Retransmission{now, rto, config_.stream};
@@ -198,6 +199,7 @@ bool TurnClient::take_challenge(const Message& message) {
   if (!nonce || nonce->empty()) return false;
   const std::string_view said = realm && !realm->empty() ? *realm : std::string_view{realm_};
   const bool news = *nonce != nonce_ || said != realm_;
+  challenge_ += news ? 1U : 0U;
   nonce_ = *nonce;
   realm_ = said;
   if (realm_.empty()) realm_ = config_.credentials.realm;
@@ -211,7 +213,10 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
 
   const bool was_signed = !nonce_.empty();
   const unsigned tries = static_cast<unsigned>(t.auth_retries);
-  if ((code == 401 || code == 438) && tries < kMaxAuthRetries && take_challenge(message) &&
+  // Several requests under way are all told of the new nonce: what the first answer taught, the others are to be
+  // repeated with as well.
+  const bool outdated = t.challenge != challenge_;
+  if ((code == 401 || code == 438) && tries < kMaxAuthRetries && (take_challenge(message) || outdated) &&
       !(code == 401 && was_signed && tries >= 2))
     return send_request(t.kind, t.peer, t.channel, now, t.auth_retries + 1);
 

@@ -278,6 +278,7 @@ void Device::Impl::send_initiation(Peer& peer, Now now) {
   }
   state.pending_index = *index;
   state.initiation_mac1 = put_mac1(bytes_of(message), peer.config.public_key);
+  if (peer.config.path_switch) state.initiation = std::make_unique<InitiationMessage>(message);
   for (const Path& path : paths) {
     put_mac2(bytes_of(message), state.cookies.find(path, now.monotonic));
     output.push_back({copy_of(message), path, peer.index});
@@ -286,14 +287,30 @@ void Device::Impl::send_initiation(Peer& peer, Now now) {
   data.note_sent(0, peer.index, 0, 0, false, now.monotonic);
 }
 
-// A path found while a handshake is under way is not kept waiting for the retry, only for the spacing.
+void Device::Impl::send_copies(Peer& peer, std::span<const Path> paths, Instant now) {
+  Live& state = *peer.live;
+  for (const Path& path : paths) {
+    if (state.sent_over.size() >= kMaxCopies) return;
+    put_mac2(bytes_of(*state.initiation), state.cookies.find(path, now));
+    output.push_back({copy_of(*state.initiation), path, peer.index});
+    state.sent_over.push_back(path);
+  }
+}
+
+// A path found while a handshake is under way is not kept waiting for the retry. The initiation that is under way goes
+// there as well: a fresh one would make void what is being answered, and paths that are found one by one, faster than an
+// answer takes, would keep every answer from counting. Whoever has taken it already answers a copy only for a moment, so
+// one that has been out for longer is replaced.
 void Device::Impl::hurry(Peer& peer) {
   if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->initiation_sent_at) return;
   Live& state = *peer.live;
-  const bool news = std::any_of(peer.handshake_paths.begin(), peer.handshake_paths.end(), [&](const Path& path) {
-    return std::find(state.sent_over.begin(), state.sent_over.end(), path) == state.sent_over.end();
-  });
-  if (!news) return;
+  if (state.tries <= 1 && session_live(peer, last_now)) return;  // a renewal: the primary only
+  std::vector<Path> news;
+  for (const Path& path : peer.handshake_paths)
+    if (std::find(state.sent_over.begin(), state.sent_over.end(), path) == state.sent_over.end()) news.push_back(path);
+  if (news.empty()) return;
+  if (state.initiation && last_now - *state.initiation_sent_at < kPathRetryFirst)
+    return send_copies(peer, news, last_now);
   state.retry_at = std::min(state.retry_at, *state.initiation_sent_at + kPathInitiationSpacing);
   update_timer(peer, last_now);
 }
@@ -311,6 +328,7 @@ void Device::Impl::drop_pending(Peer& peer) {
   if (!state.pending) return;
   wipe(state.pending->noise.chain);
   state.pending.reset();
+  state.initiation.reset();
   indices.release(state.pending_index);
 }
 

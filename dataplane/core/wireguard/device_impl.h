@@ -43,6 +43,7 @@ struct Device::Impl {
     std::optional<Instant> start_at;  // asked for, but too soon after the last initiation
     std::optional<Instant> initiation_sent_at;
     std::optional<InitiatorState> pending;
+    std::unique_ptr<InitiationMessage> initiation;  // of `pending`, for paths that are found while it is under way
     std::uint32_t pending_index = 0;
     Mac initiation_mac1{};
     std::vector<Path> sent_over;
@@ -96,7 +97,8 @@ struct Device::Impl {
   const Hash* static_static(Peer& peer) const;  // nullptr: the peer's key is unusable
   void begin_attempt(Peer& peer, Now now);
   void send_initiation(Peer& peer, Now now);
-  void hurry(Peer& peer);         // there is a path the latest initiation was not sent over
+  void hurry(Peer& peer);         // there may be a path the latest initiation was not sent over
+  void send_copies(Peer& peer, std::span<const Path> paths, Instant now);
   void end_attempt(Peer& peer);   // stops trying; a late response still counts
   void drop_pending(Peer& peer);  // forgets the initiation
   void fail_attempt(Peer& peer, Now now);

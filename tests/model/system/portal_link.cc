@@ -1,4 +1,5 @@
 #include <set>
+#include <utility>
 
 #include "controlplane/core/backoff.h"
 #include "tests/model/system/signal_net.h"
@@ -14,6 +15,7 @@ constexpr Duration kRoundTimeout = 10s;
 constexpr Duration kFirstDelay = 250ms;
 constexpr Duration kLongestDelay = 30s;
 constexpr Duration kSuspectInterval = 1s;
+constexpr Duration kSameSuspicion = 50ms;
 
 }  // namespace
 
@@ -42,6 +44,9 @@ struct PortalLink::State : std::enable_shared_from_this<State> {
   void begin_round() {
     if (!running || in_round) return;
     in_round = true;
+    round_began = network.time();
+    suspected_in_round = false;
+    ++suspicion;
     const std::uint64_t number = ++round;
     waiting.clear();
     for (const Endpoint& to : portal)
@@ -87,7 +92,23 @@ struct PortalLink::State : std::enable_shared_from_this<State> {
     ++round;
     if (current != 0) net.abandon(current);
     current = id;
+    if (std::exchange(suspected_in_round, false)) suspect();
     hooks.connected();
+  }
+
+  void suspect() {
+    if (!running) return;
+    const Instant now = network.time();
+    if (in_round) {
+      suspected_in_round = suspected_in_round || now - round_began > kSameSuspicion;
+    } else if (now - last_suspicion < kSuspectInterval) {
+      after(last_suspicion + kSuspectInterval - now, [number = ++suspicion](State& me) {
+        if (me.suspicion == number) me.suspect();
+      });
+    } else {
+      last_suspicion = now;
+      begin_round();
+    }
   }
 
   void closed(SignalNet::StreamId id, bool unauthenticated) {
@@ -153,6 +174,9 @@ struct PortalLink::State : std::enable_shared_from_this<State> {
   std::uint64_t round = 0;
   std::uint64_t attempt = 0;
   Instant last_suspicion{};
+  Instant round_began{};
+  bool suspected_in_round = false;
+  std::uint64_t suspicion = 0;  // the latest that waits
   std::deque<Endpoint> waiting;
   std::set<SignalNet::StreamId> dials;
   SignalNet::StreamId current = 0;
@@ -183,10 +207,7 @@ void PortalLink::send(std::string message) {
 }
 
 void PortalLink::suspect() {
-  const Instant now = state_->network.time();
-  if (!state_->running || state_->in_round || now - state_->last_suspicion < kSuspectInterval) return;
-  state_->last_suspicion = now;
-  state_->begin_round();
+  state_->suspect();
 }
 
 bool PortalLink::connected() const {

@@ -36,6 +36,7 @@ constexpr Duration kLoss = 2s;
 constexpr Duration kRevoked = 2s;          // until every gateway has been told
 constexpr Duration kGranted = 20s;         // asking again backs off while refused
 constexpr Duration kNames = 15s;
+constexpr Duration kUdpIdle = 5min;        // a translation without traffic ends (nat.md, RFC 4787 REQ-5)
 }  // namespace settle
 
 constexpr Duration kPortalLatency = 8ms;  // as system.cc has it
@@ -135,6 +136,14 @@ Duration Reference::next_use(unsigned flow, Duration after) const {
   for (const Traffic& traffic : plan_.traffic)
     if (traffic.flow == flow && traffic.until > after) next = std::min(next, std::max(traffic.from, after));
   return next;
+}
+
+bool Reference::translated(unsigned flow, Duration sent) const {
+  const Duration arrived = sent - kDelivery;
+  Duration last = Duration::min();
+  for (const Traffic& traffic : plan_.traffic)
+    if (traffic.flow == flow && traffic.from <= arrived) last = std::max(last, std::min(traffic.until - traffic.gap, arrived));
+  return last != Duration::min() && sent - last < settle::kUdpIdle;
 }
 
 Duration Reference::round_trip(unsigned client, unsigned site, Duration at) const {
@@ -275,6 +284,7 @@ void Reference::take(const Event& event) {
       break;
     case Mishap::granted:
       rights_[event.who][event.other].push_back({from, true, informed(from + settle::kGranted, true)});
+      deafen(event.who, event.other, from, from + settle::kGranted, event);  // its translations went with the right
       break;
     case Mishap::names_down:
       for (unsigned s = 0; s < plan_.sites; ++s) {
@@ -335,7 +345,7 @@ Verdict Reference::downward(unsigned flow, Duration sent) const {
   const Verdict out = request(flow, sent);
   const bool hears = std::none_of(deaf.begin(), deaf.end(),
                                   [&](const Disturbance& d) { return d.from <= sent + kDelivery && sent < d.until; });
-  return out == Verdict::must && !hears ? Verdict::may : out;
+  return out == Verdict::must && !(hears && translated(flow, sent)) ? Verdict::may : out;
 }
 
 bool Reference::only_a_reset_near(unsigned flow, Duration sent, Duration& reset_at, Duration& by) const {

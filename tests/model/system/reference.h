@@ -52,6 +52,9 @@ class Reference {
   // When the client's applications use the site next, from `after` on; and when this flow does.
   [[nodiscard]] Duration next_use(unsigned client, unsigned site, Duration after) const;
   [[nodiscard]] Duration next_use(unsigned flow, Duration after) const;
+  // Whether the flow's translation at the gateway stands for sure when a server sends then: a request went through it
+  // within the time that UDP may be idle.
+  [[nodiscard]] bool translated(unsigned flow, Duration sent) const;
   [[nodiscard]] bool gateway_filters(unsigned site) const;
   // Between client and site through a relay, and what a NAT's reset may take at most.
   [[nodiscard]] Duration round_trip(unsigned client, unsigned site, Duration at) const;

@@ -282,6 +282,7 @@ class Network {
           requests.push_back(message->request_connection());
           if (on_request) on_request(message->request_connection());
         }
+        if (message->has_candidate_update()) updates.push_back(message->candidate_update());
       }
       while (auto datagram = agent->poll_datagram()) {
         moved = true;
@@ -361,6 +362,7 @@ class Network {
   bool gateway_is_told = true;  // whether a grant reaches the gateway too
   Duration lifetime{};
   std::function<void(const v1::RequestConnection&)> on_request;
+  std::vector<v1::CandidateUpdate> updates;
   std::function<bool(Bytes)> drop;       // client to gateway: true loses the datagram
   std::function<bool(Bytes)> drop_back;  // gateway to client
   std::vector<v1::RequestConnection> requests;

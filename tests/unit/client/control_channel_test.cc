@@ -89,6 +89,21 @@ TEST_F(Channel, WaitsForASessionAndSaysEverythingAgainInANewOne) {
   EXPECT_EQ(sent().size(), 1U);
 }
 
+TEST_F(Channel, WhatWentAWayThatIsLeftIsSaidAgain) {
+  channel.session_up(now);
+  ASSERT_TRUE(channel.request("a", resolve("a"), now, 60s));
+  EXPECT_EQ(sent().size(), 1U);
+  channel.way_changed(now);  // it went the new one already
+  EXPECT_TRUE(sent().empty());
+  now += 20ms;
+  channel.way_changed(now);
+  EXPECT_EQ(sent().size(), 1U);
+  channel.session_down();
+  now += 20ms;
+  channel.way_changed(now);
+  EXPECT_TRUE(sent().empty());
+}
+
 TEST_F(Channel, GivesUpInTheEndAndIsBounded) {
   channel.session_up(now);
   for (std::size_t i = 0; i < ControlChannel::kMaxRequests; ++i)

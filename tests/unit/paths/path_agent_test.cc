@@ -236,17 +236,20 @@ TEST_F(PathBench, ProbeRatesFollowActivity) {
 
 // trap: paths-7 - waking is immediate, whoever speaks first
 TEST_F(PathBench, WakesAtOnceInBothDirections) {
-  for (const bool we_speak : {true, false}) {
+  enum class By { packet, gateway, request };
+  for (const By by : {By::packet, By::gateway, By::request}) {
     start();
     session_up(kRelayed);
     run(200s);
     ASSERT_EQ(agent.mode(time), PathAgent::Mode::idle);
     run(7s);
     const std::size_t before = probes_on(*agent.primary());
-    if (we_speak)
+    if (by == By::packet)
       send();
-    else
+    else if (by == By::gateway)
       agent.note_received(*agent.primary(), true, now());
+    else
+      agent.wake(now());  // a name is asked for: no packet of an application yet
     EXPECT_EQ(agent.mode(time), PathAgent::Mode::busy);
     run(1ms);
     EXPECT_EQ(probes_on(*agent.primary()), before + 1);

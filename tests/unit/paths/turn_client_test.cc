@@ -88,6 +88,33 @@ TEST_F(TurnClientTest, StaleNonceAndChangedRealmAreFollowed) {
   EXPECT_TRUE(client->can_send(kPeer.address, now()));
 }
 
+// What was made at one time is refreshed at one time; all these requests are refused with the same new nonce, and only
+// the first of the answers has news in it.
+TEST_F(TurnClientTest, ANewNonceReachesAllRequestsUnderWay) {
+  server->config().nonce_lifetime = 200s;
+  make_client().start(now());
+  run(100ms);
+  constexpr unsigned kPeers = 4;
+  const auto peer = [](unsigned n) { return Endpoint{IpAddress::v4(kPeer.address.v4_value() + n), kPeer.port}; };
+  for (unsigned n = 0; n < kPeers; ++n) client->permit(peer(n).address, now());
+  run(100ms);
+  for (unsigned n = 0; n < kPeers; ++n) client->bind_channel(peer(n), now());
+  run(100ms);
+  for (int minute = 0; minute < 40; ++minute) {
+    for (int i = 0; i < 4; ++i) {  // a relay that is heard from is not asked for a sign of life, which would learn it
+      run(15s);
+      send_from_peer(peer(0), {9});
+    }
+    for (unsigned n = 0; n < kPeers; ++n) {
+      ASSERT_TRUE(send_to_peer(peer(n), {9})) << "minute " << minute << ", peer " << n;
+      ASSERT_EQ(client->overhead(peer(n)), stun::kChannelDataHeaderSize) << "minute " << minute << ", peer " << n;
+    }
+  }
+  EXPECT_EQ(count(TurnEvent::Kind::permission_changed), kPeers);
+  EXPECT_EQ(count(TurnEvent::Kind::channel_bound), kPeers);
+  EXPECT_EQ(client->allocations(), 1u);
+}
+
 // trap: paths-13 - a relay that was restarted knows nothing; the allocation is made anew, with a new number
 TEST_F(TurnClientTest, RelayRestartIsNoticedAtOnceOnSuspicion) {
   make_client().start(now());

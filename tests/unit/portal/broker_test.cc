@@ -296,6 +296,28 @@ TEST(Broker, CandidatesAreTrickledBothWaysButOnlyBetweenThoseWhoMayMeet) {
   EXPECT_EQ(bench.to_client[alice].back().candidate_update().gateway(), "gw1");
 }
 
+// A gateway whose stream was away (its NAT forgot) learns from its Welcome where clients are now, not where they were when
+// they asked.
+TEST(Broker, AGatewaysWelcomeNamesTheLatestCandidates) {
+  Bench bench;
+  ConnectionId alice = 0;
+  ConnectionId gateway = 0;
+  bench.connect_alice(alice, gateway, {.candidates = {"198.51.100.130:7000"}});
+  bench.answer(gateway);
+  bench.broker->handle_disconnected(gateway, bench.now);
+  v1::ClientToPortal update;
+  update.mutable_candidate_update()->set_gateway("gw1");
+  *update.mutable_candidate_update()->add_candidates() =
+      to_proto(*Endpoint::parse("198.51.100.20:49153"), v1::CANDIDATE_KIND_RELAYED);
+  bench.broker->handle_message(alice, update, bench.now);
+  bench.drain();
+  const auto again = bench.join_gateway("gw1");
+  const v1::GatewayWelcome& welcome = bench.gateway_welcome(again);
+  ASSERT_EQ(welcome.authorisations_size(), 1);
+  ASSERT_EQ(welcome.authorisations(0).candidates_size(), 1);
+  EXPECT_EQ(from_proto(welcome.authorisations(0).candidates(0).endpoint())->to_string(), "198.51.100.20:49153");
+}
+
 // trap: signaling-3
 TEST(Broker, NothingCountsBeforeHello) {
   Bench bench;

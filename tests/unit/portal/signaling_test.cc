@@ -171,6 +171,12 @@ TEST_F(Signaling, ASuspectedStreamIsReplacedWithoutAGap) {
   ASSERT_TRUE(wait_for([&] { return client.connects == 2 && client.welcomed(); }));
   EXPECT_EQ(client.disconnects, 0);
   ASSERT_TRUE(wait_for([&] { return portal_->broker().actors().size() == 1; }));
+  // Suspected again at once (another roaming): a dial a second is enough, but it comes.
+  client.stream.suspect();
+  client.stream.suspect();
+  EXPECT_EQ(client.connects, 2);
+  ASSERT_TRUE(wait_for([&] { return client.connects == 3; }));
+  EXPECT_EQ(client.disconnects, 0);
 }
 
 // A server alone, whose messages the test sees.

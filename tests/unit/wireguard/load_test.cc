@@ -283,7 +283,43 @@ TEST(Copies, TheFirstMessageShowsThePathThatIsUsed) {
   EXPECT_EQ(pair.b.device->data_path().endpoint(0), used);
 }
 
-TEST(Copies, NewPathsAreNotKeptWaitingForTheRetry) {
+// A path that is found while the answer is on its way gets a copy of the same initiation: a fresh one would make that
+// answer void, and with paths found one by one no answer would ever count.
+TEST(Copies, NewPathsAreNotKeptWaitingForTheRetryNorDisturbIt) {
+  PeerConfig config;
+  config.path_switch = true;
+  Pair pair(config);
+  Device& device = *pair.a.device;
+  const Path first{{}, pair.b.address, 0};
+  std::vector<Path> paths{first};
+  device.set_handshake_paths(0, paths);
+  device.want_session(0, pair.net.now());
+  const Instant sent = pair.net.now().monotonic;
+  const Copies one = take_output(device);
+  ASSERT_EQ(one.paths.size(), 1U);
+  ASSERT_EQ(pair.b.device->handle_handshake(one.bytes[0], {pair.b.address, pair.a.address, 0}, pair.net.now()),
+            DropReason::none);
+  const auto answer = pair.b.device->poll_output();
+  ASSERT_TRUE(answer);
+  device.set_handshake_paths(0, paths);
+  EXPECT_TRUE(take_output(device).paths.empty()) << "nothing new";
+  Now later = pair.net.now();
+  for (std::uint16_t port = 1; port <= 5; ++port) {
+    later.monotonic += milliseconds(30);
+    device.handle_timeout(later);
+    paths.insert(paths.begin(), Path{{}, {endpoint("203.0.113.1:7").address, port}, 1});
+    device.set_handshake_paths(0, paths);
+    const Copies more = take_output(device);
+    ASSERT_EQ(more.paths, std::vector<Path>(1, paths.front()));
+    EXPECT_EQ(more.bytes[0], one.bytes[0]);
+  }
+  EXPECT_EQ(device.poll_timeout().at, sent + milliseconds(250));
+  EXPECT_EQ(device.handle_handshake(answer->bytes, first, later), DropReason::none);
+  EXPECT_NE(device.data_path().sending_session(0, later.monotonic), nullptr);
+}
+
+// What has been out for long may have been taken, with the answer lost: the new path gets a fresh one, soon.
+TEST(Copies, ANewPathGetsAFreshInitiationWhenTheLastIsOld) {
   PeerConfig config;
   config.path_switch = true;
   Pair pair(config);
@@ -291,17 +327,19 @@ TEST(Copies, NewPathsAreNotKeptWaitingForTheRetry) {
   const Path first{{}, pair.b.address, 0}, learned{{}, endpoint("203.0.113.1:7"), 1};
   device.set_handshake_paths(0, {first});
   device.want_session(0, pair.net.now());
-  const Instant sent = pair.net.now().monotonic;
-  EXPECT_EQ(take_output(device).paths.size(), 1U);
-  device.set_handshake_paths(0, {first});
-  EXPECT_EQ(device.poll_timeout().at, sent + milliseconds(250)) << "nothing new";
-  device.set_handshake_paths(0, {learned, first});
-  EXPECT_EQ(device.poll_timeout().at, sent + milliseconds(25));
+  const Copies one = take_output(device);
   Now later = pair.net.now();
-  later.monotonic = sent + milliseconds(25);
+  later.monotonic += milliseconds(250);
   device.handle_timeout(later);
-  EXPECT_EQ(take_output(device).paths.size(), 2U);
-  EXPECT_GT(device.poll_timeout().at, later.monotonic);
+  EXPECT_EQ(take_output(device).paths.size(), 1U);
+  later.monotonic += milliseconds(300);
+  device.handle_timeout(later);
+  device.set_handshake_paths(0, {learned, first});
+  ASSERT_LE(device.poll_timeout().at, later.monotonic);
+  device.handle_timeout(later);
+  const Copies two = take_output(device);
+  ASSERT_EQ(two.paths.size(), 2U);
+  EXPECT_NE(two.bytes[0], one.bytes[0]);
 }
 
 TEST(Copies, RenewalsUseThePrimaryPathFirst) {

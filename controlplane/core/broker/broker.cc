@@ -9,6 +9,8 @@ namespace {
 
 using namespace std::chrono_literals;
 
+constexpr std::uint64_t kRelayNameSteps = 12;  // in the life time of relay credentials
+
 v1::TunnelAddresses to_proto(const TunnelAddresses& addresses) {
   v1::TunnelAddresses out;
   if (!addresses.v4.is_unspecified()) out.set_v4(to_wire(addresses.v4));
@@ -249,7 +251,11 @@ std::vector<v1::Relay> Broker::relays_for(const Session& session, WallTime wall)
     }
     message.set_realm(relay.realm);
     if (session.role == Role::client && !relay.shared_secret.empty()) {
-      const WallTime expires{wall.seconds + static_cast<std::uint64_t>(config_.relay_credential_lifetime.count()), 0};
+      // The same name for every client that asks again within a while: what it has on a relay stands under its name, and
+      // can be touched by no other.
+      const auto lifetime = static_cast<std::uint64_t>(config_.relay_credential_lifetime.count());
+      const std::uint64_t step = std::max<std::uint64_t>(lifetime / kRelayNameSteps, 1);
+      const WallTime expires{(wall.seconds + lifetime + step - 1) / step * step, 0};
       const RelayCredential credential = relay_credential(relay.shared_secret, session.actor, expires);
       message.set_username(credential.username);
       message.set_password(credential.password);

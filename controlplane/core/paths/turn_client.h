@@ -66,6 +66,7 @@ class TurnClient {
   static constexpr Duration kMaxBackoff = std::chrono::seconds{60};
   static constexpr std::uint32_t kWantedLifetimeS = 600;
   static constexpr std::size_t kMaxPermissions = 32;
+  static constexpr std::size_t kMaxFormerNames = 4;
 
   enum class State : std::uint8_t { idle, allocating, allocated, waiting, closed };
 
@@ -156,6 +157,7 @@ class TurnClient {
   void handle_error(const Transaction& transaction, const stun::Message& message, Instant now);
   bool take_challenge(const stun::Message& message);
   void use(const TurnCredentials& credentials);
+  bool clear_five_tuple(Instant now);
   void handle_failed(const Transaction& transaction, Instant now);
   void handle_mismatch(const Transaction& transaction, Instant now);
   void replace(Instant now);
@@ -170,7 +172,7 @@ class TurnClient {
 
   TurnConfig config_;
   TurnCredentials next_credentials_;
-  std::optional<TurnCredentials> former_credentials_;  // an allocation may stand under them on our 5-tuple
+  std::vector<TurnCredentials> former_credentials_;  // newest first: allocations of ours may stand under them
   Random& random_;
   std::uint32_t& numbers_;
 
@@ -184,7 +186,7 @@ class TurnClient {
   unsigned challenge_ = 0;  // counts realms and nonces
   std::vector<std::uint8_t> ticket_;
   bool mobility_refused_ = false;
-  bool clear_first_ = false;  // an allocation we do not know stands on our 5-tuple
+  std::size_t clear_tried_ = 0;  // of our names, to delete the allocation that stands on our 5-tuple
   bool silent_ = false;  // waiting because nothing answered
   int failures_ = 0;          // consecutive; for the back-off
   std::uint64_t allocations_ = 0;

@@ -139,8 +139,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       const auto relayed = message.xor_address(Attribute::xor_relayed_address);
       if (!relayed || stun::family_of(relayed->address) != config_.relayed_family) return wait(now, kMinBackoff);
       state_ = State::allocated;
-      clear_first_ = false;
-      former_credentials_.reset();
+      clear_tried_ = 0;
       relayed_ = *relayed;
       mapped_ = message.mapped_address().value_or(Endpoint{});
       if (++numbers_ == 0) ++numbers_;
@@ -236,7 +235,7 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
       // Send indications do as well; a later bind_channel() tries another number.
       return channels_.release(t.channel, now);
     case Request::release:
-      if (state_ == State::allocating) wait(now, kMinBackoff);
+      if (state_ == State::allocating && !clear_five_tuple(now)) wait(now, code == 441 ? kMaxBackoff : kMinBackoff);
       return;
     case Request::refresh:
     case Request::move:
@@ -261,13 +260,9 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
       return wait(now, kMaxBackoff);
     case 437:
     case 441:
-      // Another allocation stands on our 5-tuple: delete it, then try again. It can only be deleted by its own user, which
-      // may be our former name.
-      if (!clear_first_) {
-        clear_first_ = true;
-        if (former_credentials_) use(*former_credentials_);
-        return send_request(Request::release, {}, 0, now);
-      }
+      // Another allocation stands on our 5-tuple: delete it, then try again.
+      if (code == 441) clear_tried_ = std::max<std::size_t>(clear_tried_, 1);  // not under the present name
+      if (clear_five_tuple(now)) return;
       if (code == 441) emit(TurnEvent::Kind::credentials_rejected);
       return wait(now, code == 441 ? kMaxBackoff : kMinBackoff);
     case 440:
@@ -337,7 +332,7 @@ void TurnClient::wait(Instant now, Duration at_least) {
       static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() / 4))};
   retry_at_ = now + delay + jitter;
   ++failures_;
-  clear_first_ = false;
+  clear_tried_ = 0;
   silent_ = false;
   state_ = State::waiting;
 }
@@ -347,11 +342,24 @@ void TurnClient::use(const TurnCredentials& credentials) {
   key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
 }
 
+// What stands on our 5-tuple can be deleted by its own user alone (RFC 8656 §7.1, 441): that may be a name we had before,
+// when a NAT gives back a mapping of some time ago. False: all have been tried.
+bool TurnClient::clear_five_tuple(Instant now) {
+  if (clear_tried_ > former_credentials_.size()) return false;
+  use(clear_tried_ == 0 ? config_.credentials : former_credentials_[clear_tried_ - 1]);
+  ++clear_tried_;
+  send_request(Request::release, {}, 0, now);
+  return true;
+}
+
 void TurnClient::allocate(Instant now) {
   drop_requests(now);
   retry_at_ = kNever;
   if (!(config_.credentials == next_credentials_)) {
-    if (!former_credentials_) former_credentials_ = config_.credentials;
+    if (std::find(former_credentials_.begin(), former_credentials_.end(), config_.credentials) ==
+        former_credentials_.end())
+      former_credentials_.insert(former_credentials_.begin(), config_.credentials);
+    if (former_credentials_.size() > kMaxFormerNames) former_credentials_.pop_back();
     use(next_credentials_);
   }
   state_ = State::allocating;

@@ -60,20 +60,24 @@ Reference::Reference(const Scenario& plan) : plan_(plan) {
       case Mishap::portal_cut_gateway:
       case Mishap::gateway_link_down:
       case Mishap::client_link_down:
-        away_.push_back({event.at, end + settle::kPortalBack, false});
+        away_.push_back({event.at, end + settle::kPortalBack, Away::whole});
         break;
       case Mishap::control_killed:
       case Mishap::control_stopped:
       case Mishap::control_ended:
       case Mishap::gateway_off:
-        away_.push_back({event.at, end + settle::kControlBack, false});
+        away_.push_back({event.at, end + settle::kControlBack, Away::whole});
         break;
       case Mishap::client_nat_reset:
       case Mishap::client_nat_moves:
-      case Mishap::gateway_nat_reset:
-      case Mishap::gateway_nat_moves:
       case Mishap::client_roams:
-        away_.push_back({event.at, event.at + settle::kStreamBack, true});
+        away_.push_back({event.at, event.at + settle::kStreamBack, Away::of_client});
+        break;
+      case Mishap::gateway_nat_reset:
+        away_.push_back({event.at, event.at + settle::kStreamBack, Away::of_gateway});
+        break;
+      case Mishap::gateway_nat_moves:  // seen by the tick, so that another stream is dialled at once
+        away_.push_back({event.at, event.at + settle::kStreamBack, Away::of_client});
         break;
       default:
         break;
@@ -109,7 +113,7 @@ Duration Reference::informed(Duration at, bool streams) const {
   for (bool moved = true; moved;) {
     moved = false;
     for (const Away& away : away_)
-      if ((streams || !away.stream_only) && away.from <= out && out < away.until) {
+      if ((streams || away.stream != Away::of_client) && away.from <= out && out < away.until) {
         out = away.until;
         moved = true;
       }

@@ -65,7 +65,9 @@ class Reference {
   // A session that is gone is missed when it is used next, be it by a keepalive: settled `usual` after `end`, or a while
   // after that.
   [[nodiscard]] Duration missed(unsigned client, unsigned site, Duration end, Duration usual) const;
-  // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on.
+  // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on. A gateway's
+  // stream that a NAT cut counts as away until keepalives find it, if the NAT gives the same ports again and nothing
+  // else shows. `streams`: those of clients too, which dial another when they want something, but not when they are told.
   [[nodiscard]] Duration informed(Duration at, bool streams = false) const;
   [[nodiscard]] Verdict right(unsigned client, unsigned site, Duration sent) const;
   [[nodiscard]] bool calm(unsigned flow, Duration sent) const;
@@ -76,7 +78,8 @@ class Reference {
   std::vector<std::vector<std::vector<Right>>> rights_;
   struct Away {
     Duration from{}, until{};
-    bool stream_only = false;  // a NAT forgot: the stream is broken until somebody notices
+    // A NAT forgot: the stream is broken until somebody notices.
+    enum Stream : std::uint8_t { whole, of_client, of_gateway } stream = whole;
   };
   std::vector<Away> away_;
   std::vector<unsigned> client_network_;

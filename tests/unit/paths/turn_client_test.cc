@@ -187,6 +187,28 @@ TEST_F(TurnClientTest, AnAllocationUnderOurFormerNameIsDeletedByIt) {
   EXPECT_EQ(count(TurnEvent::Kind::credentials_rejected), 0u);
 }
 
+// ... or the one before: a client that goes to another network and back again finds its first mapping there.
+TEST_F(TurnClientTest, AnAllocationUnderAnOlderNameIsDeletedByIt) {
+  for (const char* name : {"user2", "user3", "user4"}) server->config().passwords[name] = "secret";
+  TurnConfig config;
+  config.mobility = false;
+  make_client(config).start(now());
+  run(1s);
+  const Endpoint home = client_address;
+  client->update_credentials({"user2", "secret", ""}, now());
+  client_address.port = 41111;
+  client->handle_local_change(now());
+  run(1s);
+  ASSERT_EQ(server->allocations(), 2u);
+  client->update_credentials({"user3", "secret", ""}, now());
+  client_address = home;
+  client->handle_local_change(now());
+  run(500ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(server->allocations(), 2u);
+  EXPECT_EQ(count(TurnEvent::Kind::credentials_rejected), 0u);
+}
+
 // trap: paths-14 - a relay that is gone is tried for ever, with back-off, and used when it returns
 TEST_F(TurnClientTest, LostRelayIsTriedForEverWithBackoff) {
   make_client().start(now());

@@ -84,6 +84,17 @@ TEST(Broker, RelayCredentialsAreRenewedBeforeTheyExpire) {
   EXPECT_GT(previous, bench.now.wall);
 }
 
+// What a client holds on a relay stands under the name it was made with: one that dials again gets the same.
+TEST(Broker, RelayNamesStayWhenAClientDialsAgain) {
+  Bench bench;
+  std::set<std::string> names;
+  for (int minute = 0; minute < 60; ++minute) {
+    names.insert(bench.client_welcome(bench.join_client("alice")).relays(0).username());
+    bench.advance(1min);
+  }
+  EXPECT_LE(names.size(), 2u);
+}
+
 // trap: signaling-7
 TEST(Broker, VersionsAreComparedAsNumbers) {
   struct Case {

@@ -18,7 +18,7 @@ constexpr Duration kInitialRto = 500ms;  // RFC 8489 §6.2.1
 constexpr Duration kMinRto = 100ms;
 constexpr Duration kQuotaPause = 60s;  // RFC 8656 §7.4: 486 and 508
 constexpr Duration kRefusedPermissionPause = 60s;
-constexpr Duration kStableAllocation = 60s;
+constexpr Duration kNotFlipping = 3s;
 constexpr int kMaxAuthRetries = 3;
 constexpr std::size_t kMaxTicket = 512;
 
@@ -293,8 +293,8 @@ void TurnClient::handle_mismatch(const Transaction& t, Instant now) {
 void TurnClient::replace(Instant now) {
   lose(now);
   // A NAT that gives us another port for every packet would make allocation after allocation (trap paths-11): the first
-  // short-lived one is forgiven, then the pace slows down.
-  const bool stable = now - allocated_at_ >= kStableAllocation;
+  // short-lived one is forgiven, then the pace slows down. Two resets within a minute are no such thing.
+  const bool stable = now - allocated_at_ >= kNotFlipping;
   if (!stable && failures_ > 0) return wait(now, kMinBackoff);
   failures_ = stable ? 0 : 1;
   allocate(now);

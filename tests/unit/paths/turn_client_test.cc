@@ -258,6 +258,22 @@ TEST_F(TurnClientTest, OurOwnSilenceIsNotHeldAgainstTheRelay) {
   EXPECT_EQ(client->state(), TurnClient::State::allocated);
 }
 
+// A NAT that forgets us every few seconds is no flipping one: each time there is another allocation at once.
+TEST_F(TurnClientTest, ResetsSomeSecondsApartAreNotWaitedOut) {
+  server->config().mobility = false;
+  make_client().start(now());
+  client->permit(kPeer.address, now());
+  run(1s);
+  for (unsigned reset = 1; reset <= 5; ++reset) {
+    client_address.port = static_cast<std::uint16_t>(41000 + reset);
+    client->suspect(now());
+    run(300ms);
+    EXPECT_EQ(client->state(), TurnClient::State::allocated) << reset;
+    EXPECT_EQ(client->allocations(), reset + 1);
+    run(6s);
+  }
+}
+
 // trap: paths-11 - every packet from another port: allocations slow down instead of flooding the relay
 TEST_F(TurnClientTest, FlippingNatDoesNotMakeAllocationAfterAllocation) {
   server->config().mobility = false;

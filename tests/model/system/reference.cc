@@ -283,7 +283,10 @@ void Reference::take(const Event& event) {
       rights_[event.who][event.other].push_back({from, false, informed(from + settle::kRevoked, true)});
       break;
     case Mishap::granted:
-      rights_[event.who][event.other].push_back({from, true, informed(from + settle::kGranted, true)});
+      // In force when it is asked for; the first use asks, for which the portal must be there.
+      rights_[event.who][event.other].push_back(
+          {from, true, std::max(informed(from + settle::kGranted, true),
+                                informed(next_use(event.who, event.other, from) + settle::kTunnel, true))});
       deafen(event.who, event.other, from, from + settle::kGranted, event);  // its translations went with the right
       break;
     case Mishap::names_down:

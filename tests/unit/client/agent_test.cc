@@ -244,6 +244,30 @@ TEST_F(Agent, AGatewayThatForgotUsIsToldAgain) {  // trap: flow-10, paths-3
   EXPECT_EQ(net.gw().packets.size(), 1U);
 }
 
+// What the client finds between its request and the grant (its relay's address, say) is told with the grant.
+TEST_F(Agent, CandidatesFoundWhileThePortalDecidesAreTold) {
+  v1::RequestConnection asked;
+  net.on_request = [&](const v1::RequestConnection& request) { asked = request; };
+  connect();
+  net.send(datagram("203.0.113.80", "a"));
+  ASSERT_EQ(asked.candidates_size(), 1);
+  const Endpoint sockets[] = {testing::kSocket};
+  const Endpoint hosts[] = {testing::kClientHost, *Endpoint::parse("198.51.100.11:5000")};
+  net.agent->handle_local_addresses(sockets, hosts, net.now);
+  net.pump();
+  ASSERT_TRUE(net.updates.empty()) << "there is no gateway yet to tell it to";
+  net.grant(asked, net.gw());
+  net.pump();
+  ASSERT_EQ(net.updates.size(), 1U);
+  EXPECT_EQ(net.updates[0].gateway(), "gw1");
+  EXPECT_EQ(net.updates[0].candidates_size(), 2);
+  // And only then.
+  net.advance(1s);
+  net.grant(asked, net.gw());
+  net.pump();
+  EXPECT_EQ(net.updates.size(), 1U);
+}
+
 // A name that rested for an hour is not asked for again: whoever would answer - the gateway's control process - may be away.
 TEST_F(Agent, ANameThatTheGatewayKnowsIsNotAskedForAgainAfterAPause) {
   connect();

@@ -276,8 +276,10 @@ void ClientAgent::Impl::handle_granted(const v1::ConnectionGranted& message, Now
     }
   }
   // What was found while the portal decided had no gateway yet to be told to.
-  if (const auto candidates = connectivity.local_candidates(); link->managed && candidates != state.told)
+  if (const auto candidates = connectivity.local_candidates(); link->managed && candidates != state.told) {
     send_candidates(*link, candidates, now);
+    state.told = candidates;
+  }
   changed();
   serve(state, now);
 }

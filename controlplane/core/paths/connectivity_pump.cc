@@ -66,6 +66,7 @@ bool Connectivity::Impl::pump_gatherer() {
         relay->turn.handle_mapped(moved->mapped, now.monotonic);
       else
         relay->turn.suspect(now.monotonic);
+      send_from(*relay);  // before the copies of what is in doubt, which the relay would not take from where we are now
     }
     for (auto& [gateway, agent] : agents) agent->verify(now);
   }

@@ -39,9 +39,10 @@ void ResendRing::give_up() {
 }
 
 void ResendRing::doubt(std::uint16_t path, Instant since) {
+  // What left in the same moment may have left before.
   for (Packet& packet : packets_)
     packet.waiting =
-        !(packet.sent_over == path && packet.sent >= since) && !(packet.copied_over == path && packet.copied >= since);
+        !(packet.sent_over == path && packet.sent > since) && !(packet.copied_over == path && packet.copied > since);
 }
 
 void ResendRing::clear() {

@@ -57,7 +57,8 @@ void PathAgent::handle_punch(const Path& path, Now time) {
   const Instant now = advance(time);
   // Anybody can send a punch; only addresses we were told of count, and each path is checked at its own pace.
   const bool told = std::any_of(candidates_.begin(), candidates_.end(),
-                                [&](const Candidate& c) { return c.endpoint.address == path.remote.address; });
+                                [&](const Candidate& c) { return c.endpoint.address == path.remote.address; }) ||
+                    std::find(reached_.begin(), reached_.end(), path.remote.address) != reached_.end();
   if (!told) return;
   PathState* known = learn(path, now);
   if (known == nullptr || known->alive()) return;
@@ -74,6 +75,7 @@ void PathAgent::handle_session_up(const Path& path, Now time) {
   if (via == nullptr) via = find(path) != nullptr ? find(path) : add_path(path, true, now);
   if (via == nullptr) return;
   via->last_received = now;
+  note_reached(via->path);
   if (fresh) {
     ring_.clear();
     if (last_data_ == kLongAgo) last_data_ = now - kBusyFor;  // somebody wanted this session: active, not idle

@@ -60,6 +60,7 @@ class PathAgent {
  public:
   static constexpr std::size_t kMaxPaths = 32;
   static constexpr std::size_t kMaxLearned = 6;
+  static constexpr std::size_t kMaxReached = 4;
   static constexpr Duration kBusyFor = std::chrono::seconds{2};
   static constexpr Duration kActiveFor = std::chrono::minutes{2};
   static constexpr Duration kDuplicateFor = std::chrono::seconds{2};
@@ -74,7 +75,8 @@ class PathAgent {
   // `roamed`: our network changed even if the bases look the same; everything is verified at once.
   void set_bases(std::span<const LocalBase> bases, bool roamed, Now now);
   void set_remote_candidates(std::span<const Candidate> candidates, Now now);
-  // An unauthenticated punch came by `path`. Counts only when its address is one of the gateway's candidates'.
+  // An unauthenticated punch came by `path`. Counts only when its address is one of the gateway's candidates', or one
+  // where the gateway has answered.
   void handle_punch(const Path& path, Now now);
   void handle_session_up(const Path& path, Now now);
   void handle_session_down(Now now);
@@ -116,6 +118,7 @@ class PathAgent {
   [[nodiscard]] bool has_base(const Path& path) const;
   [[nodiscard]] bool relayable(const Candidate& candidate) const;
   [[nodiscard]] bool acceptable(const Endpoint& remote) const;
+  void note_reached(const Path& path);
   void drop_paths(const std::vector<Path>& unwanted, Instant now);
   PathState* find(const Path& path);
   PathState* find(std::uint16_t number);
@@ -152,6 +155,7 @@ class PathAgent {
   Instant now_ = kLongAgo;  // newest time seen; never goes back
   std::vector<LocalBase> bases_;
   std::vector<Candidate> candidates_;
+  std::vector<IpAddress> reached_;  // where the gateway answered over a relay, latest first
   std::vector<PathState> paths_;
   std::uint16_t next_number_ = 1;
   std::uint16_t primary_ = 0;  // numbers; 0: none

@@ -128,6 +128,17 @@ void PathAgent::set_remote_candidates(std::span<const Candidate> candidates, Now
   if (session_ && primary_ == 0) choose(time);
 }
 
+// An allocation that is lost takes its paths along, and the gateway's list may be without the address meanwhile (its STUN
+// servers were that relay): the next allocation has to let it in all the same.
+void PathAgent::note_reached(const Path& path) {
+  if (path.relay == 0) return;
+  const IpAddress remote = path.remote.address;
+  if (!reached_.empty() && reached_.front() == remote) return;
+  std::erase(reached_, remote);
+  reached_.insert(reached_.begin(), remote);
+  if (reached_.size() > kMaxReached) reached_.pop_back();
+}
+
 std::vector<IpAddress> PathAgent::remote_addresses() const {
   std::vector<IpAddress> out;
   const auto add = [&](const IpAddress& address) {
@@ -137,6 +148,7 @@ std::vector<IpAddress> PathAgent::remote_addresses() const {
     if (relayable(candidate)) add(candidate.endpoint.address);
   for (const PathState& p : paths_)
     if (p.learned || !p.direct()) add(p.path.remote.address);
+  for (const IpAddress& address : reached_) add(address);
   return out;
 }
 

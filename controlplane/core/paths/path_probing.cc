@@ -133,6 +133,7 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
     // A suspect primary keeps its place in time; anything else starts a new life.
     if (path->state != State::suspect) path->alive_since = now;
     path->state = State::alive;
+    note_reached(path->path);
     emit(AgentEvent::Kind::path_alive, path->path);
   }
   if (path->number == primary_) {

@@ -101,6 +101,24 @@ TEST_F(PathBench, PunchesTeachPortsOfKnownAddressesOnly) {
   EXPECT_LE(agent.show().size(), PathAgent::kMaxPaths);
 }
 
+// A relay restarts while its clients are all the gateway's STUN servers know: the gateway's list has its inside address only.
+TEST_F(PathBench, WhereTheGatewayAnsweredOverARelayIsLetInByTheNextAllocation) {
+  start();
+  session_up(kRelayed);
+  run(1s);
+  const Endpoint inside = endpoint("203.0.113.77:51820");
+  const LocalBase socket[] = {{kSocket, 0, true}};
+  agent.set_bases(socket, false, now());
+  agent.set_remote_candidates(std::vector<Candidate>{{CandidateKind::host, inside}}, now());
+  const auto addresses = agent.remote_addresses();
+  EXPECT_NE(std::find(addresses.begin(), addresses.end(), kGateway.address), addresses.end());
+  const LocalBase again[] = {{kSocket, 0, true}, {kSocket, 2, true}};
+  agent.set_bases(again, false, now());
+  const Path punched{kSocket, {kGateway.address, 7777}, 2};
+  agent.handle_punch(punched, now());
+  EXPECT_EQ(agent.handshake_paths().front(), punched);
+}
+
 // trap: paths-3 - a repeated list starts the checks anew
 TEST_F(PathBench, RepeatedCandidatesAreCheckedAgain) {
   links[kDirect].up = false;

@@ -134,13 +134,13 @@ void PeerWatch::mark_data(Peer& peer, Instant now) {
   active_until_ = std::max(active_until_, now + kActiveFor);
 }
 
-void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Duration rtt, Instant now) {
+void PeerWatch::probed(PeerIndex index, const Path& path, Said said, Duration rtt, Instant now) {
   Peer& peer = at(index);
   if (!peer.known) return;
   learn(index, path, false, now);
   // Standby paths are probed too, at another pace; whether the primary works is what counts.
   const auto endpoint = tunnels_.endpoint(index);
-  if (!moved && (!endpoint || endpoint->remote != path.remote)) return;
+  if (!said.moved && (!endpoint || endpoint->remote != path.remote)) return;
   tunnels_.set_keeps(index, true);
   Duration gap{};
   if (peer.last_probe != Instant::min()) {
@@ -156,8 +156,12 @@ void PeerWatch::probed(PeerIndex index, const Path& path, bool moved, Duration r
     // One that is missing may be lost for any reason; more of them are a path that did not work.
     constexpr int kMissed = 5;
     const bool missed = usual != Duration{} && gap * 2 > usual * kMissed;
-    if (moved || peer.suspect || (missed && usual <= kNotWatched))
-      send_again(index, path, now);
+    // It says so until it has heard that we know; what it missed meanwhile is counted from the first time.
+    if (!said.doubt)
+      peer.doubtful = Instant::min();
+    else if (peer.doubtful == Instant::min())
+      peer.doubtful = in_doubt_since(peer);
+    if (said.moved || said.doubt || peer.suspect || (missed && usual <= kNotWatched)) send_again(index, path, now);
   }
   peer.suspect = false;
   if (rtt > Duration{}) peer.rtt = rtt;
@@ -294,7 +298,8 @@ void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
   if (!tunnels_.keeps(index)) return;
   ResendOrder order;
   order.peer = index;
-  order.since = in_doubt_since(peers_[index]);
+  const Peer& peer = peers_[index];
+  order.since = peer.doubtful != Instant::min() ? peer.doubtful : in_doubt_since(peer);
   order.up_to = now;
   order.until = now + kSendAgainFor;
   order.paths = 1;

@@ -55,9 +55,13 @@ class PeerWatch {
   void forget(PeerIndex peer);
   // Something authenticated came from there.
   void heard_from(PeerIndex peer, const Path& path, Instant now);
-  // A probe came: the peer is alive, and how often it probes says how busy it is. `moved`: it made `path` its endpoint.
-  // `rtt`: as the client measures it; 0: not known.
-  void probed(PeerIndex peer, const Path& path, bool moved, Duration rtt, Instant now);
+  // A probe came: the peer is alive, and how often it probes says how busy it is. `rtt`: as the client
+  // measures it; 0: not known.
+  struct Said {
+    bool moved = false;  // it made `path` its endpoint
+    bool doubt = false;  // its primary did not work for a while, which may have been too short to be noticed here
+  };
+  void probed(PeerIndex peer, const Path& path, Said said, Duration rtt, Instant now);
   // Data was sent to a peer after a pause.
   void spoke_first(PeerIndex peer, Instant now);
   // One packet of ours to or from the peer that is no data.
@@ -96,6 +100,7 @@ class PeerWatch {
     Duration probe_interval{};            // smoothed; 0: sends none
     Instant spoken_to = Instant::min();   // we spoke first, and armed `silence`
     bool suspect = false;
+    Instant doubtful = Instant::min();    // the client doubts, and this is not known to have arrived; min: it does not
     Duration rtt{};                       // of its primary path; 0: not known
     std::uint8_t excuses = 0;             // of late probes, since the last one
     std::uint64_t received = 0, data = 0; // packets from it, and packets of data, when last looked at

@@ -10,7 +10,6 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::size_t kRecordAlign = 8;
 constexpr Duration kExpireEvery = std::chrono::seconds{1};
 constexpr Duration kExpireAgain = std::chrono::milliseconds{1};
-constexpr Duration kForgetBites = std::chrono::milliseconds{100};
 
 std::int64_t nanoseconds(Instant at) {
   return at.time_since_epoch().count();
@@ -220,7 +219,6 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   if (order.forget) return release_ring(index);
   Ring& ring = rings_[index - 1];
   if (order.paths == 0 || order.paths > ResendOrder::kMaxPaths) return stop(index);
-  if (ring.order.to[0] != order.to[0] || now - ring.not_before > kForgetBites) ring.bites = 0;
   ring.order = order;
   ring.order.up_to = std::max(order.up_to, now);
   ring.at = ring.head;
@@ -302,7 +300,7 @@ bool ResendStore::poll(Instant now, Copy& copy) {
     copy.bytes = Bytes{reinterpret_cast<const std::uint8_t*>(record + 1), record->size};
     if (++ring.bite >= kBite) {
       ring.bite = 0;
-      ring.not_before = now + (++ring.bites < kQuickBites ? kPause : kLongPause);
+      ring.not_before = now + kPause;
     }
     if (++ring.path >= ring.order.paths) {
       ring.path = 0;

@@ -80,13 +80,10 @@ class ResendStore {
   static constexpr Duration kKeepFor = std::chrono::seconds{30};
   static constexpr Duration kQuiet = std::chrono::seconds{1};
   static constexpr ResendGates::Rate kKeepRate{4000, 512'000, 500'000'000};  // faster than that is not kept
-  // Copies of one peer go in bites: sockets on the way hold a few hundred small packets. The first bites follow each
-  // other quickly, as they fit into such a socket even while nobody reads it; later ones at a pace that a busy relay
-  // keeps up with.
-  static constexpr std::uint32_t kBite = 32;
-  static constexpr std::uint32_t kQuickBites = 5;
+  // Copies of one peer go in bites, at about 5000 packets a second: sockets on the way hold a few hundred small packets,
+  // and a relay on a busy machine has to keep up with the copies of both ends at once, beside what is new.
+  static constexpr std::uint32_t kBite = 16;
   static constexpr Duration kPause = std::chrono::milliseconds{3};
-  static constexpr Duration kLongPause = std::chrono::milliseconds{6};
 
   ResendStore(ResendGates& gates, std::size_t max_peers, std::size_t blocks = kDefaultBlocks);
 
@@ -142,7 +139,6 @@ class ResendStore {
     std::uint32_t offset = 0;
     std::uint32_t path = 0;  // of order.to
     std::uint32_t bite = 0;
-    std::uint32_t bites = 0;  // of late, to the same address
     Instant not_before{};
     ResendOrder order{};
   };

@@ -176,7 +176,8 @@ struct SlowPath::Implementation {
       peer.switch_sequence = probe->switch_sequence;
       device.set_endpoint(packet->peer, packet->outer, now);
     }
-    watch.probed(packet->peer, packet->outer, moved, std::chrono::microseconds{probe->rtt_us}, now.monotonic);
+    watch.probed(packet->peer, packet->outer, {moved, probe->doubt}, std::chrono::microseconds{probe->rtt_us},
+                 now.monotonic);
     if (says) peer.session_is_new = false;
     const auto reply =
         wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);

@@ -18,11 +18,8 @@ constexpr Duration kMaxPenalty = 60s;
 constexpr Duration kForgivenAfter = 60s;
 constexpr Duration kHintPause = 2s;
 constexpr Duration kMinRecheck = 25ms;
-constexpr std::size_t kResendBite = 32;
-constexpr unsigned kQuickBites = 5;  // these fit into a socket that nobody reads at the moment
-constexpr Duration kResendPause = 3ms;
-constexpr Duration kLongResendPause = 6ms;  // what a busy relay keeps up with
-constexpr Duration kForgetBites = 100ms;
+constexpr std::size_t kResendBite = 16;
+constexpr Duration kResendPause = 3ms;  // what a busy relay keeps up with while the gateway's copies come as well
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
 }  // namespace
@@ -196,12 +193,17 @@ std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
 
 // Over `path`, which carries what is sent from `since` on: everything it has not carried since then.
 void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
-  if (resend_to_ != path.number || now >= resend_last_ + kForgetBites) resend_bites_ = 0;
   resend_to_ = path.number;
   resend_until_ = now + kDuplicateFor;
   ring_.drop_sent_before(now - kOldestResend);
   ring_.doubt(path.number, since);
   run_resends(now);
+}
+
+// The primary answers again before anybody called it suspect: what went either way meanwhile is in doubt.
+void PathAgent::after_a_gap(const PathState& path, Instant since, Instant now) {
+  resend_over(path, since, now);
+  tell_doubt_ = true;
 }
 
 void PathAgent::run_resends(Instant now) {
@@ -217,8 +219,7 @@ void PathAgent::run_resends(Instant now) {
   for (ResendRing::Packet& packet : ring_.packets()) {
     if (!packet.waiting) continue;
     if (bite++ == kResendBite) {
-      resend_next_ = now + (++resend_bites_ < kQuickBites ? kResendPause : kLongResendPause);
-      resend_last_ = resend_next_;
+      resend_next_ = now + kResendPause;
       return;
     }
     if (!budget_.take(packet.bytes.size(), now)) {
@@ -246,6 +247,7 @@ void PathAgent::begin_suspicion(Now time) {
     stalled_at_ = now_ + kStalled;
     unreachable_at_ = now_ + kUnreachable;
   }
+  tell_doubt_ = true;
   PathState* failing = find(primary_);
   if (failing == nullptr) return;
   failing->state = State::suspect;

@@ -143,6 +143,7 @@ class PathAgent {
   void choose_standby();
   [[nodiscard]] PathState* best_alive(std::uint16_t but_not);
   void resend_over(const PathState& path, Instant since, Instant now);
+  void after_a_gap(const PathState& path, Instant since, Instant now);
   void run_resends(Instant now);
   void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
   void emit_changed(const Path& path, std::string_view why);
@@ -155,6 +156,7 @@ class PathAgent {
   Instant now_ = kLongAgo;  // newest time seen; never goes back
   std::vector<LocalBase> bases_;
   std::vector<Candidate> candidates_;
+  bool tell_doubt_ = false;  // in probes of the primary, until one of them is answered
   std::vector<IpAddress> reached_;  // where the gateway answered over a relay, latest first
   std::vector<PathState> paths_;
   std::uint16_t next_number_ = 1;
@@ -178,8 +180,6 @@ class PathAgent {
   std::uint16_t resend_to_ = 0;
   Instant resend_until_{};
   Instant resend_next_ = kNever;
-  unsigned resend_bites_ = 0;  // of late, over the same path
-  Instant resend_last_ = kLongAgo;
   std::array<Path, 2> route_;
   std::deque<AgentEvent> events_;
 };

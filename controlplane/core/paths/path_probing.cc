@@ -24,6 +24,7 @@ constexpr Duration kCheckMax = 30s;
 constexpr Duration kCheckMaxIdle = 120s;
 constexpr Duration kCheckSpacing = 10ms;
 constexpr unsigned kStandbyMisses = 3;
+constexpr unsigned kSeldomLost = 100;  // permille: one of the last sixteen
 
 Duration pick(const Intervals& intervals, PathAgent::Mode mode) {
   switch (mode) {
@@ -86,6 +87,7 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.id = random_.next_u64();
   probe.sent_at = static_cast<std::uint64_t>(now_.time_since_epoch().count());
   if (path.srtt) probe.rtt_us = static_cast<std::uint32_t>(std::min<Duration>(*path.srtt, 1000s) / 1us);
+  probe.doubt = tell_doubt_;  // of every path: several may lead through the same relay, and look alike to the gateway
   if (path.number == primary_) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
     // that never comes. Twelve and a half a second is the most we use for long.
@@ -137,14 +139,17 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
     emit(AgentEvent::Kind::path_alive, path->path);
   }
   if (path->number == primary_) {
+    if (probe->doubt) tell_doubt_ = false;  // the gateway knows
     if (suspected_at_) {
       resend_over(*path, *sent_at, now);
       const bool back = said_unreachable_;
       end_suspicion(now);
       if (back) emit_changed(path->path, "the gateway answers again");
     } else {
-      // A gap too short to be noticed: what was sent within it is as much in doubt.
-      if (path->skipped >= 2) resend_over(*path, *sent_at, now);
+      // A gap too short to be noticed (a NAT that forgot us and was opened again by the other side's next packet): what
+      // was sent within it is as much in doubt. One lost probe says so only where probes are seldom lost.
+      if (path->skipped >= 2 || (path->skipped == 1 && path->loss_permille < kSeldomLost))
+        after_a_gap(*path, *sent_at, now);
       ring_.confirm(*sent_at - 20ms);  // reordering on the way
     }
   }

@@ -16,11 +16,12 @@ struct ProbeLayout {
   be64 id;
   be64 sent_at;
 };
-static_assert(sizeof(ProbeLayout) + sizeof(be32) == kProbeSize && alignof(ProbeLayout) == 1);
+static_assert(sizeof(ProbeLayout) + 2 * sizeof(be32) == kProbeSize && alignof(ProbeLayout) == 1);
 
 constexpr std::array<std::uint8_t, 16> kClient{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
 constexpr std::array<std::uint8_t, 16> kGateway{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2};
 constexpr std::uint8_t kHopLimit = 255;
+constexpr std::uint32_t kDoubt = 1;  // of flags
 
 }  // namespace
 
@@ -34,7 +35,9 @@ std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe) {
   std::array<std::uint8_t, kProbeSize> out;
   const be32 rtt = be32::from_host(probe.rtt_us);
   std::memcpy(out.data(), &layout, sizeof layout);
+  const be32 flags = be32::from_host(probe.doubt ? kDoubt : 0);
   std::memcpy(out.data() + sizeof layout, &rtt, sizeof rtt);
+  std::memcpy(out.data() + sizeof layout + sizeof rtt, &flags, sizeof flags);
   return out;
 }
 
@@ -44,12 +47,14 @@ std::optional<Probe> parse_probe(Bytes payload) {
   const auto type = static_cast<ControlType>(layout->type);
   if (type != ControlType::probe && type != ControlType::probe_reply) return std::nullopt;
   const auto* rtt = view_as<be32>(payload.subspan(sizeof(ProbeLayout)));
+  const auto* flags = rtt == nullptr ? nullptr : view_as<be32>(payload.subspan(sizeof(ProbeLayout) + sizeof *rtt));
   return Probe{type,
                layout->path.host(),
                layout->switch_sequence.host(),
                layout->id.host(),
                layout->sent_at.host(),
-               rtt == nullptr ? 0 : rtt->host()};
+               rtt == nullptr ? 0 : rtt->host(),
+               flags != nullptr && (flags->host() & kDoubt) != 0};
 }
 
 Probe reply_to(const Probe& probe) {

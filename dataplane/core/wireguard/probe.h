@@ -1,7 +1,7 @@
 // In-tunnel control (docs/agreements.md): IPv6 packets between fe80::1 (client) and fe80::2 (gateway), next header 253,
-// hop limit 255, whose first payload byte says what follows. Probes have a fixed layout, big-endian, 28 bytes:
+// hop limit 255, whose first payload byte says what follows. Probes have a fixed layout, big-endian, 32 bytes:
 //
-//     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32
+//     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32  flags:32 (bit 0: doubt)
 //
 // A reply echoes all but the type. Pure functions, any thread. Malformed input gives nullopt.
 #pragma once
@@ -24,17 +24,18 @@ struct Probe {
   std::uint64_t id = 0;
   std::uint64_t sent_at = 0;  // sender's clock, nanoseconds; opaque to the other end
   std::uint32_t rtt_us = 0;   // of this path, smoothed; 0: not known (or an older client, which does not send it)
+  bool doubt = false;         // the client knows that its primary path did not work for a while: send again what is in doubt
 
   bool operator==(const Probe&) const = default;
 };
 
-inline constexpr std::size_t kProbeSize = 28;
+inline constexpr std::size_t kProbeSize = 32;
 inline constexpr std::size_t kControlHeaderSize = 40;  // the IPv6 header
 inline constexpr std::size_t kProbePacketSize = kControlHeaderSize + kProbeSize;
 inline constexpr std::uint8_t kProbeVersion = 1;
 
 [[nodiscard]] std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe);
-// `payload`: of a control packet. At least 24 bytes (rtt_us may be missing); more are ignored: later versions may append.
+// `payload`: of a control packet. At least 24 bytes (rtt_us and flags may be missing); more are ignored: later versions may append.
 [[nodiscard]] std::optional<Probe> parse_probe(Bytes payload);
 [[nodiscard]] Probe reply_to(const Probe& probe);
 

@@ -48,7 +48,10 @@ struct Watch {
     watch.set_endpoints(peer, {}, now);
     watch.heard_from(peer, {{}, address_of(peer), 0}, now);
   }
-  void probe(PeerIndex peer) { watch.probed(peer, {{}, address_of(peer), 0}, true, 10ms, now); }
+  void probe(PeerIndex peer) { watch.probed(peer, {{}, address_of(peer), 0}, {true, false}, 10ms, now); }
+  void probe_again(PeerIndex peer, bool doubt) {
+    watch.probed(peer, {{}, address_of(peer), 0}, {true, doubt}, 10ms, now);
+  }
   // Moves on, one step of the watch at a time.
   std::vector<Sent> run(Duration time) {
     std::vector<Sent> out;
@@ -113,6 +116,37 @@ TEST(PeerWatch, AHundredThousandPeersHearFromUsPacedBusyOnesFirst) {
   EXPECT_LE(busy_done, 100ms);
   EXPECT_LE(all_done, 3s);
   EXPECT_LE(most, 1500U) << "in a millisecond, silent peers included";
+}
+
+// The client's NAT forgets and is found out within a round of probes: nothing is missing here, but the client says so.
+TEST(PeerWatch, SendsAgainWhatTheClientDoubtsUntilItHasHeard) {
+  Watch w{4};
+  w.known(1);
+  for (int i = 0; i < 10; ++i) {
+    w.probe_again(1, false);
+    w.run(80ms);
+  }
+  w.drain();
+  const Instant last = w.now - 80ms;
+  const auto order_of = [&](bool doubt) -> std::optional<ResendOrder> {
+    w.probe_again(1, doubt);
+    for (const auto& one : w.drain())
+      if (one.kind == ToWorker::resend) return one.order;
+    return std::nullopt;
+  };
+  w.run(20ms);
+  const auto first = order_of(true);
+  ASSERT_TRUE(first);
+  EXPECT_LE(first->since, last);
+  EXPECT_EQ(first->up_to, w.now);
+  w.run(50ms);
+  const auto second = order_of(true);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->since, first->since) << "the answer may be lost as well";
+  w.run(50ms);
+  const auto heard = order_of(false);
+  ASSERT_TRUE(heard);
+  EXPECT_GT(heard->since, first->since);
 }
 
 TEST(PeerWatch, RemembersAtMostEightAddressesOfAPeer) {

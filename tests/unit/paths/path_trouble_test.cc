@@ -166,6 +166,47 @@ TEST_F(PathBench, ForeignAndRepeatedRepliesChangeNothing) {
   EXPECT_EQ(agent.handle_probe_reply({}, now()), DropReason::control_malformed);
 }
 
+// The gateway's NAT forgets us, and the gateway's next packet opens it again by the same port: one probe is lost.
+TEST_F(PathBench, AGapOfOneProbeIsRepaired) {
+  start();
+  session_up(kDirect);
+  run(2s, 200);
+  const std::uint32_t first = sent;
+  const std::size_t before = resent;
+  links[kDirect].up = false;
+  run(90ms, 200);
+  links[kDirect].up = true;
+  run(1s, 200);
+  EXPECT_EQ(count(AgentEvent::Kind::suspect), 0u);
+  EXPECT_EQ(lost_since(first), 0u);
+  EXPECT_LE(resent - before, 60u);
+  // The gateway is told, until it has answered; it cannot know what it did not miss.
+  const auto doubtful = std::count_if(probes.begin(), probes.end(), [](const SentProbe& p) { return p.probe.doubt; });
+  EXPECT_GT(doubtful, 0);
+  EXPECT_LE(doubtful, 4);
+  EXPECT_FALSE(probes.back().probe.doubt);
+}
+
+// Where probes are lost now and then a single one says nothing, and nothing is sent again for it.
+TEST_F(PathBench, ALossyPathIsNotRepairedForEveryLostProbe) {
+  start();
+  session_up(kDirect);
+  run(2s, 200);
+  const auto lose_one_probe = [&] {
+    const std::size_t probed = probes_on(kDirect);
+    links[kDirect].up = false;
+    while (probes_on(kDirect) == probed) run(1ms, 1000);
+    links[kDirect].up = true;
+    run(300ms, 200);  // no answer is under way when the next one is lost
+  };
+  lose_one_probe();
+  EXPECT_GT(resent, 0u);
+  for (int i = 0; i < 6; ++i) lose_one_probe();
+  const std::size_t before = resent;
+  lose_one_probe();
+  EXPECT_EQ(resent, before);
+}
+
 // trap: paths-21 - whatever happens, a timer that fired has moved on, and probing keeps a bounded rate
 RC_GTEST_FIXTURE_PROP(PathBench, AnyScheduleIsFreeOfLiveLockAndFloods, ()) {
   start();

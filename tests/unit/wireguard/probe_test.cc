@@ -10,13 +10,16 @@ namespace penstock::wireguard {
 namespace {
 
 TEST(Probe, LayoutOfTheAgreement) {
-  const Probe probe{ControlType::probe, 0x0102, 0x03040506, 0x0708090a0b0c0d0e, 0x1112131415161718, 0x191a1b1c};
-  const std::array<std::uint8_t, 28> expected{1,    1,    0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a,
+  const Probe probe{ControlType::probe, 0x0102, 0x03040506, 0x0708090a0b0c0d0e, 0x1112131415161718, 0x191a1b1c,
+                    true};
+  const std::array<std::uint8_t, 32> expected{1,    1,    0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a,
                                               0x0b, 0x0c, 0x0d, 0x0e, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18,
-                                              0x19, 0x1a, 0x1b, 0x1c};
+                                              0x19, 0x1a, 0x1b, 0x1c, 0,    0,    0,    1};
   EXPECT_EQ(encode_probe(probe), expected);
   EXPECT_EQ(parse_probe(expected), probe);
-  Probe older = probe;  // without the round-trip time
+  Probe older = probe;  // without flags, and without the round-trip time
+  older.doubt = false;
+  EXPECT_EQ(parse_probe(Bytes{expected}.first(28)), older);
   older.rtt_us = 0;
   EXPECT_EQ(parse_probe(Bytes{expected}.first(24)), older);
   Probe reply = probe;
@@ -26,8 +29,8 @@ TEST(Probe, LayoutOfTheAgreement) {
 }
 
 RC_GTEST_PROP(Probe, RoundTrip, (std::uint16_t path, std::uint32_t sequence, std::uint64_t id, std::uint64_t sent_at,
-                                std::uint32_t rtt)) {
-  const Probe probe{ControlType::probe_reply, path, sequence, id, sent_at, rtt};
+                                std::uint32_t rtt, bool doubt)) {
+  const Probe probe{ControlType::probe_reply, path, sequence, id, sent_at, rtt, doubt};
   RC_ASSERT(parse_probe(encode_probe(probe)) == probe);
 }
 
@@ -45,7 +48,7 @@ TEST(Probe, RefusesWhatItDoesNotKnow) {
   version[1] = 2;
   EXPECT_EQ(parse_probe(version), std::nullopt);
   std::vector<std::uint8_t> longer(bytes.begin(), bytes.end());
-  longer.resize(30);
+  longer.resize(40);
   EXPECT_TRUE(parse_probe(longer)) << "later versions may append";
 }
 
@@ -53,9 +56,9 @@ TEST(Control, FrameBothWays) {
   const Probe probe{ControlType::probe, 7, 8, 9, 10};
   for (const auto direction : {ControlDirection::to_gateway, ControlDirection::to_client}) {
     const auto packet = make_probe_packet(probe, direction);
-    ASSERT_EQ(packet.size(), 68U);
+    ASSERT_EQ(packet.size(), kProbePacketSize);
     EXPECT_EQ(packet[0], 0x60);
-    EXPECT_EQ(packet[5], 28);
+    EXPECT_EQ(packet[5], kProbeSize);
     EXPECT_EQ(packet[6], 253);
     EXPECT_EQ(packet[7], 255);
     const bool to_gateway = direction == ControlDirection::to_gateway;

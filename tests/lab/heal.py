@@ -257,7 +257,7 @@ def parser():
     options.add_argument("--gateway-nat", metavar="KIND", default="preserving")
     options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
     options.add_argument("--settle", type=float, default=1.5, help="seconds of calm before each event (default: 1.5)")
-    options.add_argument("--quick", action="store_true", help="a few rows, once each: what scripts/test runs")
+    options.add_argument("--quick", action="store_true", help="a few rows, once each")
     options.add_argument("--protocol", choices=("1.0", "1.1"), default="1.1",
                          help="1.0: the client that needs a DNS query; shows the outage of the NAT rows")
     options.add_argument("--svg", type=pathlib.Path, metavar="FILE",

@@ -161,7 +161,7 @@ void PeerWatch::probed(PeerIndex index, const Path& path, Said said, Duration rt
       peer.doubtful = Instant::min();
     else if (peer.doubtful == Instant::min())
       peer.doubtful = in_doubt_since(peer);
-    if (said.moved || said.doubt || peer.suspect || (missed && usual <= kNotWatched)) send_again(index, path, now);
+    if (said.moved || doubts_of_late(peer, now) || peer.suspect || (missed && usual <= kNotWatched)) send_again(index, path, now);
   }
   peer.suspect = false;
   if (rtt > Duration{}) peer.rtt = rtt;
@@ -269,6 +269,11 @@ void PeerWatch::begin_suspicion(PeerIndex index, Instant now) {
   copy_to_others(index, 0, 1, now);
 }
 
+// Bounded as all sending twice is: a client that goes on doubting (nothing of ours arrives) has another path by then.
+bool PeerWatch::doubts_of_late(const Peer& peer, Instant now) {
+  return peer.doubtful != Instant::min() && now - peer.doubtful <= kSendAgainFor;
+}
+
 Instant PeerWatch::in_doubt_since(const Peer& peer) const {
   return peer.last_probe - (peer.rtt > Duration{} ? peer.rtt * kUnderWayRtts + kUnderWaySlack : kUnderWay);
 }
@@ -299,7 +304,7 @@ void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
   ResendOrder order;
   order.peer = index;
   const Peer& peer = peers_[index];
-  order.since = peer.doubtful != Instant::min() ? peer.doubtful : in_doubt_since(peer);
+  order.since = doubts_of_late(peer, now) ? peer.doubtful : in_doubt_since(peer);
   order.up_to = now;
   order.until = now + kSendAgainFor;
   order.paths = 1;

@@ -123,6 +123,7 @@ class PeerWatch {
   void begin_suspicion(PeerIndex peer, Instant now);
   void send_again(PeerIndex peer, const Path& path, Instant now);
   void copy_to_others(PeerIndex peer, std::size_t first, std::size_t paths, Instant now);
+  [[nodiscard]] static bool doubts_of_late(const Peer& peer, Instant now);
   [[nodiscard]] Instant in_doubt_since(const Peer& peer) const;
   void give_order(const ResendOrder& order);
   void look_at_traffic(Instant now);

@@ -144,6 +144,10 @@ TEST(PeerWatch, SendsAgainWhatTheClientDoubtsUntilItHasHeard) {
   ASSERT_TRUE(second);
   EXPECT_EQ(second->since, first->since) << "the answer may be lost as well";
   w.run(50ms);
+  w.run(3s);
+  const auto much_later = order_of(true);
+  ASSERT_TRUE(much_later);
+  EXPECT_GT(much_later->since, first->since) << "not for ever";
   const auto heard = order_of(false);
   ASSERT_TRUE(heard);
   EXPECT_GT(heard->since, first->since);

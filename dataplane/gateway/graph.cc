@@ -1,5 +1,7 @@
 #include "dataplane/gateway/graph.h"
 
+#include <vector>
+
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/policy_table.h"
@@ -53,9 +55,11 @@ class Call {
   // is answered about an error, so this ends.
   void finish() {
     flush_all();
-    while (!errors_.empty()) {
-      PacketBurst errors = errors_, back;
+    while (!errors_.empty() || !told_.empty()) {
+      PacketBurst errors = errors_, told = told_, back;
       errors_.clear();
+      told_.clear();
+      up(told);
       for (Packet* error : errors) {
         if (is_ours(worker_, ip_destination(*error)))
           back.add(error);
@@ -117,8 +121,39 @@ class Call {
     PacketBurst packets = inside_;
     inside_.clear();
     if (packets.empty()) return;
+    bool too_long = false;
+    for (const Packet* packet : packets) too_long = too_long || longer_than_peer_takes(*packet);
+    if (too_long) [[unlikely]]
+      return fit(packets);
     encap(worker_, packets);
     send(packets);
+  }
+  [[nodiscard]] bool longer_than_peer_takes(const Packet& packet) const {
+    return packet.length > kDefaultInnerMtu && packet.length > worker_.tunnels->inner_mtu(packet.peer) &&
+           !has_flag(packet, packet_flag::own);  // an answer to a probe that asks just this
+  }
+  void fit(PacketBurst& packets) {
+    std::vector<Packet*> pieces;
+    for (Packet* packet : packets) {
+      if (!longer_than_peer_takes(*packet)) {
+        pieces.push_back(packet);
+        continue;
+      }
+      Packet* error = fit_to_peer(worker_, packet, worker_.tunnels->inner_mtu(packet->peer), pieces);
+      if (error == nullptr) continue;
+      if (told_.full())
+        worker_.drop(error, DropReason::icmp_error_rate_limited);
+      else
+        told_.add(error);
+    }
+    PacketBurst fitting;
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      fitting.add(pieces[i]);
+      if (!fitting.full() && i + 1 < pieces.size()) continue;
+      encap(worker_, fitting);
+      send(fitting);
+      fitting.clear();
+    }
   }
   void flush_all() {
     flush_inside();
@@ -129,6 +164,7 @@ class Call {
   PacketBurst outside_;  // to be routed
   PacketBurst inside_;   // to be sealed for packet->peer
   PacketBurst errors_;
+  PacketBurst told_;  // errors as of peers, to be translated like what comes from them
 };
 
 }  // namespace

@@ -14,12 +14,6 @@ void refuse(Worker& worker, Packet* packet, Unreachable what, std::uint16_t mtu,
   worker.drop(packet, reason);
 }
 
-bool may_be_fragmented(const Packet& packet) {
-  if (is_ip6(packet)) return false;
-  const auto* header = reinterpret_cast<const Ipv4Header*>(packet.data);
-  return (header->flags_offset.host() & kIpv4DontFragment) == 0;
-}
-
 // An IPv6 address that is link-local or a group.
 bool stays_on_link(const AddressWords& destination) {
   const auto first = static_cast<std::uint8_t>(destination.high);

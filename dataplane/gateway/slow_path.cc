@@ -166,6 +166,7 @@ struct SlowPath::Implementation {
     if (!probe) return context.drop(packet, DropReason::control_malformed);
     PeerState& peer = peers[packet->peer];
     watch.count_overhead(packet->peer);
+    if (probe->inner_mtu != 0) device.data_path().set_inner_mtu(packet->peer, probe->inner_mtu);
     // Zero says nothing: it is what probes of other paths than the primary carry, whatever the session's age.
     const bool says = probe->switch_sequence != 0;
     const bool restarted = says && peer.session_is_new && probe->switch_sequence < peer.switch_sequence;
@@ -176,11 +177,14 @@ struct SlowPath::Implementation {
       peer.switch_sequence = probe->switch_sequence;
       device.set_endpoint(packet->peer, packet->outer, now);
     }
-    watch.probed(packet->peer, packet->outer, {moved, probe->doubt}, std::chrono::microseconds{probe->rtt_us},
-                 now.monotonic);
+    if (!probe->sized)
+      watch.probed(packet->peer, packet->outer, {moved, probe->doubt}, std::chrono::microseconds{probe->rtt_us},
+                   now.monotonic);
     if (says) peer.session_is_new = false;
-    const auto reply =
-        wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);
+    // A sized one asks whether packets of its length get through, also on the way back; no longer than what came.
+    const std::size_t size = probe->sized ? payload.size() + wireguard::kControlHeaderSize : 0;
+    const auto reply = wireguard::make_sized_probe_packet(wireguard::reply_to(*probe),
+                                                          wireguard::ControlDirection::to_client, size);
     packet->truncate(0);
     if (!packet->append(static_cast<std::uint16_t>(reply.size()))) return context.drop(packet, DropReason::no_headroom);
     std::memcpy(packet->data, reply.data(), reply.size());

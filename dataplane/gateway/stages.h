@@ -5,6 +5,8 @@
 // A burst that a stage adds to must have room for as many packets as the stage is given.
 #pragma once
 
+#include <vector>
+
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/icmp_error.h"
 #include "dataplane/gateway/messages.h"
@@ -41,6 +43,10 @@ void local(Worker& worker, PacketBurst& packets);
 // ARP and ND: answers for our addresses, hands what there is to learn to the slow thread. Leaves answers whose asker's
 // MAC address is still to be found, to be routed.
 void neighbour_input(Worker& worker, PacketBurst& packets);
+
+// For an inner packet that is longer than its peer's `mtu`: cut into `pieces` (the packet is the first of them), or gone;
+// then perhaps an ICMP error that goes on like a packet from the peer, else nullptr.
+Packet* fit_to_peer(Worker& worker, Packet* packet, std::uint16_t mtu, std::vector<Packet*>& pieces);
 
 // Seals inner packets (empty ones too: keepalives) for packet->peer; leaves outer IP packets, to be routed.
 void encap(Worker& worker, PacketBurst& packets);

@@ -81,6 +81,12 @@ IpAddress ip_destination(const Packet& packet) {
   return is_ip6(packet) ? IpAddress::from_wire({packet.data + 24, 16}) : IpAddress::from_wire({packet.data + 16, 4});
 }
 
+bool may_be_fragmented(const Packet& packet) {
+  if (is_ip6(packet)) return false;
+  const auto* header = reinterpret_cast<const Ipv4Header*>(packet.data);
+  return (header->flags_offset.host() & kIpv4DontFragment) == 0;
+}
+
 void make_own(Packet& packet) {
   packet.flags = packet_flag::own;
   packet.flow = 0;

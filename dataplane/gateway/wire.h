@@ -52,6 +52,9 @@ inline void clear_flag(Packet& packet, std::uint8_t flag) {
   packet.flags = static_cast<std::uint8_t>(packet.flags & ~flag);
 }
 
+// IPv4 without DF.
+[[nodiscard]] bool may_be_fragmented(const Packet& packet);
+
 // Forgets what was found out about a packet whose buffer is used again for one of ours.
 void make_own(Packet& packet);
 

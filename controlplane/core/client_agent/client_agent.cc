@@ -25,6 +25,7 @@ wireguard::DeviceConfig device_config(const ClientAgentConfig& config) {
 // Without mobility a relayed address dies with the mapping it was made from: 1.0 repairs nothing.
 paths::ConnectivityConfig paths_config(const ClientAgentConfig& config) {
   paths::ConnectivityConfig out = config.paths;
+  out.inner_mtu = config.mtu;
   if (config.protocol < ProtocolVersion{1, 1}) out.mobility = false;
   return out;
 }

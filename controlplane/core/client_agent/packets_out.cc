@@ -152,25 +152,32 @@ bool ClientAgent::Impl::can_send(const Target& target, Now now) const {
          target.status != Target::Name::forbidden && target.status != Target::Name::failed;
 }
 
-// What fits over every path in use, with TURN's envelope (paths.md: "The inner MTU is the minimum"), in an outer packet
-// of 1500 bytes (more where the device's own MTU says that the network takes jumbo frames). A multiple of the padding, so
-// that padding never goes beyond it.
+// What fits over every path in use: as long as answers have proved it, or, until they have, with TURN's envelope in an
+// outer packet of 1500 bytes (more where the device's own MTU says that the network takes jumbo frames). A multiple of
+// the padding, so that padding never goes beyond it.
 std::uint16_t ClientAgent::Impl::path_mtu_now(const Link& link) const {
   constexpr std::size_t kOuterMtu = 1500, kIpv4 = 20, kIpv6 = 40, kUdp = 8, kLargestIn1500 = 1440;
   const std::size_t outer = config.mtu > kLargestIn1500 ? config.mtu + kIpv6 + kUdp + 32 : kOuterMtu;
   std::size_t headers = kIpv4;
   std::size_t envelope = 0;
+  std::size_t known = config.mtu;
   if (link.heals) {
+    bool all_proved = true;
+    for (const paths::PathInfo& path : connectivity.show(link.peer)) {
+      if (!path.mtu_counts) continue;
+      known = std::min<std::size_t>(known, path.mtu);
+      all_proved = all_proved && path.mtu_proved;
+      if (path.path.local.address.is_v6()) headers = kIpv6;
+    }
+    if (all_proved) return static_cast<std::uint16_t>(known);
     envelope = connectivity.overhead(link.peer);
-    for (const paths::PathInfo& path : connectivity.show(link.peer))
-      if (path.role != paths::PathInfo::Role::none && path.path.local.address.is_v6()) headers = kIpv6;
   } else if (const auto peer = device.peer_info(link.peer); peer && peer->endpoint) {
     if (peer->endpoint->remote.address.is_v6()) headers = kIpv6;
   }
   const std::size_t room =
       outer - headers - kUdp - wireguard::kDataHeaderSize - wireguard::kTagSize - (envelope + 3) / 4 * 4;
   const std::size_t fits = room / wireguard::kPaddingMultiple * wireguard::kPaddingMultiple;
-  return static_cast<std::uint16_t>(std::min<std::size_t>(config.mtu, fits));
+  return static_cast<std::uint16_t>(std::min(known, fits));
 }
 
 std::uint16_t ClientAgent::Impl::path_mtu(Link& link) const {

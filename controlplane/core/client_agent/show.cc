@@ -46,7 +46,8 @@ std::string words(const paths::PathInfo& path) {
     const auto whole = static_cast<std::int64_t>(value * 10 + 0.5);
     return std::to_string(whole / 10) + "." + std::to_string(whole % 10);
   };
-  return out + ", " + tenths(seconds(path.rtt) * 1000) + " ms, " + tenths(path.loss_permille / 10.0) + " % lost";
+  return out + ", " + tenths(seconds(path.rtt) * 1000) + " ms, " + tenths(path.loss_permille / 10.0) + " % lost" +
+         (path.mtu_proved ? ", " + std::to_string(path.mtu) + " bytes" : "");
 }
 
 }  // namespace

@@ -219,7 +219,8 @@ void Connectivity::add_gateway(GatewayHandle gateway, Now now) {
   impl_->tick(now);
   auto& agent = impl_->agents[gateway];
   if (agent) return;
-  agent = std::make_unique<PathAgent>(impl_->random, impl_->config.allow_loopback, impl_->config.forbidden);
+  agent = std::make_unique<PathAgent>(impl_->random, impl_->config.allow_loopback, impl_->config.forbidden,
+                                      impl_->config.inner_mtu);
   impl_->update_bases(false);
   impl_->pump();
 }

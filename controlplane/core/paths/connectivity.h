@@ -47,6 +47,7 @@ struct ConnectivityConfig {
   bool allow_loopback = false;    // candidates on 127/8 and ::1
   bool mobility = true;           // RFC 8016, where the relay grants it
   std::size_t max_relays = 2;     // relays with an allocation at a time
+  std::uint16_t inner_mtu = 1280;  // of the TUN device; paths are asked whether they carry it
   std::vector<Prefix> forbidden;  // never a candidate: the tunnel's own ranges when nobody uses them outside
 };
 
@@ -101,6 +102,9 @@ struct PathInfo {
   enum class State : std::uint8_t { unproved, alive, suspect, down } state = State::unproved;
   Duration rtt{};
   unsigned loss_permille = 0;
+  std::uint16_t mtu = 0;    // of inner packets, as far as is known
+  bool mtu_proved = false;  // by an answer of that length
+  bool mtu_counts = false;  // for what may be sent now
 };
 
 // Which path was taken last, when and why.

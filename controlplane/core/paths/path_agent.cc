@@ -24,8 +24,8 @@ constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually
 
 }  // namespace
 
-PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden)
-    : random_(random), allow_loopback_(allow_loopback), forbidden_(std::move(forbidden)) {}
+PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden, std::uint16_t inner_mtu)
+    : random_(random), allow_loopback_(allow_loopback), forbidden_(std::move(forbidden)), inner_mtu_(inner_mtu) {}
 
 void PathAgent::emit(AgentEvent::Kind kind, const Path& path, std::vector<std::uint8_t> bytes) {
   events_.push_back({kind, path, std::move(bytes), {}});
@@ -43,6 +43,8 @@ void PathAgent::set_bases(std::span<const LocalBase> bases, bool roamed, Now tim
   bases_.assign(bases.begin(), bases.end());
   rebuild_pairs(now);
   restart_checks(now);
+  if (roamed)
+    for (PathState& path : paths_) path.size = SizeSearch{inner_mtu_};  // another network
   if (!session_) return;
   if (primary_ == 0)
     choose(time);

@@ -28,6 +28,7 @@
 #include "controlplane/core/paths/types.h"
 #include "dataplane/core/base/random.h"
 #include "dataplane/core/packet/drop_reason.h"
+#include "dataplane/core/wireguard/probe.h"
 
 namespace penstock::paths {
 
@@ -70,7 +71,9 @@ class PathAgent {
 
   enum class Mode : std::uint8_t { busy, active, idle };
 
-  PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden);
+  // `inner_mtu`: what the tunnel is configured for; more than SizeSearch::kBase is proved for every path in use.
+  PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden,
+            std::uint16_t inner_mtu = SizeSearch::kBase);
 
   // `roamed`: our network changed even if the bases look the same; everything is verified at once.
   void set_bases(std::span<const LocalBase> bases, bool roamed, Now now);
@@ -133,6 +136,13 @@ class PathAgent {
   void judge(PathState& path, Instant now);
   void judge_all(Now now);
 
+  // path_sizes.cc
+  [[nodiscard]] bool counts(const PathState& path) const;
+  [[nodiscard]] std::uint16_t inner_mtu() const;
+  void send_sized_probe(PathState& path, std::uint16_t size);
+  void ask_for_sizes();
+  void handle_sized_reply(const wireguard::Probe& probe, std::size_t size);
+
   // path_agent.cc
   void begin_suspicion(Now now);
   void end_suspicion(Instant now);
@@ -152,6 +162,7 @@ class PathAgent {
   Random& random_;
   bool allow_loopback_;
   std::vector<Prefix> forbidden_;
+  std::uint16_t inner_mtu_;
 
   Instant now_ = kLongAgo;  // newest time seen; never goes back
   std::vector<LocalBase> bases_;

@@ -41,6 +41,7 @@ PathState* PathAgent::add_path(const Path& path, bool learned, Instant now) {
   added.number = next_number_++;
   added.learned = learned;
   added.not_before = now;
+  added.size = SizeSearch{inner_mtu_};
   return &added;
 }
 
@@ -178,6 +179,9 @@ std::vector<PathInfo> PathAgent::show() const {
     info.state = p.state;
     info.rtt = p.srtt.value_or(Duration{});
     info.loss_permille = p.loss_permille;
+    info.mtu = p.size.usable();
+    info.mtu_proved = p.size.proved();
+    info.mtu_counts = counts(p);
     out.push_back(info);
   }
   return out;

@@ -87,6 +87,7 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.id = random_.next_u64();
   probe.sent_at = static_cast<std::uint64_t>(now_.time_since_epoch().count());
   if (path.srtt) probe.rtt_us = static_cast<std::uint32_t>(std::min<Duration>(*path.srtt, 1000s) / 1us);
+  probe.inner_mtu = inner_mtu();
   probe.doubt = tell_doubt_;  // of every path: several may lead through the same relay, and look alike to the gateway
   if (path.number == primary_) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
@@ -127,6 +128,11 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
   const Instant now = advance(time);
   const auto probe = wireguard::parse_probe(payload);
   if (!probe || probe->type != wireguard::ControlType::probe_reply) return DropReason::control_malformed;
+  if (probe->sized) {
+    handle_sized_reply(*probe, payload.size() + wireguard::kControlHeaderSize);
+    ask_for_sizes();
+    return DropReason::local_consumed;
+  }
   PathState* path = session_ ? find(probe->path) : nullptr;
   const auto sent_at = path == nullptr ? std::nullopt : path->answered(probe->id, now);
   if (!sent_at) return DropReason::local_consumed;  // of a path that is no more, or a duplicate
@@ -154,6 +160,7 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
     }
   }
   choose(time);
+  ask_for_sizes();
   return DropReason::local_consumed;
 }
 
@@ -161,6 +168,7 @@ Deadline PathAgent::poll_timeout() const {
   Deadline out;
   if (!session_) return out;
   for (const PathState& path : paths_) {
+    out.merge(path.size.next_timeout(), "length of packets");
     out.merge(probe_due(path, now_), role(path) == Role::primary ? "probe of the primary" : "probe");
     // Not yet condemned ones are looked at again with their next probe.
     if (path.alive() && (path.number == primary_ ? !suspected_at_ : path.tries >= kStandbyMisses || suspected_at_))
@@ -195,6 +203,7 @@ void PathAgent::judge_all(Now time) {
     }
   }
   choose(time);
+  ask_for_sizes();
   for (PathState& path : paths_)
     if (now >= probe_due(path, now)) send_probe(path, time);
   for (PathState& path : paths_) judge(path, now);

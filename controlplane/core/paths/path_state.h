@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "controlplane/core/paths/connectivity.h"
+#include "controlplane/core/paths/size_search.h"
 #include "controlplane/core/paths/types.h"
 
 namespace penstock::paths {
@@ -42,6 +43,7 @@ struct PathState {
   unsigned streak = 0;   // answers in a row
   unsigned skipped = 0;  // unanswered probes before the one answered last
   unsigned demotions = 0;
+  SizeSearch size{SizeSearch::kBase};
   Instant penalty_until = kLongAgo;  // after failing as primary: not chosen again merely for being better
 
   [[nodiscard]] bool direct() const { return path.relay == 0; }

@@ -165,6 +165,7 @@ void DataPath::reset_peer(PeerIndex peer) {
   PeerSlot& slot = peers_[peer];
   slot.sending.store(nullptr, std::memory_order_release);
   slot.keeps.store(0, relaxed);
+  slot.inner_mtu.store(0, relaxed);
   set_endpoint(peer, std::nullopt, false);
   for (auto* time : {&slot.sent, &slot.received, &slot.unanswered_received, &slot.unanswered_sent})
     time->store(0, relaxed);

@@ -17,6 +17,7 @@
 // Times are monotonic nanoseconds; lengths are bytes; counters are WireGuard's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -144,6 +145,15 @@ class DataPath {
   [[nodiscard]] bool keeps(PeerIndex peer) const { return peers_[peer].keeps.load(std::memory_order_relaxed) != 0; }
   void set_keeps(PeerIndex peer, bool on) { peers_[peer].keeps.store(on ? 1 : 0, std::memory_order_relaxed); }
 
+  // The longest inner packet that reaches the peer, as far as it has said; no bound until then. Any thread.
+  [[nodiscard]] std::uint16_t inner_mtu(PeerIndex peer) const {
+    const std::uint16_t said = peers_[peer].inner_mtu.load(std::memory_order_relaxed);
+    return said == 0 ? std::uint16_t{0xffff} : said;
+  }
+  void set_inner_mtu(PeerIndex peer, std::uint16_t mtu) {  // less than 1280 is no IPv6 link (RFC 8200 §5)
+    peers_[peer].inner_mtu.store(std::max(mtu, kLeastInnerMtu), std::memory_order_relaxed);
+  }
+
   // Once per burst after sending data on `session`: note_bit::renew when a handshake is due by age or counters.
   [[nodiscard]] NoteBits send_notes(Session& session, Instant now);
 
@@ -166,7 +176,8 @@ class DataPath {
     std::atomic<std::uint32_t> endpoint_version;         // odd while it is being written
     std::atomic<std::uint32_t> flags;                    // PeerFlag
     std::array<std::atomic<std::uint64_t>, 5> endpoint;  // a Path, word by word
-    std::atomic<std::uint32_t> keeps;
+    std::atomic<std::uint16_t> keeps;
+    std::atomic<std::uint16_t> inner_mtu;  // 0: not said
 
     // Nanoseconds; 0: never. "Unanswered": first data message in one direction since anything went in the other.
     alignas(64) std::atomic<std::int64_t> sent;
@@ -181,6 +192,7 @@ class DataPath {
     std::atomic<std::uint64_t> received_packets, received_bytes, sent_packets, sent_bytes;
   };
 
+  static constexpr std::uint16_t kLeastInnerMtu = 1280;
   static constexpr std::uint32_t kEndpointKnown = 1;
   static constexpr std::uint32_t kEndpointFollowsSource = 2;  // standard peers
 

@@ -16,12 +16,18 @@ struct ProbeLayout {
   be64 id;
   be64 sent_at;
 };
-static_assert(sizeof(ProbeLayout) + 2 * sizeof(be32) == kProbeSize && alignof(ProbeLayout) == 1);
+static_assert(sizeof(ProbeLayout) + sizeof(be32) + 2 * sizeof(be16) == kProbeSize && alignof(ProbeLayout) == 1);
 
 constexpr std::array<std::uint8_t, 16> kClient{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
 constexpr std::array<std::uint8_t, 16> kGateway{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2};
 constexpr std::uint8_t kHopLimit = 255;
-constexpr std::uint32_t kDoubt = 1;  // of flags
+constexpr std::uint16_t kDoubt = 1;  // of flags
+constexpr std::uint16_t kSized = 2;
+
+struct ProbeTail {  // what older clients do not send
+  be16 inner_mtu;
+  be16 flags;
+};
 
 }  // namespace
 
@@ -35,9 +41,10 @@ std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe) {
   std::array<std::uint8_t, kProbeSize> out;
   const be32 rtt = be32::from_host(probe.rtt_us);
   std::memcpy(out.data(), &layout, sizeof layout);
-  const be32 flags = be32::from_host(probe.doubt ? kDoubt : 0);
+  const ProbeTail tail{be16::from_host(probe.inner_mtu), be16::from_host(static_cast<std::uint16_t>(
+                                                              (probe.doubt ? kDoubt : 0) | (probe.sized ? kSized : 0)))};
   std::memcpy(out.data() + sizeof layout, &rtt, sizeof rtt);
-  std::memcpy(out.data() + sizeof layout + sizeof rtt, &flags, sizeof flags);
+  std::memcpy(out.data() + sizeof layout + sizeof rtt, &tail, sizeof tail);
   return out;
 }
 
@@ -47,14 +54,17 @@ std::optional<Probe> parse_probe(Bytes payload) {
   const auto type = static_cast<ControlType>(layout->type);
   if (type != ControlType::probe && type != ControlType::probe_reply) return std::nullopt;
   const auto* rtt = view_as<be32>(payload.subspan(sizeof(ProbeLayout)));
-  const auto* flags = rtt == nullptr ? nullptr : view_as<be32>(payload.subspan(sizeof(ProbeLayout) + sizeof *rtt));
+  const auto* tail = rtt == nullptr ? nullptr : view_as<ProbeTail>(payload.subspan(sizeof(ProbeLayout) + sizeof *rtt));
+  const std::uint16_t flags = tail == nullptr ? std::uint16_t{0} : tail->flags.host();
   return Probe{type,
                layout->path.host(),
                layout->switch_sequence.host(),
                layout->id.host(),
                layout->sent_at.host(),
                rtt == nullptr ? 0 : rtt->host(),
-               flags != nullptr && (flags->host() & kDoubt) != 0};
+               tail == nullptr ? std::uint16_t{0} : tail->inner_mtu.host(),
+               (flags & kDoubt) != 0,
+               (flags & kSized) != 0};
 }
 
 Probe reply_to(const Probe& probe) {
@@ -105,6 +115,14 @@ void write_control_header(MutableBytes header, ControlDirection direction, std::
 std::array<std::uint8_t, kProbePacketSize> make_probe_packet(const Probe& probe, ControlDirection direction) {
   std::array<std::uint8_t, kProbePacketSize> packet;
   write_control_header(packet, direction, kProbeSize);
+  const auto payload = encode_probe(probe);
+  std::copy(payload.begin(), payload.end(), packet.begin() + kControlHeaderSize);
+  return packet;
+}
+
+std::vector<std::uint8_t> make_sized_probe_packet(const Probe& probe, ControlDirection direction, std::size_t size) {
+  std::vector<std::uint8_t> packet(std::max(size, kProbePacketSize));
+  write_control_header(packet, direction, static_cast<std::uint16_t>(packet.size() - kControlHeaderSize));
   const auto payload = encode_probe(probe);
   std::copy(payload.begin(), payload.end(), packet.begin() + kControlHeaderSize);
   return packet;

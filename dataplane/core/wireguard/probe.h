@@ -1,14 +1,16 @@
 // In-tunnel control (docs/agreements.md): IPv6 packets between fe80::1 (client) and fe80::2 (gateway), next header 253,
 // hop limit 255, whose first payload byte says what follows. Probes have a fixed layout, big-endian, 32 bytes:
 //
-//     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32  flags:32 (bit 0: doubt)
+//     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32  inner_mtu:16  flags:16
 //
-// A reply echoes all but the type. Pure functions, any thread. Malformed input gives nullopt.
+// Flags: bit 0 doubt, bit 1 sized. A reply echoes all but the type. A sized probe goes on with zeroes and is answered by a
+// reply as long as itself: so the client finds how long packets may be, both ways (RFC 8899). Pure functions, any thread. Malformed input gives nullopt.
 #pragma once
 
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/bytes.h"
@@ -24,7 +26,9 @@ struct Probe {
   std::uint64_t id = 0;
   std::uint64_t sent_at = 0;  // sender's clock, nanoseconds; opaque to the other end
   std::uint32_t rtt_us = 0;   // of this path, smoothed; 0: not known (or an older client, which does not send it)
+  std::uint16_t inner_mtu = 0;  // bytes of the longest inner packet that reaches the client; 0: nothing said
   bool doubt = false;         // the client knows that its primary path did not work for a while: send again what is in doubt
+  bool sized = false;         // asks whether a packet of its length comes through; nothing else is to be made of it
 
   bool operator==(const Probe&) const = default;
 };
@@ -35,7 +39,7 @@ inline constexpr std::size_t kProbePacketSize = kControlHeaderSize + kProbeSize;
 inline constexpr std::uint8_t kProbeVersion = 1;
 
 [[nodiscard]] std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe);
-// `payload`: of a control packet. At least 24 bytes (rtt_us and flags may be missing); more are ignored: later versions may append.
+// `payload`: of a control packet. At least 24 bytes (what follows may be missing); more are ignored: later versions may append.
 [[nodiscard]] std::optional<Probe> parse_probe(Bytes payload);
 [[nodiscard]] Probe reply_to(const Probe& probe);
 
@@ -59,6 +63,9 @@ void write_control_header(MutableBytes header, ControlDirection direction, std::
 // A whole inner packet with a probe.
 [[nodiscard]] std::array<std::uint8_t, kProbePacketSize> make_probe_packet(const Probe& probe,
                                                                            ControlDirection direction);
+// The same, `size` bytes long (at least kProbePacketSize), filled up with zeroes; for sized ones.
+[[nodiscard]] std::vector<std::uint8_t> make_sized_probe_packet(const Probe& probe, ControlDirection direction,
+                                                                std::size_t size);
 
 [[nodiscard]] IpAddress control_client_address();   // fe80::1
 [[nodiscard]] IpAddress control_gateway_address();  // fe80::2

@@ -32,6 +32,12 @@ class PathBench : public ::testing::Test {
   struct Link {
     bool up = true;
     Duration rtt = 20ms;
+    std::size_t carries = 9000;  // bytes of an inner packet
+  };
+  struct Reply {
+    Path path;
+    wireguard::Probe probe;
+    std::size_t size;
   };
   struct SentProbe {
     Instant at;
@@ -39,7 +45,7 @@ class PathBench : public ::testing::Test {
     wireguard::Probe probe;
   };
 
-  PathBench() : agent(random, false, {}) {}
+  explicit PathBench(std::uint16_t inner_mtu = SizeSearch::kBase) : agent(random, false, {}, inner_mtu) {}
 
   // Relay and direct, as after a grant.
   void start(std::vector<LocalBase> bases = {{kSocket, 0, true}, {kSocket, 1, true}}) {
@@ -68,9 +74,10 @@ class PathBench : public ::testing::Test {
           EXPECT_EQ(control->direction, wireguard::ControlDirection::to_gateway);
           const auto probe = wireguard::parse_probe(control->payload);
           ASSERT_TRUE(probe);
-          probes.push_back({time, event->path, *probe});
+          if (!probe->sized) probes.push_back({time, event->path, *probe});
           const Link& link = links[event->path];
-          if (link.up) replies.emplace(time + link.rtt, std::pair{event->path, wireguard::reply_to(*probe)});
+          if (link.up && event->bytes.size() <= link.carries)
+            replies.emplace(time + link.rtt, Reply{event->path, wireguard::reply_to(*probe), event->bytes.size()});
           break;
         }
         case AgentEvent::Kind::resend:
@@ -103,11 +110,12 @@ class PathBench : public ::testing::Test {
       if (!replies.empty()) next = std::min(next, replies.begin()->first);
       time = std::max(time, next);
       while (!replies.empty() && replies.begin()->first <= time) {
-        const auto [path, probe] = replies.begin()->second;
+        const auto [path, probe, length] = replies.begin()->second;
         replies.erase(replies.begin());
         if (!links[path].up) continue;
         agent.note_received(path, false, now());
-        const auto payload = wireguard::encode_probe(probe);
+        const auto packet = wireguard::make_sized_probe_packet(probe, wireguard::ControlDirection::to_client, length);
+        const Bytes payload = Bytes{packet}.subspan(wireguard::kControlHeaderSize);
         EXPECT_EQ(agent.handle_probe_reply(payload, now()), DropReason::local_consumed);
         drain();
       }
@@ -151,7 +159,7 @@ class PathBench : public ::testing::Test {
   Instant time{1h};
   Duration wall_offset = std::chrono::seconds{1'800'000'000};
   std::map<Path, Link> links;
-  std::multimap<Instant, std::pair<Path, wireguard::Probe>> replies;
+  std::multimap<Instant, Reply> replies;
   std::vector<SentProbe> probes;
   std::vector<AgentEvent::Kind> events;
   std::vector<std::pair<Instant, Path>> changes;

@@ -209,6 +209,11 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     const Instant now = Loop::now().monotonic;
     if (in_round) {
       suspected_in_round = suspected_in_round || now - round_began > kSameSuspicion;
+      // TCP asks again later and later (a network that has just come back may be waited for until 7 s): once more, beside it.
+      if (now - last_suspicion < kSuspectInterval || now - round_began < kSuspectInterval) return;
+      last_suspicion = now;
+      waiting.assign(targets.begin(), targets.end());
+      dial_next();
     } else if (now - last_suspicion < kSuspectInterval) {
       suspect_timer.set(last_suspicion + kSuspectInterval);
     } else {
@@ -230,6 +235,7 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     round_began = Loop::now().monotonic;
     suspected_in_round = false;
     last_error.clear();
+    targets.clear();
     retry_timer.set(kNever);
     suspect_timer.set(kNever);
     round_timer.set(Loop::now().monotonic + kRoundTimeout);
@@ -252,7 +258,8 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     }).detach();
   }
 
-  void resolved(std::vector<std::string> targets) {
+  void resolved(std::vector<std::string> found) {
+    targets = std::move(found);
     if (targets.size() > kMaxAddresses) targets.resize(kMaxAddresses);
     waiting.assign(targets.begin(), targets.end());
     dial_next();
@@ -348,7 +355,8 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
   Instant last_suspicion{};
   Instant round_began{};
   bool suspected_in_round = false;
-  std::deque<std::string> waiting;  // targets to dial
+  std::vector<std::string> targets;  // of this round
+  std::deque<std::string> waiting;   // those to dial yet
   std::map<std::uint64_t, std::shared_ptr<Stream>> dials;
   std::shared_ptr<Stream> current;
 };

@@ -17,8 +17,9 @@ using std::chrono::seconds;
 constexpr Duration kBusyFor = seconds{2};
 constexpr Duration kActiveFor = seconds{120};
 constexpr Duration kBusyProbes = milliseconds{500};  // probes closer than this come from a busy client
-// A peer that probes is silent after this many intervals; busy ones (200 ms) after half a second.
+// A peer that probes is silent after two intervals, or after one and the time in which a client asks again.
 constexpr int kSilentIntervals = 2;
+constexpr Duration kAsksAgain = milliseconds{300};
 constexpr Duration kSilentSlack = milliseconds{100};
 constexpr Duration kSilentAtLeast = milliseconds{250};
 constexpr Duration kNotWatched = milliseconds{2500};  // probes rarer than this are an idle peer's
@@ -45,6 +46,11 @@ constexpr Duration kHealInterval = milliseconds{1};
 // Traffic of peers that do not probe: so many at a time, so often.
 constexpr PeerIndex kLookBatch = 1024;
 constexpr Duration kLookEvery = milliseconds{250};
+
+// How long after a probe its successor is missed.
+Duration patience(Duration interval) {
+  return std::max(kSilentAtLeast, std::min(interval * kSilentIntervals, interval + kAsksAgain) + kSilentSlack);
+}
 
 }  // namespace
 
@@ -171,9 +177,7 @@ void PeerWatch::probed(PeerIndex index, const Path& path, Said said, Duration rt
   peer.last_probe = now;
   peer.silent_times = 0;
   const bool watched = peer.probe_interval != Duration{} && peer.probe_interval <= kNotWatched;
-  arm_silence(index,
-              watched ? now + std::max<Duration>(kSilentAtLeast, peer.probe_interval * kSilentIntervals + kSilentSlack)
-                      : kNever);
+  arm_silence(index, watched ? now + patience(peer.probe_interval) : kNever);
 }
 
 void PeerWatch::count_overhead(PeerIndex index) {
@@ -235,7 +239,7 @@ bool PeerWatch::excused(PeerIndex index, Instant now) {
   }
   if (quiet + kSilentSlack < kBusyFor || peer.probe_interval > kBusyProbes) return false;
   peer.probe_interval = kActiveProbes;
-  arm_silence(index, peer.last_probe + kActiveProbes * kSilentIntervals + kSilentSlack);
+  arm_silence(index, peer.last_probe + patience(kActiveProbes));
   return true;
 }
 

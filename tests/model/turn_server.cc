@@ -194,7 +194,10 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
       ok.add_xor_address(Attribute::xor_relayed_address, at->second.relayed)
           .add_xor_address(Attribute::xor_mapped_address, in.from)
           .add_u32(Attribute::lifetime, lifetime);
-      if (wants_ticket) new_ticket(at->second);
+      if (wants_ticket && !at->second.ticket.empty())  // repeated: the first answer may have come through
+        ok.add(Attribute::mobility_ticket, at->second.ticket);
+      else if (wants_ticket)
+        new_ticket(at->second);
       return accept();
     }
     case Method::refresh: {

@@ -157,6 +157,7 @@ void Broker::join_client(ConnectionId connection, Session& session, const v1::He
   send_welcome(connection, session, now);
   rejudge(session.actor, now);  // it may come from elsewhere or with another key
   pay_revocations(connection, session.actor);
+  tell_candidates_again(connection, session.actor);
 }
 
 void Broker::send_welcome(ConnectionId connection, Session& session, Now now) {
@@ -205,6 +206,7 @@ void Broker::join_gateway(ConnectionId connection, Session& session, const v1::H
   session.told_site = welcome.site_settings().SerializeAsString();
   to_gateway(connection, std::move(message));
   fan_out_candidates(session.actor);
+  tell_back(config_.gateways.at(session.actor).site);
 
   // What was asked of it before it vanished is asked again: the first Authorize or its answer may be lost.
   for (auto& [key, pending] : pending_)

@@ -124,6 +124,7 @@ class Broker {
     std::uint16_t tunnel_port = 0;
     TunnelAddresses tunnel;                   // client
     std::map<std::string, std::string> told;  // client: resource id -> serialized, as last sent
+    std::set<std::string> offline;            // client: resources refused for want of a gateway
     std::string told_site;                    // gateway: its site's settings, likewise
     Instant relay_refresh = kNever;           // client: the one credential timer that counts
     std::vector<v1::Candidate> candidates;    // gateway
@@ -185,7 +186,10 @@ class Broker {
   void grant(const GrantKey& key, Pending pending, Session& gateway, const v1::AuthorizeResult& result, Now now);
   void handle_client_update(Session& session, const v1::CandidateUpdate& update, Now now);
   void handle_gateway_update(Session& session, const v1::CandidateUpdate& update);
+  void tell_back(const std::string& site);
   void fan_out_candidates(const std::string& gateway);
+  void tell_candidates_again(ConnectionId connection, const std::string& client);
+  void send_candidates(ConnectionId to, const std::string& gateway);
   [[nodiscard]] bool take_update_token(Session& session, Now now) const;
   void revoke_at(const std::string& gateway, const GrantKey& key);
 

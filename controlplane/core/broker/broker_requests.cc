@@ -106,9 +106,27 @@ void Broker::refuse(ConnectionId connection, const v1::RequestConnection& reques
   refused.set_resource(request.resource());
   refused.set_reason(reason);
   refused.set_detail(detail);
+  Session& session = sessions_.at(connection);
   if (reason != v1::REFUSAL_REASON_RATE_LIMITED)
-    note("refused " + sessions_.at(connection).actor + " -> " + request.resource() + ": " + detail);
+    note("refused " + session.actor + " -> " + request.resource() + ": " + detail);
+  if (reason == v1::REFUSAL_REASON_OFFLINE) session.offline.insert(request.resource());
   to_client(connection, std::move(message));
+}
+
+// Clients back off while they are refused; who was refused because no gateway was there need not wait that out.
+void Broker::tell_back(const std::string& site) {
+  for (auto& [connection, session] : sessions_) {
+    if (session.offline.empty()) continue;
+    v1::PortalToClient message;
+    std::erase_if(session.offline, [&](const std::string& id) {
+      const auto resource = config_.resources.find(id);
+      if (resource == config_.resources.end() || !session.told.contains(id)) return true;
+      if (resource->second.site() != site) return false;
+      message.mutable_resource_change()->add_upserted()->ParseFromString(session.told.at(id));
+      return true;
+    });
+    if (message.has_resource_change()) to_client(connection, std::move(message));
+  }
 }
 
 std::string Broker::choose_gateway(const Session& client, const Pending& pending, v1::RefusalReason& reason,
@@ -365,19 +383,28 @@ void Broker::handle_gateway_update(Session& session, const v1::CandidateUpdate& 
 }
 
 void Broker::fan_out_candidates(const std::string& gateway) {
-  const Session* session = session_of(Role::gateway, gateway);
-  if (session == nullptr) return;
   std::set<std::string> clients;
   for (const GrantKey& key : grants_of_gateway_[gateway]) clients.insert(key.first);
-  for (const std::string& client : clients) {
-    const auto connection = connection_of(Role::client, client);
-    if (!connection) continue;
-    v1::PortalToClient message;
-    v1::CandidateUpdate& out = *message.mutable_candidate_update();
-    out.set_gateway(gateway);
-    for (const auto& candidate : session->candidates) *out.add_candidates() = candidate;
-    to_client(*connection, std::move(message));
-  }
+  for (const std::string& client : clients)
+    if (const auto connection = connection_of(Role::client, client)) send_candidates(*connection, gateway);
+}
+
+// What a gateway said while a client's stream was broken without anybody knowing went nowhere.
+void Broker::tell_candidates_again(ConnectionId connection, const std::string& client) {
+  std::set<std::string> gateways;
+  for (auto grant = grants_.lower_bound({client, {}}); grant != grants_.end() && grant->first.first == client; ++grant)
+    gateways.insert(grant->second.gateway);
+  for (const std::string& gateway : gateways) send_candidates(connection, gateway);
+}
+
+void Broker::send_candidates(ConnectionId to, const std::string& gateway) {
+  const Session* session = session_of(Role::gateway, gateway);
+  if (session == nullptr) return;
+  v1::PortalToClient message;
+  v1::CandidateUpdate& out = *message.mutable_candidate_update();
+  out.set_gateway(gateway);
+  for (const auto& candidate : session->candidates) *out.add_candidates() = candidate;
+  to_client(to, std::move(message));
 }
 
 }  // namespace penstock::broker

@@ -132,6 +132,8 @@ struct ClientAgent::Impl {
   bool portal_ready = false;  // and Welcome has come on it
   bool ever_welcomed = false;
   Instant portal_down_since = Instant::min();
+  Instant welcome_due = kNever;  // a stream without a Welcome by then may be broken without anybody knowing
+  Backoff welcome_patience{std::chrono::seconds{2}, std::chrono::seconds{30}};
 
   // Anything cached about a packet's way is void when this has grown.
   std::uint64_t revision = 1;

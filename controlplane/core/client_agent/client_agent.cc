@@ -325,6 +325,7 @@ paths::Deadline ClientAgent::Impl::next_deadline(Now now) const {
     out.merge(link->control.next_deadline(), "in-tunnel request");
   }
   if (eager()) out.merge(eager_deadline(), "eager tunnel");
+  out.merge(welcome_due, "the portal's welcome");
   if (!states.empty()) out.merge(next_sweep, "sweep");
   return out;
 }
@@ -350,6 +351,10 @@ void ClientAgent::handle_timeout(Now now) {
     d.serve(*state, now);
   }
   if (d.eager()) d.handle_eager_timeout(now);
+  if (now.monotonic >= d.welcome_due) {
+    d.welcome_due = now.monotonic + d.welcome_patience.next(d.random);
+    d.event(AgentEvent::portal_suspect);
+  }
   if (now.monotonic >= d.next_sweep) d.sweep(now);
   d.settle(now);
 }

@@ -30,6 +30,7 @@ void ClientAgent::handle_portal_connected(Now now) {
   Impl& d = *impl_;
   d.portal_up = true;
   d.portal_ready = false;
+  d.welcome_due = now.monotonic + d.welcome_patience.next(d.random);
   d.to_portal.clear();
   for (const auto& [id, state] : d.states) state->access.portal_renewed();
   d.send_hello();
@@ -40,6 +41,7 @@ void ClientAgent::handle_portal_disconnected(Now now) {
   Impl& d = *impl_;
   if (d.portal_up) d.portal_down_since = now.monotonic;
   d.portal_up = d.portal_ready = false;
+  d.welcome_due = kNever;
   d.to_portal.clear();
   for (const auto& [id, state] : d.states) state->access.portal_lost(now);
   d.settle(now);
@@ -117,6 +119,8 @@ void ClientAgent::Impl::handle_welcome(const v1::ClientWelcome& message, Now now
   resources_changed(now);
 
   portal_ready = ever_welcomed = true;
+  welcome_due = kNever;
+  welcome_patience.reset();
   for (const auto& [id, state] : states) state->access.forget_refusal();
   send_candidates(now);
   serve_all(now);
@@ -166,9 +170,10 @@ void ClientAgent::Impl::upsert_resource(const v1::Resource& message, Now now) {
   }
   const auto state = states.find(resource->id);
   const auto change = resources.upsert(std::move(*resource));
-  if (change == ResourceSet::Change::none) return;
   if (state == states.end()) return;
+  // Also when nothing is new about it: the portal says it again when a gateway of its site is back.
   state->second->access.forget_refusal();
+  if (change == ResourceSet::Change::none) return;
   // The authorisation was given for another pattern, prefix or site: what waits asks again.
   if (change == ResourceSet::Change::rights) revoke(*state->second, now);
 }

@@ -226,8 +226,14 @@ void GatewayAgent::handle_dataplane_up(const std::vector<v1::DumpItem>& dump, No
 std::vector<v1::Operation> GatewayAgent::unknown_in(const std::vector<v1::DumpItem>& dump) const {
   std::vector<v1::Operation> out;
   for (const v1::DumpItem& item : dump) {
-    if (item.has_translation() && !translations_.contains(item.translation().id())) {
-      out.emplace_back().set_remove_translation(item.translation().id());
+    if (item.has_translation()) {
+      // One that the client has numbered anew meanwhile still has an address that may be another name's by now.
+      const v1::PeerTranslation& theirs = item.translation();
+      const auto known = translations_.find(theirs.id());
+      const auto holds = [](const std::string& bytes, const IpAddress& ours) { return bytes.empty() || bytes == to_wire(ours); };
+      if (known == translations_.end() || !holds(theirs.proxy_v4(), known->second.proxy_v4) ||
+          !holds(theirs.proxy_v6(), known->second.proxy_v6))
+        out.emplace_back().set_remove_translation(theirs.id());
     } else if (item.has_peer()) {
       const auto key = key_from_wire(item.peer().public_key());
       if (key && !peers_.contains(*key)) out.emplace_back().set_remove_peer(item.peer().public_key());

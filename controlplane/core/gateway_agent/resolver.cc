@@ -166,6 +166,8 @@ void NameResolver::handle_answer(std::uint64_t id, DnsAnswer answer, Instant now
   if (complete || !it.round) {
     const bool failed = std::any_of(it.families.begin(), it.families.end(),
                                     [](const FamilyState& one) { return one.status == DnsAnswer::Status::failed; });
+    // A late failure of a round that is over has been counted with it.
+    if (failed && !it.round) return report(name, it, now);
     it.failures = failed ? it.failures + 1 : 0;
     Instant due = failed ? now + retry_delay(it.failures - 1) : kNever;
     // A family without addresses does not make one that has them be asked again before its time.

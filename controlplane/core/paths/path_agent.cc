@@ -22,6 +22,10 @@ constexpr std::size_t kResendBite = 16;
 constexpr Duration kResendPause = 3ms;  // what a busy relay keeps up with while the gateway's copies come as well
 constexpr Duration kLongestHold = 300ms;  // for a primary whose answers usually take long
 
+bool answered_since(const PathState& path, Instant then) {
+  return path.last_reply > then && path.proven >= then;
+}
+
 }  // namespace
 
 PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> forbidden, std::uint16_t inner_mtu)
@@ -270,12 +274,13 @@ void PathAgent::end_suspicion(Instant) {
   stalled_at_ = unreachable_at_ = kNever;
 }
 
-// A path that answered after the suspicion began; kNever when there is none yet. The primary gets the time its answers
+// A path that answered what was asked after the suspicion began (what made us doubt may have ended it too, after an
+// earlier answer had left); kNever when there is none yet. The primary gets the time its answers
 // usually take, so that a slow one is not left for a hiccup.
 Instant PathAgent::fail_over_at() const {
   if (!suspected_at_) return kNever;
   const bool answered = std::any_of(paths_.begin(), paths_.end(), [&](const PathState& p) {
-    return p.alive() && p.number != primary_ && p.last_reply > *suspected_at_;
+    return p.alive() && p.number != primary_ && answered_since(p, *suspected_at_);
   });
   if (!answered) return kNever;
   const PathState* failing = find(primary_);
@@ -372,7 +377,7 @@ void PathAgent::choose(Now time) {
     }
     PathState* next = nullptr;
     for (PathState& path : paths_) {
-      if (!path.alive() || path.number == primary_ || path.last_reply <= *suspected_at_) continue;
+      if (!path.alive() || path.number == primary_ || !answered_since(path, *suspected_at_)) continue;
       if (next == nullptr || path.srtt < next->srtt) next = &path;
     }
     if (next != nullptr) make_primary(*next, "the former did not answer", time);

@@ -196,6 +196,9 @@ class TurnClient {
   Instant refresh_at_ = kNever;
   Instant retry_at_ = kNever;
   std::optional<Duration> rtt_;
+  // Of the last request, if it had to be repeated: kept until one need not be (RFC 6298 §5). A way that has become longer
+  // would else be asked twice for ever, and of two moves the second is refused.
+  Duration backed_off_{};
 
   std::vector<Transaction> transactions_;
   std::map<IpAddress, Permission> permissions_;

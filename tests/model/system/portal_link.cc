@@ -48,14 +48,18 @@ struct PortalLink::State : std::enable_shared_from_this<State> {
     suspected_in_round = false;
     ++suspicion;
     const std::uint64_t number = ++round;
-    waiting.clear();
-    for (const Endpoint& to : portal)
-      if (!network.address_of(host, to.address.is_v4()).is_unspecified()) waiting.push_back(to);
+    fill_waiting();
     after(kRoundTimeout, [number](State& me) {
       if (me.round == number) me.end_round();
     });
     if (waiting.empty()) return end_round();
     dial_next();
+  }
+
+  void fill_waiting() {
+    waiting.clear();
+    for (const Endpoint& to : portal)
+      if (!network.address_of(host, to.address.is_v4()).is_unspecified()) waiting.push_back(to);
   }
 
   void dial_next() {
@@ -101,6 +105,10 @@ struct PortalLink::State : std::enable_shared_from_this<State> {
     const Instant now = network.time();
     if (in_round) {
       suspected_in_round = suspected_in_round || now - round_began > kSameSuspicion;
+      if (now - last_suspicion < kSuspectInterval || now - round_began < kSuspectInterval) return;
+      last_suspicion = now;
+      fill_waiting();
+      dial_next();
     } else if (now - last_suspicion < kSuspectInterval) {
       after(last_suspicion + kSuspectInterval - now, [number = ++suspicion](State& me) {
         if (me.suspicion == number) me.suspect();

@@ -26,6 +26,7 @@ constexpr Duration kStreamBack = 20s;      // keepalives find a broken one withi
 constexpr Duration kOutage = 3s;           // of a link, shorter than ten seconds
 constexpr Duration kLongOutage = 12s;      // sessions, allocations and streams have died meanwhile
 constexpr Duration kClientRestart = 6s;
+constexpr Duration kWelcomed = 2s;         // after its start
 constexpr Duration kDataPlane = 8s;
 constexpr Duration kGatewayOff = 12s;
 constexpr Duration kKeepalive = 28s;       // an idle client's keepalive goes out every 25 s (paths.md) ...
@@ -40,6 +41,8 @@ constexpr Duration kUdpIdle = 5min;        // a translation without traffic ends
 }  // namespace settle
 
 constexpr Duration kPortalLatency = 8ms;  // as system.cc has it
+
+constexpr Duration kNoUse = Duration::max() / 2;
 
 Duration outage(Duration how_long) {
   return how_long < 10s ? settle::kOutage : settle::kLongOutage;
@@ -122,19 +125,22 @@ Duration Reference::informed(Duration at, bool streams) const {
 }
 
 Duration Reference::next_use(unsigned client, unsigned site, Duration after) const {
-  Duration next = Duration::max() / 2;
-  for (const Traffic& traffic : plan_.traffic) {
-    const FlowPlan& flow = plan_.flows[traffic.flow];
-    if (flow.client != client || flow.site != site || traffic.until <= after) continue;
-    next = std::min(next, std::max(traffic.from, after));
-  }
+  Duration next = kNoUse;
+  for (unsigned flow = 0; flow < plan_.flows.size(); ++flow)
+    if (plan_.flows[flow].client == client && plan_.flows[flow].site == site)
+      next = std::min(next, next_use(flow, after));
   return next;
 }
 
 Duration Reference::next_use(unsigned flow, Duration after) const {
-  Duration next = Duration::max() / 2;
-  for (const Traffic& traffic : plan_.traffic)
-    if (traffic.flow == flow && traffic.until > after) next = std::min(next, std::max(traffic.from, after));
+  Duration next = kNoUse;
+  for (const Traffic& traffic : plan_.traffic) {
+    if (traffic.flow != flow) continue;
+    // Its first packet from then on; it may have sent its last one before.
+    const auto sent = traffic.from >= after ? 0 : (after - traffic.from + traffic.gap - Duration{1}) / traffic.gap;
+    const Duration use = traffic.from + sent * traffic.gap;
+    if (use < traffic.until) next = std::min(next, use);
+  }
   return next;
 }
 
@@ -260,6 +266,12 @@ void Reference::take(const Event& event) {
       break;
     case Mishap::client_restarts:
       add_client(event.who, from, asks(end + settle::kClientRestart), event);
+      // Its rights went with it: the first use once it is welcomed asks for them, for which the portal must be there.
+      for (unsigned s = 0; s < plan_.sites; ++s) {
+        const Duration use = next_use(event.who, s, asks(end + settle::kWelcomed));
+        const Duration granted = asks(use + settle::kTunnel);
+        if (granted > use + settle::kTunnel) add(event.who, s, use, granted, event);
+      }
       // Nobody can speak to it first until it has set a tunnel up again, which its next packet does.
       for (unsigned f = 0; f < plan_.flows.size(); ++f)
         if (plan_.flows[f].client == event.who)

@@ -128,6 +128,27 @@ TEST_F(Names, SilenceFailsWithinTwoSecondsAndALateAnswerStillCounts) {
   EXPECT_EQ(translation("a.corp.example")->state(), v1::PeerTranslation::STATE_ACTIVE);
 }
 
+// Each family's answer that comes when the round has been given up was counted as a failure of its own: two rounds, and
+// the name was not asked for again for half a minute.
+TEST_F(Names, LateFailuresAreThoseOfTheRoundThatIsOver) {
+  auto_dns = false;
+  for (const Duration wait : {1s, 2s}) {
+    resolve(1, "a.corp.example");
+    ASSERT_EQ(waiting.size(), 2u);
+    const auto late = waiting;
+    waiting.clear();
+    advance(2s);
+    for (const DnsQuestion& question : late) agent->handle_answer(question.id, failure(), now);
+    run();
+    resolve(1, "a.corp.example");
+    EXPECT_TRUE(waiting.empty()) << "too soon";
+    advance(wait);
+  }
+  zone = [](const std::string&, Family family) { return family == Family::v4 ? found({"203.0.113.80"}) : nothing(); };
+  resolve(1, "a.corp.example");
+  ASSERT_EQ(waiting.size(), 2u);
+}
+
 TEST_F(Names, TheFirstFamilyIsUsedAtOnce) {
   auto_dns = false;
   resolve(1, "a.corp.example");
@@ -300,6 +321,24 @@ TEST_F(Names, ARenumberedClientReplacesItsMap) {
 }
 
 // trap: flow-5, trap: flow-6
+// ... while the data plane is away: the addresses that it still has for other names are taken back before they are given.
+TEST_F(Names, AMapThatWasRenumberedMeanwhileIsTakenOver) {
+  resolve(1, "a.corp.example", "100.96.0.1");
+  answer_all();
+  agent->handle_dataplane_down(now);
+  run();
+  resolve(1, "b.corp.example", "100.96.0.1", 8);  // before the former's new address is known
+  resolve(1, "a.corp.example", "100.96.0.2", 9);
+  answer_all();
+  up();
+  answer_all();
+  EXPECT_EQ(agent->counters().apply_errors, 0u);
+  EXPECT_EQ(dataplane.translations.size(), 2u);
+  ASSERT_NE(translation("b.corp.example"), nullptr);
+  EXPECT_EQ(translation("b.corp.example")->proxy_v4(), to_wire(*IpAddress::parse("100.96.0.1")));
+  EXPECT_EQ(translation("a.corp.example")->proxy_v4(), to_wire(*IpAddress::parse("100.96.0.2")));
+}
+
 TEST_F(Names, ANameUnderTwoResourcesBelongsToEachByItself) {
   v1::Resource other = corp();
   other.set_id("other");

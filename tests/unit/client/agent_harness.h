@@ -310,7 +310,10 @@ class Network {
         moved = true;
         if (const auto* answer = std::get_if<dns::Answer>(&*output)) dns_answers.push_back(answer->message);
       }
-      while (agent->poll_event()) moved = true;
+      while (const auto event = agent->poll_event()) {
+        moved = true;
+        portal_doubts += *event == AgentEvent::portal_suspect ? 1 : 0;
+      }
       while (auto line = agent->poll_log()) log.push_back(line->text);
     }
   }
@@ -359,6 +362,7 @@ class Network {
   wireguard::PublicKey client_key;
   wireguard::PresharedKey psk;
   bool portal_up = false;
+  int portal_doubts = 0;
   bool gateway_is_told = true;  // whether a grant reaches the gateway too
   Duration lifetime{};
   std::function<void(const v1::RequestConnection&)> on_request;

@@ -233,6 +233,46 @@ TEST_F(Agent, AShortAbsenceOfThePortalLosesNothing) {
   EXPECT_EQ(net.gw().packets.size(), 1U);
 }
 
+// A NAT that forgot us between the dialling and the Welcome leaves a stream that looks well.
+TEST_F(Agent, AStreamWithoutAWelcomeIsDoubtedLessAndLessOften) {
+  net.portal_up = true;
+  net.agent->handle_portal_connected(net.now);
+  net.advance(900ms);
+  EXPECT_EQ(net.portal_doubts, 0);
+  net.advance(1200ms);
+  EXPECT_EQ(net.portal_doubts, 1);
+  net.advance(10min);
+  EXPECT_GE(net.portal_doubts, 20);
+  EXPECT_LE(net.portal_doubts, 45);
+  connect();
+  const int before = net.portal_doubts;
+  net.advance(10min);
+  EXPECT_EQ(net.portal_doubts, before);
+}
+
+// The portal names a Resource again when a gateway of its site is back: nobody waits out a refusal that is over.
+TEST_F(Agent, AResourceThatIsNamedAgainIsAskedForAtOnce) {
+  connect();
+  net.on_request = [this](const v1::RequestConnection& request) {
+    net.refuse(request, v1::REFUSAL_REASON_OFFLINE);
+  };
+  for (int i = 0; i < 40; ++i) {  // into the back-off
+    net.send(datagram("203.0.113.80", "a"));
+    net.advance(500ms);
+  }
+  net.on_request = [this](const v1::RequestConnection& request) { net.grant(request, net.gw()); };
+  const std::size_t before = net.requests.size();
+  v1::ResourceChange change;
+  *change.add_upserted() = Network::cidr_resource("lan", "203.0.113.0/24");
+  net.change(change);
+  net.advance(2s);
+  EXPECT_EQ(net.requests.size(), before);  // nobody wants it
+  net.send(datagram("203.0.113.80", "b"));
+  net.advance(300ms);
+  EXPECT_EQ(net.requests.size(), before + 1);
+  EXPECT_EQ(net.gw().packets.size(), 1U);
+}
+
 TEST_F(Agent, AGatewayThatForgotUsIsToldAgain) {  // trap: flow-10, paths-3
   connect();
   net.gateway_is_told = false;

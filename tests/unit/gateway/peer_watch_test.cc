@@ -118,6 +118,24 @@ TEST(PeerWatch, AHundredThousandPeersHearFromUsPacedBusyOnesFirst) {
   EXPECT_LE(most, 1500U) << "in a millisecond, silent peers included";
 }
 
+// A client that has no data just now asks once a second, and again within 300 ms when it hears nothing: one that is later
+// than that has lost its way to us. Ours may have been forgotten.
+TEST(PeerWatch, AnActiveClientIsMissedSoonAfterItsProbeIsDue) {
+  Watch w{4};
+  w.known(1);
+  for (int i = 0; i < 5; ++i) {
+    w.probe(1);
+    EXPECT_TRUE(w.drain().empty() || i > 0);
+    w.drain();
+    EXPECT_TRUE(w.run(1s).empty());
+  }
+  EXPECT_TRUE(w.run(300ms).empty());
+  const auto sent = w.run(150ms);
+  ASSERT_FALSE(sent.empty());
+  EXPECT_EQ(sent[0].kind, ToWorker::to_peer_on_path);
+  EXPECT_EQ(sent[0].remote, Watch::address_of(1));
+}
+
 // The client's NAT forgets and is found out within a round of probes: nothing is missing here, but the client says so.
 TEST(PeerWatch, SendsAgainWhatTheClientDoubtsUntilItHasHeard) {
   Watch w{4};

@@ -28,7 +28,7 @@ inline const Endpoint kServer = endpoint("198.51.100.20:3478");
 inline const Endpoint kClient = endpoint("198.51.100.130:40000");
 inline const Endpoint kPeer = endpoint("203.0.113.7:51820");
 
-// One client, one relay, one peer, a wire with 10 ms each way and a switch.
+// One client, one relay, one peer, a wire with 10 ms each way at first and a switch.
 class TurnClientTest : public ::testing::Test {
  protected:
   TurnClientTest() { make_server(); }
@@ -52,7 +52,7 @@ class TurnClientTest : public ::testing::Test {
     while (auto bytes = client->poll_output()) {
       ++sent;
       sent_bytes.push_back(*bytes);
-      if (client_to_server) wire.push_back({now_ + 10ms, {client_address, kServer, std::move(*bytes)}});
+      if (client_to_server) wire.push_back({now_ + latency, {client_address, kServer, std::move(*bytes)}});
     }
     while (auto event = client->poll_event()) events.push_back(*event);
   }
@@ -91,7 +91,7 @@ class TurnClientTest : public ::testing::Test {
       server->handle(datagram, now_, out);
       for (auto& reply : out) {
         if (reply.to.address == client_address.address && !server_to_client) continue;
-        wire.push_back({now_ + 10ms, std::move(reply)});
+        wire.push_back({now_ + latency, std::move(reply)});
       }
     } else if (datagram.to == client_address) {
       const auto input = client->handle_input(datagram.bytes, now_);
@@ -112,11 +112,11 @@ class TurnClientTest : public ::testing::Test {
     std::vector<std::uint8_t> bytes{wrapping->prefix.begin(), wrapping->prefix.begin() + wrapping->prefix_size};
     bytes.insert(bytes.end(), payload.begin(), payload.end());
     bytes.resize(bytes.size() + wrapping->padding);
-    wire.push_back({now_ + 10ms, {client_address, kServer, std::move(bytes)}});
+    wire.push_back({now_ + latency, {client_address, kServer, std::move(bytes)}});
     return true;
   }
   void send_from_peer(const Endpoint& peer, std::vector<std::uint8_t> payload) {
-    wire.push_back({now_ + 10ms, {peer, client->relayed(), std::move(payload)}});
+    wire.push_back({now_ + latency, {peer, client->relayed(), std::move(payload)}});
   }
   std::size_t count(TurnEvent::Kind kind) const {
     return static_cast<std::size_t>(
@@ -134,6 +134,7 @@ class TurnClientTest : public ::testing::Test {
   std::unique_ptr<TurnClient> client;
   Endpoint client_address = kClient;
   std::deque<Flying> wire;
+  Duration latency = 10ms;
   bool client_to_server = true;
   bool server_to_client = true;
   std::size_t sent = 0;

@@ -30,6 +30,25 @@ TEST_F(TurnClientTest, MobilityKeepsTheRelayedAddress) {
   EXPECT_EQ(client->allocations(), 1u);
 }
 
+// A way that has become longer than a request's patience: of two copies of a move the second is refused, as the ticket
+// was used up by the first. The patience has to grow with the first answer that was too late for it.
+TEST_F(TurnClientTest, ALongerWayIsNotAskedTwiceForEver) {
+  make_client().start(now());
+  run(1s);
+  latency = 130ms;
+  client->suspect(now());  // repeated: nobody could know
+  run(2s);
+  for (int i = 0; i < 3; ++i) {
+    const auto before = sent;
+    client_address.port = static_cast<std::uint16_t>(42000 + i);
+    client->handle_local_change(now());
+    run(1s);
+    EXPECT_EQ(sent - before, 1u) << i;
+  }
+  EXPECT_EQ(server->statistics().moves, 3u);
+  EXPECT_EQ(client->allocations(), 1u);
+}
+
 // A NAT mapping that changed behind our back shows as 437: the ticket moves the allocation then, too.
 TEST_F(TurnClientTest, MobilityAfterAMappingChangedUnseen) {
   make_client().start(now());

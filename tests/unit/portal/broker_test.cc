@@ -318,6 +318,47 @@ TEST(Broker, AGatewaysWelcomeNamesTheLatestCandidates) {
   EXPECT_EQ(from_proto(welcome.authorisations(0).candidates(0).endpoint())->to_string(), "198.51.100.20:49153");
 }
 
+// What a gateway said while the client's stream was broken without anybody knowing went nowhere.
+TEST(Broker, AClientThatDialsAgainHearsWhereItsGatewaysAre) {
+  Bench bench;
+  ConnectionId alice = 0;
+  ConnectionId gateway = 0;
+  bench.connect_alice(alice, gateway, {});
+  bench.answer(gateway);
+  v1::GatewayToPortal mine;
+  *mine.mutable_candidates()->add_candidates() =
+      to_proto(*Endpoint::parse("198.51.100.41:61000"), v1::CANDIDATE_KIND_SERVER_REFLEXIVE);
+  bench.broker->handle_message(gateway, mine, bench.now);
+  bench.drain();
+  const auto again = bench.join_client("alice");
+  const auto& told = bench.to_client[again].back();
+  ASSERT_TRUE(told.has_candidate_update());
+  EXPECT_EQ(told.candidate_update().gateway(), "gw1");
+  ASSERT_EQ(told.candidate_update().candidates_size(), 1);
+  EXPECT_EQ(from_proto(told.candidate_update().candidates(0).endpoint())->to_string(), "198.51.100.41:61000");
+}
+
+TEST(Broker, WhoWasRefusedForWantOfAGatewayHearsThatOneIsThere) {
+  Bench bench;
+  const auto alice = bench.join_client("alice");
+  const auto changes = [&] {
+    return bench.count_client(alice, [](const v1::PortalToClient& message) {
+      return message.has_resource_change() && message.resource_change().upserted_size() == 1 &&
+             message.resource_change().upserted(0).id() == "printer" && message.resource_change().removed_size() == 0;
+    });
+  };
+  bench.join_gateway("gw1");
+  EXPECT_EQ(changes(), 0u);  // nobody was refused
+  bench.broker->handle_disconnected(2, bench.now);
+  bench.request(alice, {});
+  ASSERT_EQ(bench.refusal(alice).reason(), v1::REFUSAL_REASON_OFFLINE);
+  const auto back = bench.join_gateway("gw1");
+  EXPECT_EQ(changes(), 1u);
+  bench.broker->handle_disconnected(back, bench.now);
+  bench.join_gateway("gw1");
+  EXPECT_EQ(changes(), 1u);  // said once
+}
+
 // trap: signaling-3
 TEST(Broker, NothingCountsBeforeHello) {
   Bench bench;

@@ -43,10 +43,7 @@ inline void Translator::Implementation::count_plain(const Call& call, flow::Slot
   if (table_[slot].last_seen != call.tick) table_.store(slot, &flow::FlowRecord::last_seen, call.tick);
 }
 
-inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const flow::InsideKey& key,
-                                                std::uint64_t hash) {
-  const flow::Slot slot = table_.find(key, hash);
-  if (slot == flow::kNoSlot) return false;
+inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet, flow::Slot slot) {
   const flow::FlowRecord& record = table_[slot];
   const bool inside6 = flow::inside_is_v6(record.translation);
   const bool outside6 = flow::outside_is_v6(record.translation);
@@ -64,7 +61,6 @@ inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet
     return false;
   packet.flow = slot + 1;
   count_plain(call, slot, &flow::FlowRecord::packets_up);
-  ++counters_.translated_up;
   call.out->add({&packet, Action::to_outside, DropReason::none, 0});
   return true;
 }
@@ -81,7 +77,6 @@ inline bool Translator::Implementation::down_fast(const Call& call, Packet& pack
   packet.peer = record.peer;
   packet.flow = slot + 1;
   count_plain(call, slot, &flow::FlowRecord::packets_down);
-  ++counters_.translated_down;
   call.out->add({&packet, Action::to_inside, DropReason::none, 0});
   return true;
 }
@@ -130,7 +125,7 @@ void Translator::Implementation::foresee(const Call& call, std::span<const flow:
 }
 
 // Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with
-// each.
+// each. A packet that goes the whole way may end, begin or move flows: what was found before it is found anew.
 void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
@@ -138,6 +133,7 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   begin_call(call, count);
   Unset<flow::InsideKey> keys[kBurst];
   std::uint64_t hashes[kBurst];
+  flow::Slot slots[kBurst];
   bool plain[kBurst];
   for (std::size_t i = 0; i < count; ++i) {
     keys[i].value.peer = packets[i]->peer;
@@ -149,17 +145,32 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   }
   const flow::InsideKey* strangers[kBurst];
   std::size_t strange = 0;
-  for (std::size_t i = 0; i < count; ++i)
-    if (plain[i] && !table_.prefetch_inside_record(hashes[i])) strangers[strange++] = &keys[i].value;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (!plain[i]) continue;
+    bool absent = false;
+    slots[i] = table_.prefetch_inside_record(hashes[i], absent);
+    if (absent) strangers[strange++] = &keys[i].value;
+  }
   if (strange != 0) foresee(call, {strangers, strange});
-  for (std::size_t i = 0; i < count; ++i)
-    if (!plain[i] || !up_fast(call, *packets[i], keys[i].value, hashes[i])) [[unlikely]]
-      up_whole(call, *packets[i]);
+  std::size_t slow = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (plain[i]) {
+      const flow::InsideKey& key = keys[i].value;
+      flow::Slot slot = slots[i];
+      if (slow != 0 || slot == flow::kNoSlot || !table_.is(slot, key)) [[unlikely]]
+        slot = table_.find(key, hashes[i]);
+      if (slot != flow::kNoSlot && up_fast(call, *packets[i], slot)) [[likely]]
+        continue;
+    }
+    up_whole(call, *packets[i]);
+    ++slow;
+  }
+  counters_.translated_up += count - slow;
   end_call(call, out);
 }
 
 // The same, and one step more: which peer a packet goes to is known from the record only, and its policy comes from
-// memory, too. A packet that goes the whole way may end or move flows: what was found before it is found anew.
+// memory, too.
 void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
@@ -189,10 +200,11 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     table_.prefetch_outside(hashes[i]);
   }
   for (std::size_t i = 0; i < count; ++i)
-    if (plain[i]) table_.prefetch_outside_record(hashes[i]);
+    if (plain[i]) slots[i] = table_.prefetch_outside_record(hashes[i]);
   for (std::size_t i = 0; i < count; ++i) {
     if (!plain[i]) continue;
-    slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
+    if (slots[i] == flow::kNoSlot || !table_.is(slots[i], keys[i].value, sources[i])) [[unlikely]]
+      slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
     if (slots[i] == flow::kNoSlot) continue;
     const PeerIndex peer = table_[slots[i]].peer;
     if (peer < policies.size()) prefetch_read(&policies[peer]);
@@ -201,16 +213,17 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     if (slots[i] != flow::kNoSlot)
       if (const policy::PeerPolicy* policy = policy_of(call, table_[slots[i]].peer); policy != nullptr)
         prefetch_read(&policy->epoch);
-  bool moved = false;
+  std::size_t slow = 0;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {
-      const flow::Slot slot = moved ? table_.find(keys[i].value, sources[i], hashes[i]) : slots[i];
+      const flow::Slot slot = slow != 0 ? table_.find(keys[i].value, sources[i], hashes[i]) : slots[i];
       if (slot != flow::kNoSlot && down_fast(call, *packets[i], slot)) [[likely]]
         continue;
     }
     down_whole(call, *packets[i]);
-    moved = true;
+    ++slow;
   }
+  counters_.translated_down += count - slow;
   end_call(call, out);
 }
 

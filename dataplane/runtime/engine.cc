@@ -324,6 +324,7 @@ BoundedQueue<Punt>& Engine::punts() {
 
 void Engine::maintain() {
   state_->reclaimer.collect();
+  for (auto& set : state_->workers) set->translator->map_ahead();
   if (read_clock().monotonic >= state_->next_use_report) state_->report_translation_use();
 }
 

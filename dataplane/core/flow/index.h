@@ -59,6 +59,9 @@ class FlowIndex {
   // The entry of `slot`, inserted with this hash.
   void erase(std::uint64_t hash, Slot slot);
 
+  // Buckets are taken at random, so all of them at once. Any thread.
+  void map_ahead() const { buckets_.map_ahead(0, buckets_.size()); }
+
   [[nodiscard]] std::size_t memory() const { return buckets_.size() * sizeof(Bucket); }
 
  private:

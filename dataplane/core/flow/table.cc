@@ -1,5 +1,7 @@
 #include "dataplane/core/flow/table.h"
 
+#include <algorithm>
+
 namespace penstock::flow {
 namespace {
 
@@ -44,6 +46,25 @@ bool FlowTable::copy(Slot slot, FlowRecord& out) const {
     if (std::atomic_ref<std::uint32_t>{from.version}.load(std::memory_order_relaxed) == before) return out.live != 0;
   }
   return false;
+}
+
+void FlowTable::map_ahead() {
+  constexpr std::uint32_t kAtLeast = 1U << 15;  // 7 MiB
+  constexpr std::uint32_t kIntervals = 4;
+  const Slot used = high_water();
+  if (mapped_ == 0) {
+    inside_.map_ahead();
+    outside_.map_ahead();
+  }
+  const std::uint64_t ahead = std::max<std::uint64_t>(kAtLeast, std::uint64_t{used - seen_} * kIntervals);
+  const auto wanted = static_cast<Slot>(std::min<std::uint64_t>(capacity(), used + ahead));
+  seen_ = used;
+  const Slot first = std::max(mapped_, used);
+  if (wanted < first + kAtLeast / 4 && wanted != capacity()) return;  // not in small portions
+  if (wanted <= first) return;
+  records_.map_ahead(first, wanted - first);
+  wheel_.map_ahead(first, wanted - first);
+  mapped_ = wanted;
 }
 
 Slot FlowTable::insert(const FlowRecord& record, std::uint64_t hash_in, std::uint64_t hash_out) {

@@ -27,6 +27,8 @@ class TimingWheel {
   void schedule(Slot slot, Tick at);
   void cancel(Slot slot);
   void prefetch(Slot slot) const { prefetch_write(&nodes_[slot]); }
+  // Any thread.
+  void map_ahead(Slot first, std::uint32_t count) const { nodes_.map_ahead(first, count); }
 
   // Takes out everything due at or before `now` and calls `due(slot)` for it, which may schedule and cancel any slot.
   // At most `budget` slots are touched. True when nothing due is left.

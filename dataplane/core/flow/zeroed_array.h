@@ -2,6 +2,7 @@
 // must not cost its memory at start.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <type_traits>
@@ -24,6 +25,11 @@ class ZeroedArray {
   ~ZeroedArray() { std::free(memory_); }
   ZeroedArray(const ZeroedArray&) = delete;
   ZeroedArray& operator=(const ZeroedArray&) = delete;
+
+  // Maps elements before they are used, up to the array's end. Any thread, at any time.
+  void map_ahead(std::size_t first, std::size_t count) const {
+    if (first < size_) penstock::map_ahead(items_ + first, std::min(count, size_ - first) * sizeof(T));
+  }
 
   // 0 when the system had no memory.
   [[nodiscard]] std::size_t size() const { return size_; }

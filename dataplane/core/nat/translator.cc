@@ -357,6 +357,9 @@ void Translator::release_held(Outcomes& out) {
 bool Translator::add_binding(PeerIndex peer, std::uint8_t protocol, const Endpoint& inside, const Endpoint& outside) {
   return implementation_->add_binding(peer, protocol, inside, outside);
 }
+void Translator::map_ahead() {
+  implementation_->map_ahead();
+}
 std::uint32_t Translator::flow_count() const {
   return implementation_->table().size();
 }

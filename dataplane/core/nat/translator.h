@@ -10,8 +10,8 @@
 // datagram is whole, SYNs of nobody's until they are answered) in a later call. Packets made here (ICMP errors, RSTs, fragments) come out likewise. Order within
 // a flow is kept.
 //
-// Threads: all members belong to the worker's thread, except flow_count() and for_each_flow(), which any thread may
-// call. No allocation after construction, no locks, no clock. Errors are outcomes with a DropReason.
+// Threads: all members belong to the worker's thread, except flow_count(), for_each_flow() and map_ahead(), which any
+// thread may call. No allocation after construction, no locks, no clock. Errors are outcomes with a DropReason.
 #pragma once
 
 #include <atomic>
@@ -133,6 +133,9 @@ class Translator {
   // last call stopped; `restart` begins anew. True when all have been looked at. Their packets would be refused anyway;
   // this gives their memory and ports back without waiting for their timers.
   bool end_orphans(PolicyView policies, bool restart, std::uint32_t budget);
+
+  // Maps the memory of flows to come, so that the worker does not wait for it. Now and then, by one thread: any.
+  void map_ahead();
 
   // Gives back every held packet as a drop (shutting_down).
   void release_held(Outcomes& out);

@@ -113,6 +113,7 @@ class Translator::Implementation {
   // handover.cc
   void export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const;
   bool import_flow(const FlowHandover& flow, Now now);
+  void map_ahead() { table_.map_ahead(); }
   [[nodiscard]] const flow::FlowTable& table() const { return table_; }
   [[nodiscard]] const TranslatorCounters& counters() const { return counters_; }
 

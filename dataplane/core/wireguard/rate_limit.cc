@@ -14,7 +14,7 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 SourceLimiter::SourceLimiter(std::size_t sets, std::uint32_t per_second, std::uint32_t burst, Random& random)
     : buckets_(sets * kWays),
       set_mask_(sets - 1),
-      cost_(kSecond / std::max<std::uint32_t>(per_second, 1)),
+      cost_(std::max<std::int64_t>(kSecond / std::max<std::uint32_t>(per_second, 1), 1)),
       capacity_(cost_ * std::max<std::uint32_t>(burst, 1)),
       seed_(random.next_u64()) {}
 

@@ -20,7 +20,7 @@ namespace penstock::wireguard {
 
 class SourceLimiter {
  public:
-  // `sets`: a power of two; memory is sets × 8 × 32 bytes.
+  // `sets`: a power of two; memory is sets × 8 × 32 bytes. Rates above a message per nanosecond are that.
   SourceLimiter(std::size_t sets, std::uint32_t per_second, std::uint32_t burst, Random& random);
 
   // Takes a token of the source's bucket; false when there is none. A source that stands for `peers` of them (a NAT) has

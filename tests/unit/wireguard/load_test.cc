@@ -159,6 +159,14 @@ TEST(SourceLimiter, CountsPerIpv4HostAndPerIpv6Subnet) {
   EXPECT_FALSE(limiter.allow(IpAddress::parse("2001:db8::1").value(), start - seconds(100)));
 }
 
+TEST(SourceLimiter, ARateWithoutBoundLetsEverybodyIn) {
+  SeededRandom random(1);
+  SourceLimiter limiter(16, 1U << 30, 1U << 30, random);
+  const Instant start = time_at({}).monotonic;
+  const auto v4 = IpAddress::parse("198.51.100.1").value();
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(limiter.allow(v4, start));
+}
+
 TEST(SourceLimiter, MemoryIsBoundedUnderAnyNumberOfSources) {
   SeededRandom random(1);
   SourceLimiter limiter(16, 20, 5, random);

@@ -251,9 +251,9 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
         const auto self = weak.lock();
         if (!self || self->round != number || !self->in_round) return;
         if (endpoints.empty()) return self->end_round(error);
-        std::vector<std::string> targets;
-        for (const Endpoint& endpoint : endpoints) targets.push_back(target_of(endpoint));
-        self->resolved(targets);
+        std::vector<std::string> found;
+        for (const Endpoint& endpoint : endpoints) found.push_back(target_of(endpoint));
+        self->resolved(std::move(found));
       });
     }).detach();
   }

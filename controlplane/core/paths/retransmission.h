@@ -23,7 +23,6 @@ class Retransmission {
   [[nodiscard]] Instant started() const { return started_; }
   // Karn: only a request sent once tells a round-trip time.
   [[nodiscard]] bool sent_once() const { return sent_ == 1; }
-  [[nodiscard]] Duration interval() const { return interval_; }  // after the latest copy
 
   enum class Step : std::uint8_t { wait, send, failed };
   Step advance(Instant now) {

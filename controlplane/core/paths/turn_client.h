@@ -196,9 +196,10 @@ class TurnClient {
   Instant refresh_at_ = kNever;
   Instant retry_at_ = kNever;
   std::optional<Duration> rtt_;
-  // Of the last request, if it had to be repeated: kept until one need not be (RFC 6298 §5). A way that has become longer
-  // would else be asked twice for ever, and of two moves the second is refused.
-  Duration backed_off_{};
+  // What the last request took, and half as much again. A way that has become longer would else be asked twice until the
+  // smoothed time has grown, and of two moves the second is refused. Karn's doubt about a request that had to be repeated
+  // does not matter: that it took longer is no harm.
+  Duration patience_{};
 
   std::vector<Transaction> transactions_;
   std::map<IpAddress, Permission> permissions_;

@@ -97,7 +97,7 @@ void TurnClient::send_request(Request kind, const Endpoint& peer, std::uint16_t 
   t.auth_retries = auth_retries;
   t.challenge = challenge_;
   t.wire = build(t);
-  const Duration rto = rtt_ ? std::clamp(std::max(*rtt_ * 3, backed_off_), kMinRto, kInitialRto) : kInitialRto;
+  const Duration rto = rtt_ ? std::clamp(std::max(*rtt_ * 3, patience_), kMinRto, kInitialRto) : kInitialRto;
   t.timer = Retransmission{now, rto, config_.stream};
   output_.push_back(t.wire);
   if (kind == Request::refresh || kind == Request::move) last_refresh_ = now;
@@ -120,13 +120,9 @@ DropReason TurnClient::handle_response(const Message& message, Instant now) {
   const Transaction transaction = std::move(*at);
   transactions_.erase(at);
   last_received_ = now;
-  if (transaction.timer.sent_once()) {
-    const Duration sample = now - transaction.timer.started();
-    rtt_ = rtt_ ? (*rtt_ * 7 + sample) / 8 : sample;
-    backed_off_ = {};
-  } else {
-    backed_off_ = transaction.timer.interval();
-  }
+  const Duration took = now - transaction.timer.started();
+  if (transaction.timer.sent_once()) rtt_ = rtt_ ? (*rtt_ * 7 + took) / 8 : took;
+  patience_ = took + took / 2;
   if (success)
     handle_success(transaction, message, now);
   else

@@ -222,7 +222,12 @@ class Broker {
   std::map<std::string, std::set<GrantKey>> grants_of_gateway_;
   std::map<GrantKey, Pending> pending_;
   std::map<std::uint64_t, GrantKey> pending_by_number_;
-  std::map<GrantKey, Instant> last_request_;
+  struct Asked {
+    Instant at{};
+    std::string request_id;
+    int repeated = 0;  // of the same request, over other streams
+  };
+  std::map<GrantKey, Asked> last_request_;
   std::map<std::string, std::map<std::string, std::string>> owed_;  // client -> resource -> gateway
   std::multimap<Instant, Timer> timers_;
   std::deque<Output> outputs_;

@@ -9,6 +9,7 @@ namespace penstock::broker {
 namespace {
 
 constexpr std::size_t kMaxRateEntries = 65536;
+constexpr int kMaxRepetitions = 3;
 
 // The names that lie under the resource and have a proxy address of the pools.
 std::vector<v1::NameBinding> valid_names(const v1::Resource& resource, const Pools& pools,
@@ -69,16 +70,21 @@ void Broker::handle_request(ConnectionId connection, Session& session, const v1:
   // A repetition of what is being worked on: its answer will come.
   if (under_way != pending_.end() && under_way->second.request_id == request.request_id()) return;
 
+  // One that comes again over another stream is not asked too often: its answer was lost with the stream before.
   const auto last = last_request_.find(key);
-  if (last != last_request_.end() && now.monotonic - last->second < kRequestInterval - kRequestSlack)
+  const bool same = last != last_request_.end() && last->second.request_id == request.request_id();
+  const int repeated = same ? last->second.repeated + 1 : 0;
+  const bool soon = last != last_request_.end() && now.monotonic - last->second.at < kRequestInterval - kRequestSlack;
+  if (soon && (!same || repeated > kMaxRepetitions))
     return refuse(connection, request, v1::REFUSAL_REASON_RATE_LIMITED, "asked for less than 2 s ago");
 
   const Decision decision = judge(config_, session.actor, request.resource(), session.observed.address, now.wall);
   if (!decision.visible)
     return refuse(connection, request, v1::REFUSAL_REASON_NOT_FOUND, "no policy of this client names such a resource");
   if (last_request_.size() >= kMaxRateEntries)
-    std::erase_if(last_request_, [&](const auto& entry) { return now.monotonic - entry.second > kRequestInterval; });
-  last_request_[key] = now.monotonic;  // only of resources that exist, so the map is bounded
+    std::erase_if(last_request_, [&](const auto& entry) { return now.monotonic - entry.second.at > kRequestInterval; });
+  // Only of resources that exist, so the map is bounded.
+  last_request_[key] = {now.monotonic, request.request_id(), repeated};
   if (!decision.allowed) return refuse(connection, request, v1::REFUSAL_REASON_FORBIDDEN, decision.detail);
 
   const v1::Resource& resource = config_.resources.at(request.resource());
@@ -95,6 +101,9 @@ void Broker::handle_request(ConnectionId connection, Session& session, const v1:
   pending.request_id = request.request_id();
   pending.request = request;
   pending.gateway = before;
+  // Of what was granted already, the same gateway: its tunnel may be coming up.
+  if (const auto grant = grants_.find(key); same && grant != grants_.end())
+    pending.request.add_connected_gateways(grant->second.gateway);
   try_next_gateway(key, now);
 }
 
@@ -399,7 +408,7 @@ void Broker::tell_candidates_again(ConnectionId connection, const std::string& c
 
 void Broker::send_candidates(ConnectionId to, const std::string& gateway) {
   const Session* session = session_of(Role::gateway, gateway);
-  if (session == nullptr) return;
+  if (session == nullptr || session->candidates.empty()) return;  // no list says nothing new
   v1::PortalToClient message;
   v1::CandidateUpdate& out = *message.mutable_candidate_update();
   out.set_gateway(gateway);

@@ -198,6 +198,15 @@ void Reference::add_reset(unsigned client, unsigned site, const Event& event, bo
   add(client, site, event.at, known, event, all);
 }
 
+bool Reference::moves_near(unsigned client, Duration at) const {
+  return std::any_of(plan_.events.begin(), plan_.events.end(), [&](const Event& event) {
+    if (event.at < at - settle::kNatReset || event.at > at + settle::kNatReset) return false;
+    if (event.kind == Mishap::client_roams) return event.who == client;
+    // Which network its NAT is of then is not looked at: a client that moves among them is as hard to find.
+    return event.kind == Mishap::client_nat_reset || event.kind == Mishap::client_nat_moves;
+  });
+}
+
 bool Reference::gateway_filters(unsigned site) const {
   return std::any_of(plan_.gateways.begin(), plan_.gateways.end(),
                      [&](const GatewayPlan& gateway) { return gateway.site == site && gateway.nat; });
@@ -231,12 +240,13 @@ void Reference::take(const Event& event) {
       for (unsigned c = 0; c < plan_.clients.size(); ++c) add_reset(c, site_of(event.who), event, false, false, true);
       break;
     case Mishap::gateway_nat_moves:
-      // Relays have no permission for the new address, nor does a client's NAT that filters know it: only the portal can
-      // tell of it, over a stream that the gateway dials anew.
+      // Relays have no permission for the new address, nor does a client's NAT that filters know it; nor does the gateway
+      // find a client that is elsewhere too: only the portal can tell of it, over a stream that the gateway dials anew.
       for (unsigned c = 0; c < plan_.clients.size(); ++c) {
         const auto& nat = plan_.networks[client_network_[c]].nat;
         const bool filtered = nat && nat->filtering != Dependence::independent;
-        add_reset(c, site_of(event.who), event, filtered, filtered, false);
+        const bool told = filtered || moves_near(c, event.at);
+        add_reset(c, site_of(event.who), event, told, told, false);
       }
       break;
     case Mishap::relay_restart:

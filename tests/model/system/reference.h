@@ -56,6 +56,8 @@ class Reference {
   // within the time that UDP may be idle.
   [[nodiscard]] bool translated(unsigned flow, Duration sent) const;
   [[nodiscard]] bool gateway_filters(unsigned site) const;
+  // Clients' NATs forget or move, or the client roams, at about that time.
+  [[nodiscard]] bool moves_near(unsigned client, Duration at) const;
   // Between client and site through a relay, and what a NAT's reset may take at most.
   [[nodiscard]] Duration round_trip(unsigned client, unsigned site, Duration at) const;
   [[nodiscard]] Duration reset_settles(unsigned client, unsigned site, Duration at, bool anew) const;

@@ -27,6 +27,23 @@ bool whole(std::size_t size, Call call) {
   return true;
 }
 
+// A message of one octet, with room for a descriptor beside it.
+struct DescriptorMessage {
+  char octet = 0;
+  iovec data{&octet, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+
+  DescriptorMessage() {
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+  }
+  DescriptorMessage(const DescriptorMessage&) = delete;
+  DescriptorMessage& operator=(const DescriptorMessage&) = delete;
+};
+
 }  // namespace
 
 Descriptor& Descriptor::operator=(Descriptor&& other) noexcept {
@@ -65,14 +82,8 @@ std::optional<std::vector<std::uint8_t>> take_handover_memory(int fd) {
 }
 
 bool send_descriptor(int socket, int fd) {
-  char octet = 0;
-  iovec data{&octet, 1};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
+  DescriptorMessage carrier;
+  msghdr& message = carrier.message;
   cmsghdr* header = CMSG_FIRSTHDR(&message);
   header->cmsg_level = SOL_SOCKET;
   header->cmsg_type = SCM_RIGHTS;
@@ -85,15 +96,9 @@ bool send_descriptor(int socket, int fd) {
 }
 
 Descriptor receive_descriptor(int socket) {
-  char octet = 0;
-  iovec data{&octet, 1};
   int fd = -1;
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof fd)] = {};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control;
-  message.msg_controllen = sizeof control;
+  DescriptorMessage carrier;
+  msghdr& message = carrier.message;
   ssize_t n = 0;
   do n = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);

@@ -40,6 +40,8 @@ void set_up(World& world, std::uint8_t kind) {
   world.config.keep_source = (kind & 8) != 0;
   world.config.mtu_inside = (kind & 16) != 0 ? 1400 : 1280;
   world.config.max_flows = 64;
+  world.config.first_port = 3968;  // few: what a translator costs to make is what its ports cost
+  world.config.last_port = 4095;
   policy::PeerPolicy& peer = world.peers[1];
   peer.tunnel_v4 = *IpAddress::parse("100.64.0.2");
   peer.tunnel_v6 = *IpAddress::parse("fd00:2021:1111::2");

@@ -118,6 +118,16 @@ def martians(run):
             run(f"{address} as {name}", options, [packet], ["silence"], 0, "RFC (1812|7915|3927)")
         about = ip4(A4, address, udp(A4, address))
         run(f"{address} in an error", options, [error4(B4, A4, 3, 1, about)], ["silence"], 0, "RFC (1812|7915)")
+    about = ip4(A4, B4, udp(A4, B4))
+    far, inside = "2001:db8:64::127.0.0.1", ip6(A6, f"2001:db8:64::{B4}", udp(A6, f"2001:db8:64::{B4}"), hop=64)
+    message = struct.pack("!BBHI", 1, 0, 0, 0) + inside
+    pseudo = packed(far) + packed(A6) + struct.pack("!II", len(message), 58)
+    message = message[:2] + struct.pack("!H", checksum(pseudo + message)) + message[4:]
+    run("illegal source kept in an error", options, [error4("127.0.0.1", A4, 3, 1, about)],
+        [ip6(far, A6, message, 58)], 0)
+    run("discarded echo is answered in IPv4", ["--map", f"{A4}={A6}", "--map", "64:ff9b::/96", "--strict-wkp"],
+        [ip4(A4, "10.0.0.1", b"\x08\0" + struct.pack("!HHH", checksum(b"\x08\0\0\0\0\1\0\2"), 1, 2), 1)], ["drop"],
+        0, "ICMP type 3 code 13")
     for address in ("fe80::1", "ff02::1", "::1"):
         run(f"{address} as source", PAIRS, [ip6(address, A6, udp(address, A6), hop=64)], ["silence"], 0, "RFC")
     linked = ["--map", "169.254.1.0/24=2001:db8:a::/120", "--map", "2001:db8:64::/96"]

@@ -46,6 +46,20 @@ flow::Tick Translator::Implementation::lifetime(const flow::FlowRecord& record) 
   }
 }
 
+flow::FlowRecord Translator::Implementation::record_of(const flow::InsideKey& key, const Endpoint& remote) {
+  flow::FlowRecord record{};
+  record.inside_source = key.source;
+  record.inside_destination = key.destination;
+  record.peer = key.peer;
+  record.inside_source_port = key.source_port;
+  record.inside_destination_port = key.destination_port;
+  record.protocol = key.protocol;
+  record.translation = translation_of(key.source.is_v6(), remote.address.is_v6());
+  record.remote = remote.address;
+  record.remote_port = remote.port;
+  return record;
+}
+
 flow::Slot Translator::Implementation::open_flow(const Call& call, const policy::PeerPolicy& policy,
                                                  const flow::InsideKey& key, Refusal& refusal) {
   policy::Verdict verdict;
@@ -60,20 +74,11 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
     refusal.reason = DropReason::nat_protocol_unsupported;
     return flow::kNoSlot;
   }
-  flow::FlowRecord record{};
-  record.inside_source = key.source;
-  record.inside_destination = key.destination;
-  record.peer = key.peer;
-  record.inside_source_port = key.source_port;
-  record.inside_destination_port = key.destination_port;
-  record.protocol = key.protocol;
-  record.translation = translation_of(key.source.is_v6(), outside6);
+  flow::FlowRecord record = record_of(key, {verdict.destination, key.destination_port});
   record.state = static_cast<std::uint8_t>(TcpState::init);
   record.policy_epoch = policy.epoch;
   record.expires = expiry_of(policy, verdict);
   record.last_seen = call.tick;
-  record.remote = verdict.destination;
-  record.remote_port = key.destination_port;
   record.translation_tag = policy.translation_tag(verdict.translation);
 
   if (!assign_outside(record)) {

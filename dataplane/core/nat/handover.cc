@@ -85,20 +85,13 @@ bool Translator::Implementation::import_flow(const FlowHandover& from, Now now) 
       from.idle > kLongestIdle || (!has_ports(from.protocol) && inside6 != outside6))
     return false;
 
-  flow::FlowRecord record{};
-  record.inside_source = from.inside_source;
-  record.inside_destination = from.inside_destination;
-  record.peer = from.peer;
-  record.inside_source_port = from.inside_source_port;
-  record.inside_destination_port = from.inside_destination_port;
-  record.protocol = from.protocol;
-  record.translation = translation_of(inside6, outside6);
+  const flow::InsideKey inside{from.inside_source,      from.inside_destination,      from.peer,
+                               from.inside_source_port, from.inside_destination_port, from.protocol};
+  flow::FlowRecord record = record_of(inside, {from.remote, from.remote_port});
   record.state = from.state;
   record.policy_epoch = 0;  // no policy's: the next packet is judged
   record.expires = from.expires;
-  record.remote = from.remote;
   record.source_port = from.source_port;
-  record.remote_port = from.remote_port;
   record.packets_up = from.packets_up;
   record.packets_down = from.packets_down;
   record.translation_tag = from.translation_tag;
@@ -115,7 +108,6 @@ bool Translator::Implementation::import_flow(const FlowHandover& from, Now now) 
   record.last_seen = tick_of(now.monotonic - from.idle);
   const flow::Tick deadline = record.last_seen + lifetime(record);
   if (deadline <= tick || !outside_is_free(record)) return false;
-  const flow::InsideKey inside = record.inside_key();
   if (table_.find(inside, table_.hash(inside)) != flow::kNoSlot) return false;
   if (config_.homes != nullptr && !config_.keep_source && config_.workers > 1 && has_ports(record.protocol) &&
       config_.homes->find_or_claim(record.peer, config_.worker) != config_.worker)

@@ -100,7 +100,7 @@ void describe(Packet& packet, bool v6, std::uint8_t protocol, std::size_t header
 
 }  // namespace
 
-IcmpProblem problem_of(DropReason reason) {
+IcmpProblem problem_of(DropReason reason, bool v6) {
   switch (reason) {
     case DropReason::policy_no_resource:
     case DropReason::policy_filtered:
@@ -110,8 +110,9 @@ IcmpProblem problem_of(DropReason reason) {
     case DropReason::nat_hairpin_refused:
     case DropReason::flow_peer_limit:
     case DropReason::flow_table_full:
-    case DropReason::nat_ports_exhausted:  // RFC 6146 §3.5.1.1
       return IcmpProblem::prohibited;
+    case DropReason::nat_ports_exhausted:  // RFC 6146 §3.5.1.1, §3.5.2.3; RFC 5508 REQ-8
+      return v6 ? IcmpProblem::address_unreachable : IcmpProblem::prohibited;
     case DropReason::name_unknown:
     case DropReason::name_no_address:
     case DropReason::name_wait_timeout:
@@ -119,8 +120,8 @@ IcmpProblem problem_of(DropReason reason) {
       return IcmpProblem::address_unreachable;
     case DropReason::nat_no_source:
       return IcmpProblem::no_route;
-    case DropReason::nat_protocol_unsupported:
-      return IcmpProblem::protocol_unreachable;
+    case DropReason::nat_protocol_unsupported:  // RFC 6146 §3.4
+      return v6 ? IcmpProblem::port_unreachable : IcmpProblem::protocol_unreachable;
     case DropReason::hop_limit_exceeded:
       return IcmpProblem::time_exceeded;
     default:

@@ -21,8 +21,8 @@ enum class IcmpProblem : std::uint8_t {
   routing_header,        // IPv6: 4/0; `value` points at Segments Left. IPv4: 3/5
 };
 
-// What the sender of a packet dropped for `reason` is told; none: nothing (protocol.md "Refused packets are answered").
-[[nodiscard]] IcmpProblem problem_of(DropReason reason);
+// What the sender of a packet of either family, dropped for `reason`, is told; none: nothing.
+[[nodiscard]] IcmpProblem problem_of(DropReason reason, bool v6);
 
 // False for packets about which no error may be sent: ICMP errors themselves, unknown ICMP types, later fragments,
 // multicast or invalid sources, multicast destinations (RFC 1812 §4.3.2.7, RFC 4443 §2.4 (e)).

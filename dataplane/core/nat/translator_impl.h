@@ -171,6 +171,8 @@ class Translator::Implementation {
   [[nodiscard]] static const policy::PeerPolicy* policy_of(const Call& call, PeerIndex peer) {
     return peer < call.policies.size() ? call.policies[peer].load(std::memory_order_acquire) : nullptr;
   }
+  // What a flow's ends say about it; the rest is zero.
+  [[nodiscard]] static flow::FlowRecord record_of(const flow::InsideKey& key, const Endpoint& remote);
   flow::Slot open_flow(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
                        Refusal& refusal);
   // Into the table and out of it, with all that hangs on it. kNoSlot: the table is full.

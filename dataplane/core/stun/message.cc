@@ -2,72 +2,18 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 
 #include <algorithm>
 #include <string>
 
 #include "dataplane/core/stun/fingerprint.h"
+#include "dataplane/core/stun/layout.h"
 
 namespace penstock::stun {
+
+using namespace layout;
+
 namespace {
-
-constexpr std::size_t kSha1Size = 20;
-constexpr std::size_t kSha256Size = 32;
-constexpr std::size_t kAttributeHeader = 4;
-
-std::uint16_t load16(const std::uint8_t* from) {
-  return static_cast<std::uint16_t>(from[0] << 8 | from[1]);
-}
-std::uint32_t load32(const std::uint8_t* from) {
-  return std::uint32_t{load16(from)} << 16 | std::uint32_t{load16(from + 2)};
-}
-void store16(std::uint8_t* to, std::size_t value) {
-  to[0] = static_cast<std::uint8_t>(value >> 8);
-  to[1] = static_cast<std::uint8_t>(value);
-}
-void store32(std::uint8_t* to, std::uint32_t value) {
-  store16(to, value >> 16);
-  store16(to + 2, value & 0xffff);
-}
-
-constexpr std::size_t padded(std::size_t size) {
-  return (size + 3) & ~std::size_t{3};
-}
-
-// RFC 8489 §5: the class bits C1 and C0 stand between the method's bits, at 0x100 and 0x010.
-constexpr std::uint16_t message_type(Class c, Method m) {
-  const auto method = static_cast<unsigned>(m);
-  const auto bits = static_cast<unsigned>(c);
-  return static_cast<std::uint16_t>((method & 0x000f) | (method & 0x0070) << 1 | (method & 0x0f80) << 2 |
-                                    (bits & 1) << 4 | (bits & 2) << 7);
-}
-constexpr Method method_of(std::uint16_t type) {
-  return static_cast<Method>((type & 0x000f) | (type & 0x00e0) >> 1 | (type & 0x3e00) >> 2);
-}
-constexpr Class class_of(std::uint16_t type) {
-  return static_cast<Class>((type & 0x010) >> 4 | (type & 0x100) >> 7);
-}
-
-// What XOR-…-ADDRESS is masked with: cookie, then transaction id (RFC 8489 §14.2).
-std::array<std::uint8_t, 16> xor_mask(const TransactionId& transaction_id) {
-  std::array<std::uint8_t, 16> mask;
-  store32(mask.data(), kMagicCookie);
-  std::copy(transaction_id.begin(), transaction_id.end(), mask.begin() + 4);
-  return mask;
-}
-
-// HMAC over the message up to an integrity attribute at `end`, with the header's length counting up to and including
-// that attribute of `value_size` (RFC 8489 §14.5). False only when the library fails.
-bool hmac_prefix(const EVP_MD* digest, Bytes key, Bytes message, std::size_t end, std::size_t value_size,
-                 std::uint8_t* out) {
-  std::array<std::uint8_t, 2048> copy;  // larger messages exist only as indications, which carry no integrity
-  if (end > copy.size() || end < kHeaderSize) return false;
-  std::copy_n(message.begin(), end, copy.begin());
-  store16(copy.data() + 2, end + kAttributeHeader + value_size - kHeaderSize);
-  unsigned size = 0;
-  return HMAC(digest, key.data(), static_cast<int>(key.size()), copy.data(), end, out, &size) != nullptr;
-}
 
 bool known(std::uint16_t type) {
   switch (static_cast<Attribute>(type)) {
@@ -261,135 +207,6 @@ LongTermKey long_term_key(std::string_view username, std::string_view realm, std
   if (EVP_Digest(text.data(), text.size(), key.data(), &size, EVP_md5(), nullptr) != 1) key.fill(0);
   OPENSSL_cleanse(text.data(), text.size());
   return key;
-}
-
-MessageBuilder::MessageBuilder(MutableBytes buffer, Class message_class, Method method,
-                               const TransactionId& transaction_id)
-    : buffer_(buffer), transaction_id_(transaction_id) {
-  if (buffer.size() < kHeaderSize) return;
-  store16(buffer.data(), message_type(message_class, method));
-  store16(buffer.data() + 2, 0);
-  store32(buffer.data() + 4, kMagicCookie);
-  std::copy(transaction_id.begin(), transaction_id.end(), buffer.begin() + 8);
-  size_ = kHeaderSize;
-  ok_ = true;
-}
-
-void MessageBuilder::set_length(std::size_t body) {
-  store16(buffer_.data() + 2, body);
-}
-
-std::uint8_t* MessageBuilder::append(Attribute type, std::size_t size) {
-  if (!ok_) return nullptr;
-  const std::size_t whole = kAttributeHeader + padded(size);
-  if (whole > buffer_.size() - size_ || size_ + whole - kHeaderSize > 0xfffc) {
-    ok_ = false;
-    return nullptr;
-  }
-  std::uint8_t* at = buffer_.data() + size_;
-  std::fill_n(at, whole, std::uint8_t{0});
-  store16(at, static_cast<std::uint16_t>(type));
-  store16(at + 2, size);
-  size_ += whole;
-  set_length(size_ - kHeaderSize);
-  return at + kAttributeHeader;
-}
-
-MessageBuilder& MessageBuilder::add(Attribute type, Bytes value) {
-  if (std::uint8_t* to = append(type, value.size())) std::copy(value.begin(), value.end(), to);
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_text(Attribute type, std::string_view value) {
-  return add(type, {reinterpret_cast<const std::uint8_t*>(value.data()), value.size()});
-}
-
-MessageBuilder& MessageBuilder::add_u32(Attribute type, std::uint32_t value) {
-  if (std::uint8_t* to = append(type, 4)) store32(to, value);
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_xor_address(Attribute type, const Endpoint& endpoint) {
-  const Bytes address = endpoint.address.wire();
-  if (std::uint8_t* to = append(type, 4 + address.size())) {
-    const auto mask = xor_mask(transaction_id_);
-    to[1] = static_cast<std::uint8_t>(family_of(endpoint.address));
-    store16(to + 2, static_cast<std::size_t>(endpoint.port ^ load16(mask.data())));
-    for (std::size_t i = 0; i < address.size(); ++i) to[4 + i] = address[i] ^ mask[i];
-  }
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_plain_address(Attribute type, const Endpoint& endpoint) {
-  const Bytes address = endpoint.address.wire();
-  if (std::uint8_t* to = append(type, 4 + address.size())) {
-    to[1] = static_cast<std::uint8_t>(family_of(endpoint.address));
-    store16(to + 2, endpoint.port);
-    std::copy(address.begin(), address.end(), to + 4);
-  }
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_error_code(std::uint16_t code, std::string_view reason) {
-  if (std::uint8_t* to = append(Attribute::error_code, 4 + reason.size())) {
-    to[2] = static_cast<std::uint8_t>(code / 100);
-    to[3] = static_cast<std::uint8_t>(code % 100);
-    std::copy(reason.begin(), reason.end(), to + 4);
-  }
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_unknown_attributes(std::span<const std::uint16_t> types) {
-  if (std::uint8_t* to = append(Attribute::unknown_attributes, types.size() * 2))
-    for (std::size_t i = 0; i < types.size(); ++i) store16(to + 2 * i, types[i]);
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_channel_number(std::uint16_t channel) {
-  return add_u32(Attribute::channel_number, std::uint32_t{channel} << 16);
-}
-
-MessageBuilder& MessageBuilder::add_requested_transport(std::uint8_t protocol) {
-  return add_u32(Attribute::requested_transport, std::uint32_t{protocol} << 24);
-}
-
-MessageBuilder& MessageBuilder::add_address_family(AddressFamily family) {
-  return add_u32(Attribute::requested_address_family, std::uint32_t{static_cast<std::uint8_t>(family)} << 24);
-}
-
-MessageBuilder& MessageBuilder::add_integrity(Bytes key) {
-  const std::size_t end = size_;
-  if (std::uint8_t* to = append(Attribute::message_integrity, kSha1Size))
-    ok_ = hmac_prefix(EVP_sha1(), key, buffer_, end, kSha1Size, to);
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_integrity_sha256(Bytes key) {
-  const std::size_t end = size_;
-  if (std::uint8_t* to = append(Attribute::message_integrity_sha256, kSha256Size))
-    ok_ = hmac_prefix(EVP_sha256(), key, buffer_, end, kSha256Size, to);
-  return *this;
-}
-
-MessageBuilder& MessageBuilder::add_fingerprint() {
-  const std::size_t end = size_;
-  if (std::uint8_t* to = append(Attribute::fingerprint, 4)) store32(to, fingerprint(Bytes{buffer_}.first(end)));
-  return *this;
-}
-
-Bytes build_binding_request(MutableBytes out, const TransactionId& transaction_id) {
-  return MessageBuilder{out, Class::request, Method::binding, transaction_id}.add_fingerprint().bytes();
-}
-
-Bytes build_binding_indication(MutableBytes out, const TransactionId& transaction_id) {
-  return MessageBuilder{out, Class::indication, Method::binding, transaction_id}.add_fingerprint().bytes();
-}
-
-Bytes build_binding_response(MutableBytes out, const TransactionId& transaction_id, const Endpoint& mapped) {
-  return MessageBuilder{out, Class::success, Method::binding, transaction_id}
-      .add_xor_address(Attribute::xor_mapped_address, mapped)
-      .add_fingerprint()
-      .bytes();
 }
 
 std::optional<ChannelData> parse_channel_data(Bytes datagram) {

@@ -168,6 +168,9 @@ std::string section_of(const Field& field, bool to6, const Octets& sent) {
   const bool answer = !sent.empty() && (sent[0] >> 4 == 6) == to6;
   if (answer && !field.inner && field.name == "mtu")
     return by_family(to6, "RFC 7915 §5: MTU of the IPv4 next hop + 20", "RFC 7915 §4.1: MTU of the IPv6 next hop - 20");
+  if (answer && !field.inner && field.name == "pointer")
+    return "RFC 7915 §5.1, RFC 4443 §3.4: the first octet of the field at fault (of Segments Left: three behind the\n"
+           "        routing header's first)";
   if (answer && !field.inner && (field.name == "type" || field.name == "code"))
     return by_family(to6, "RFC 7915 §5.4: 1/1 unless said otherwise", "RFC 7915 §4.4: 3/13 unless said otherwise");
   const auto found = of_fields().find(field.name);
@@ -209,7 +212,8 @@ std::string section_of(DropReason reason, bool v6) {
       return "RFC 6146 §3.5; docs/translation.md#a-flow: nothing from outside without a session of the same addresses\n"
              "        and ports";
     case DropReason::flow_tcp_not_syn:
-      return "RFC 6146 §3.5.2.2: no SYN, and no session";
+      return "RFC 6146 §3.5.2.2: no SYN, and no session (with a BIB entry it SHOULD pass if policy allows: here it does\n"
+             "        not, docs/rfc/6146.md)";
     case DropReason::nat_hairpin_refused:
     case DropReason::policy_forbidden_destination:
       return "docs/translation.md#what-the-sender-is-told: no destination for a flow (hairpinning is refused)";
@@ -218,7 +222,7 @@ std::string section_of(DropReason reason, bool v6) {
     case DropReason::nat_fragment_unsupported:
       return "RFC 7915 §1.2; docs/translation.md#fragments";
     case DropReason::nat_protocol_unsupported:
-      return "RFC 6146 §3.5: TCP, UDP and ICMP only; docs/translation.md#protocols-without-ports: not across families";
+      return "RFC 6146 §3.4: TCP, UDP and ICMP only; docs/translation.md#protocols-without-ports: not across families";
     case DropReason::nat_ports_exhausted:
       return "RFC 6146 §3.5.1.1: no port is left";
     default:

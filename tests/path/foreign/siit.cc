@@ -102,7 +102,8 @@ void Siit::refuse(const Call& call, DropReason reason, IcmpProblem problem, std:
   call.result->reason = reason;
   call.result->why = why;
   const Bytes offending = call.packet->bytes();
-  const bool about_icmp = is_icmp(call.view) && problem == IcmpProblem::prohibited;  // RFC 7915 §4.4, §5.4
+  // RFC 7915 §5.4; in IPv4 only errors are not answered (§4.4).
+  const bool about_icmp = call.view.v6() && is_icmp(call.view) && problem == IcmpProblem::prohibited;
   if (problem == IcmpProblem::none || about_icmp || call.hairpin || !nat::may_be_answered(offending, call.view)) return;
   const bool v6 = call.view.v6();
   Packet* answer = nat::build_icmp_error(packets_, offending, call.view, own(v6), problem, value);

@@ -102,7 +102,7 @@ void run(Bytes input) {
   for (unsigned count = 0; count < 64 && at + 3 <= input.size(); ++count) {
     const std::uint8_t what = input[at];
     const std::size_t length =
-        std::min<std::size_t>((input[at + 1] | input[at + 2] << 8) % 2048, input.size() - at - 3);
+        std::min((input[at + 1] | std::size_t{input[at + 2]} << 8) % 2048, input.size() - at - 3);
     Octets packet(input.begin() + static_cast<std::ptrdiff_t>(at) + 3,
                   input.begin() + static_cast<std::ptrdiff_t>(at + 3 + length));
     at += 3 + length;

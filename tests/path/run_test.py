@@ -100,6 +100,35 @@ class Cases:
         self.failed += not good
 
 
+def error4(source, destination, kind, code, inside):
+    message = struct.pack("!BBHI", kind, code, 0, 0) + inside
+    return ip4(source, destination, message[:2] + struct.pack("!H", checksum(message)) + message[4:], 1)
+
+
+def martians(run):
+    """What no router passes on (RFC 1812 §5.3.7), as tayga's suite and others have it."""
+    options = ["--map", f"{A4}={A6}", "--map", "2001:db8:64::/96"]
+    for address in ("0.0.0.0", "0.255.255.255", "127.0.0.1", "127.255.255.255", "169.254.0.1", "169.254.169.254",
+                    "224.0.0.1", "239.255.255.255", "255.255.255.255"):
+        embedded = f"2001:db8:64::{address}"
+        for name, packet in (("IPv4 source", ip4(address, A4, udp(address, A4))),
+                             ("IPv4 destination", ip4(A4, address, udp(A4, address))),
+                             ("IPv6 source", ip6(embedded, A6, udp(embedded, A6), hop=64)),
+                             ("IPv6 destination", ip6(A6, embedded, udp(A6, embedded), hop=64))):
+            run(f"{address} as {name}", options, [packet], ["silence"], 0, "RFC (1812|7915|3927)")
+        about = ip4(A4, address, udp(A4, address))
+        run(f"{address} in an error", options, [error4(B4, A4, 3, 1, about)], ["silence"], 0, "RFC (1812|7915)")
+    for address in ("fe80::1", "ff02::1", "::1"):
+        run(f"{address} as source", PAIRS, [ip6(address, A6, udp(address, A6), hop=64)], ["silence"], 0, "RFC")
+    linked = ["--map", "169.254.1.0/24=2001:db8:a::/120", "--map", "2001:db8:64::/96"]
+    run("link-local, but mapped on purpose", linked, [ip4("169.254.1.9", B4, udp("169.254.1.9", B4))],
+        [ip6("2001:db8:a::9", f"2001:db8:64::{B4}", udp("2001:db8:a::9", f"2001:db8:64::{B4}"))], 0)
+    far = "2001:db8:64::240.0.0.1"
+    class_e = ip4("240.0.0.1", A4, udp("240.0.0.1", A4))
+    run("class E", options, [class_e], [ip6(far, A6, udp(far, A6))], 0)
+    run("class E, expected to be dropped", options, [class_e], ["drop"], 1, "RFC 1812 §5.3.7")
+
+
 def main(cases):
     in4 = ip4(A4, B4, udp(A4, B4), tos=0xB9)
     out6 = ip6(A6, B6, udp(A6, B6), tc=0xB9)
@@ -197,7 +226,11 @@ def main(cases):
     run("zero UDP checksum is computed", PAIRS, [none], [ip6(A6, B6, udp(A6, B6))], 0)
     run("zero UDP checksum dropped elsewhere", PAIRS, [none], ["drop"], 1, "zero-udp-checksums")
     run("zero UDP checksum dropped", PAIRS + ["--udp-zero", "drop"], [none], ["drop"], 0, "RFC 7915 §4.5")
-    run("no mapping", PAIRS, [ip4(A4, "203.0.113.1", udp(A4, "203.0.113.1"))], ["silence"], 0, "RFC 7915 §6")
+    run("no mapping", PAIRS, [ip4(A4, "203.0.113.1", udp(A4, "203.0.113.1"))], ["drop"], 0,
+        "RFC 7915 §6(.|\n)*told: .*ICMP type 3 code 0")
+    run("no mapping of an IPv6 source", PAIRS, [ip6("2001:db8:99::1", A6, udp("2001:db8:99::1", A6), hop=64)], ["drop"],
+        0, "RFC 7915 §6(.|\n)*told: .*ICMP type 1 code 1")
+    martians(run)
     run("damaged header", PAIRS, [in4[:9] + b"\0" + in4[10:]], ["silence"], 0, "RFC 1812")
 
     # Stateful: a port within the pool's, the way back, nothing else comes in
@@ -288,7 +321,14 @@ def main(cases):
         run(f"empty {name} expected, but something comes", PAIRS, [nobody, in4], [content], 1,
             "also gives IPv6(.|\n)*RFC 7915")
         run(f"empty {name} sent", PAIRS, [content], ["drop"], 2, "no IP packet")
-    run("empty expectation, the sender may be told", PAIRS, [late], [pcap([])], 0, "sender is told")
+    run("empty expectation, the sender may be told", PAIRS, [late], [pcap([])], 0, "sender of p.* is told")
+    run("words to the sender need no expectation", PAIRS, [in4, late, in4], [out6, out6], 0, "the sender of p")
+    run("words to the sender between, all expected", PAIRS, [late, in4], [told(late, 11, 0), out6], 0)
+    run("other words to the sender", PAIRS, [late, in4], [told(late, 11, 1), out6], 1, "code: expected 1, got 0")
+    kept = os.path.join(cases.directory, "kept.pcap")
+    run("what came out is written", PAIRS + ["--write", kept], [in4, late], [], 0)
+    run("and can be expected", PAIRS, [in4, late], [kept], 0, "as expected: .*kept.pcap#2")
+    run("where nothing can be written", PAIRS + ["--write", cases.directory], [in4], [], 2, "cannot be written")
     run("empty expectations beside others", PAIRS, [in4, nobody], [pcap([]), out6, b""], 0)
 
     # One packet too many or too few does not make the others wrong
@@ -328,8 +368,9 @@ def main(cases):
     for name, options in [("unknown option", ["--nap", "1"]), ("unknown field", ["--ignore", "colour"]),
                           ("prefix of no length", ["--map", "2001:db8::/33"]),
                           ("two of a family", ["--map", "10.0.0.1=10.0.0.2"]),
+                          ("pool with pairs", ["--nat64", "192.0.2.1", "--prefix", "64:ff9b::/96"]),
                           ("pool without prefix", ["--nat64", "192.0.2.1"])]:
-        run(name, (PAIRS if "pool" not in name else []) + options, [in4], [out6], 2, "tests/path/run: ")
+        run(name, (PAIRS if "without" not in name else []) + options, [in4], [out6], 2, "tests/path/run: ")
     run("no mode", [], [in4], [out6], 2, "--map")
 
     # Every anchor it prints exists

@@ -7,7 +7,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "dataplane/core/base/address.h"
@@ -80,10 +82,27 @@ struct alignas(64) FlowRecord {
   std::uint16_t reserved2;
   std::array<std::uint8_t, 52> spare;
 
+  // The record begins as its inside key does, so that both are compared by words.
+  [[nodiscard]] bool has(const InsideKey& key) const {
+    const auto word = [](const void* of, std::size_t at) {
+      std::uint64_t value;
+      std::memcpy(&value, static_cast<const std::uint8_t*>(of) + at, sizeof value);
+      return value;
+    };
+    std::uint64_t difference = std::uint64_t{protocol} ^ key.protocol;
+    for (const std::size_t at : {0U, 8U, 16U, 24U, 32U}) difference |= word(this, at) ^ word(&key, at);
+    return difference == 0;
+  }
+
   [[nodiscard]] InsideKey inside_key() const {
     return {inside_source, inside_destination, peer, inside_source_port, inside_destination_port, protocol};
   }
 };
 static_assert(sizeof(FlowRecord) == 192 && std::is_trivially_copyable_v<FlowRecord>);
+static_assert(offsetof(FlowRecord, inside_destination) == offsetof(InsideKey, destination) &&
+              offsetof(FlowRecord, peer) == offsetof(InsideKey, peer) &&
+              offsetof(FlowRecord, inside_source_port) == offsetof(InsideKey, source_port) &&
+              offsetof(FlowRecord, inside_destination_port) == offsetof(InsideKey, destination_port) &&
+              offsetof(FlowRecord, protocol) == 40 && offsetof(InsideKey, protocol) == 40);
 
 }  // namespace penstock::flow

@@ -27,14 +27,22 @@ class FlowTable {
  public:
   FlowTable(std::uint32_t capacity, std::uint32_t max_peers, Random& random);
 
-  // Burst look-up: hash all keys and prefetch (1), prefetch the records (2), find (3).
+  // Burst look-up: hash all keys and prefetch (1), prefetch the records (2), find (3). What (2) gives is the key's slot
+  // nearly always; is() says so for a key that is in the table.
   [[nodiscard]] std::uint64_t hash(const InsideKey& key) const { return hash_(key); }
   [[nodiscard]] std::uint64_t hash(const OutsideKey& key) const { return hash_(key); }
   void prefetch_inside(std::uint64_t hash) const { inside_.prefetch(hash); }
   void prefetch_outside(std::uint64_t hash) const { outside_.prefetch(hash); }
-  // False: the flow is not there.
-  bool prefetch_inside_record(std::uint64_t hash) const { return prefetch_record(inside_, hash); }
-  bool prefetch_outside_record(std::uint64_t hash) const { return prefetch_record(outside_, hash); }
+  // `absent`: the flow is not there. kNoSlot without that: it may be.
+  Slot prefetch_inside_record(std::uint64_t hash, bool& absent) const { return prefetch_record(inside_, hash, absent); }
+  Slot prefetch_inside_record(std::uint64_t hash) const {
+    bool absent = false;
+    return prefetch_record(inside_, hash, absent);
+  }
+  Slot prefetch_outside_record(std::uint64_t hash) const {
+    bool absent = false;
+    return prefetch_record(outside_, hash, absent);
+  }
   // What the next flow but `ahead` to be set up will be written to.
   void prefetch_insert(std::uint32_t ahead) const {
     const Slot slot = free_ != kNoSlot ? free_ : high_water_.load(std::memory_order_relaxed) + ahead;
@@ -44,21 +52,19 @@ class FlowTable {
     wheel_.prefetch(slot);
   }
   [[nodiscard]] Slot find(const InsideKey& key, std::uint64_t hash) const {
-    return inside_.find(hash, [&](Slot slot) {
-      const FlowRecord& r = records_[slot];
-      const bool ports = r.inside_source_port == key.source_port && r.inside_destination_port == key.destination_port &&
-                         r.peer == key.peer && r.protocol == key.protocol;
-      return ports && same_address(r.inside_destination, key.destination) && same_address(r.inside_source, key.source);
-    });
+    return inside_.find(hash, [&](Slot slot) { return is(slot, key); });
   }
   // `source_address`: index of key.local among the gateway's addresses of its family, or kOwnSource.
   [[nodiscard]] Slot find(const OutsideKey& key, std::uint16_t source_address, std::uint64_t hash) const {
-    return outside_.find(hash, [&](Slot slot) {
-      const FlowRecord& r = records_[slot];
-      return r.source_port == key.local_port && r.remote_port == key.remote_port && r.protocol == key.protocol &&
-             r.source_address == source_address && same_address(r.remote, key.remote) &&
-             (source_address != kOwnSource || same_address(r.inside_source, key.local));
-    });
+    return outside_.find(hash, [&](Slot slot) { return is(slot, key, source_address); });
+  }
+  // Whether a slot that is in use is the key's.
+  [[nodiscard]] bool is(Slot slot, const InsideKey& key) const { return records_[slot].has(key); }
+  [[nodiscard]] bool is(Slot slot, const OutsideKey& key, std::uint16_t source_address) const {
+    const FlowRecord& r = records_[slot];
+    return r.source_port == key.local_port && r.remote_port == key.remote_port && r.protocol == key.protocol &&
+           r.source_address == source_address && same_address(r.remote, key.remote) &&
+           (source_address != kOwnSource || same_address(r.inside_source, key.local));
   }
 
   // Sets the flow up. kNoSlot when the table is full. `record` has everything but version, next_free, live; `hash_in`
@@ -91,14 +97,13 @@ class FlowTable {
   [[nodiscard]] bool copy(Slot slot, FlowRecord& out) const;
 
  private:
-  bool prefetch_record(const FlowIndex& index, std::uint64_t hash) const {
-    bool absent = false;
+  Slot prefetch_record(const FlowIndex& index, std::uint64_t hash, bool& absent) const {
     const Slot slot = index.candidate(hash, absent);
-    if (slot == kNoSlot) return !absent;
+    if (slot == kNoSlot) return slot;
     const auto* line = reinterpret_cast<const std::uint8_t*>(&records_[slot]);
     prefetch_read(line);
     prefetch_read(line + 64);
-    return true;
+    return slot;
   }
   void write(Slot slot, const FlowRecord& record);
 

@@ -37,10 +37,7 @@ inline void Translator::Implementation::count_plain(const Call& call, flow::Slot
   if (table_[slot].last_seen != call.tick) table_.store(slot, &flow::FlowRecord::last_seen, call.tick);
 }
 
-inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet, const flow::InsideKey& key,
-                                                std::uint64_t hash) {
-  const flow::Slot slot = table_.find(key, hash);
-  if (slot == flow::kNoSlot) return false;
+inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet, flow::Slot slot) {
   const flow::FlowRecord& record = table_[slot];
   const bool inside6 = flow::inside_is_v6(record.translation);
   const bool outside6 = flow::outside_is_v6(record.translation);
@@ -58,7 +55,6 @@ inline bool Translator::Implementation::up_fast(const Call& call, Packet& packet
     return false;
   packet.flow = slot + 1;
   count_plain(call, slot, &flow::FlowRecord::packets_up);
-  ++counters_.translated_up;
   call.out->add({&packet, Action::to_outside, DropReason::none, 0});
   return true;
 }
@@ -75,7 +71,6 @@ inline bool Translator::Implementation::down_fast(const Call& call, Packet& pack
   packet.peer = record.peer;
   packet.flow = slot + 1;
   count_plain(call, slot, &flow::FlowRecord::packets_down);
-  ++counters_.translated_down;
   call.out->add({&packet, Action::to_inside, DropReason::none, 0});
   return true;
 }
@@ -95,7 +90,7 @@ void Translator::Implementation::end_call(const Call& call, Outcomes& out) {
 }
 
 // Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with
-// each.
+// each. A packet that goes the whole way may end, begin or move flows: what was found before it is found anew.
 void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
@@ -103,6 +98,7 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   begin_call(call, count);
   Unset<flow::InsideKey> keys[kBurst];
   std::uint64_t hashes[kBurst];
+  flow::Slot slots[kBurst];
   bool plain[kBurst];
   for (std::size_t i = 0; i < count; ++i) {
     keys[i].value.peer = packets[i]->peer;
@@ -118,24 +114,38 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   std::size_t first_count = 0;
   for (std::size_t i = 0; i < count; ++i) {
     first_of[i] = kKnown;
-    if (!plain[i] || table_.prefetch_inside_record(hashes[i])) continue;
+    if (!plain[i]) continue;
+    bool absent = false;
+    slots[i] = table_.prefetch_inside_record(hashes[i], absent);
+    if (!absent) continue;
     first_of[i] = static_cast<std::uint8_t>(first_count);
     firsts[first_count++].value.key = &keys[i].value;
   }
   if (first_count != 0) foresee(call, {&firsts[0].value, first_count});
+  std::size_t slow = 0;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {
-      if (up_fast(call, *packets[i], keys[i].value, hashes[i])) [[likely]]
+      const flow::InsideKey& key = keys[i].value;
+      flow::Slot slot = slots[i];
+      if (slow != 0 || slot == flow::kNoSlot || !table_.is(slot, key)) [[unlikely]]
+        slot = table_.find(key, hashes[i]);
+      if (slot != flow::kNoSlot && up_fast(call, *packets[i], slot)) [[likely]]
         continue;
-      if (first_of[i] != kKnown && up_first(call, *packets[i], firsts[first_of[i]].value, hashes[i])) continue;
+      ++slow;
+      if (slot == flow::kNoSlot && first_of[i] != kKnown &&
+          up_first(call, *packets[i], firsts[first_of[i]].value, hashes[i]))
+        continue;
+    } else {
+      ++slow;
     }
     up_whole(call, *packets[i]);
   }
+  counters_.translated_up += count - slow;
   end_call(call, out);
 }
 
 // The same, and one step more: which peer a packet goes to is known from the record only, and its policy comes from
-// memory, too. A packet that goes the whole way may end or move flows: what was found before it is found anew.
+// memory, too.
 void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
@@ -165,10 +175,11 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     table_.prefetch_outside(hashes[i]);
   }
   for (std::size_t i = 0; i < count; ++i)
-    if (plain[i]) table_.prefetch_outside_record(hashes[i]);
+    if (plain[i]) slots[i] = table_.prefetch_outside_record(hashes[i]);
   for (std::size_t i = 0; i < count; ++i) {
     if (!plain[i]) continue;
-    slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
+    if (slots[i] == flow::kNoSlot || !table_.is(slots[i], keys[i].value, sources[i])) [[unlikely]]
+      slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
     if (slots[i] == flow::kNoSlot) continue;
     const PeerIndex peer = table_[slots[i]].peer;
     if (peer < policies.size()) prefetch_read(&policies[peer]);
@@ -177,16 +188,17 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     if (slots[i] != flow::kNoSlot)
       if (const policy::PeerPolicy* policy = policy_of(call, table_[slots[i]].peer); policy != nullptr)
         prefetch_read(&policy->epoch);
-  bool moved = false;
+  std::size_t slow = 0;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {
-      const flow::Slot slot = moved ? table_.find(keys[i].value, sources[i], hashes[i]) : slots[i];
+      const flow::Slot slot = slow != 0 ? table_.find(keys[i].value, sources[i], hashes[i]) : slots[i];
       if (slot != flow::kNoSlot && down_fast(call, *packets[i], slot)) [[likely]]
         continue;
     }
     down_whole(call, *packets[i]);
-    moved = true;
+    ++slow;
   }
+  counters_.translated_down += count - slow;
   end_call(call, out);
 }
 

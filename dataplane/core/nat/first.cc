@@ -54,7 +54,8 @@ void Translator::Implementation::foresee(const Call& call, std::span<FirstPacket
   // A port that somebody has already towards this destination: the client gets another one, whose places are fetched, too.
   for (FirstPacket& first : firsts) {
     if (first.ports == nullptr) continue;
-    const bool free = first.ports->has(first.key->source_port) && !table_.prefetch_outside_record(first.outside_hash);
+    const bool free = first.ports->has(first.key->source_port) &&
+                      table_.prefetch_outside_record(first.outside_hash) == flow::kNoSlot;
     const auto& addresses = first.outside.local.is_v6() ? config_.source_v6 : config_.source_v4;
     if (free && !takes_too_much(first.key->peer, *first.ports, addresses.size())) continue;
     const auto port = first.ports->propose(first.key->source_port);

@@ -142,7 +142,7 @@ class Translator::Implementation {
   void begin_call(const Call& call, std::size_t count);
   void end_call(const Call& call, Outcomes& out);
   // The short way (fast_path.h). False: not for this packet; nothing has been changed.
-  [[gnu::always_inline]] bool up_fast(const Call& call, Packet& packet, const flow::InsideKey& key, std::uint64_t hash);
+  [[gnu::always_inline]] bool up_fast(const Call& call, Packet& packet, flow::Slot slot);
   [[gnu::always_inline]] bool down_fast(const Call& call, Packet& packet, flow::Slot slot);
   // first.cc
   // Judges first packets and fetches what setting up their flows will need. Their keys are filled in.

@@ -35,16 +35,17 @@ inline __attribute__((always_inline)) void blake2s_mix(V& a, V& b, V& c, V& d, V
   b = blake2s_rotate<7>(b ^ c);
 }
 
-template <const std::uint8_t (&Order)[16], typename V>
+template <int Round, typename V>
 inline __attribute__((always_inline)) void blake2s_round(V* v, const V* m) {
-  blake2s_mix(v[0], v[4], v[8], v[12], m[Order[0]], m[Order[1]]);
-  blake2s_mix(v[1], v[5], v[9], v[13], m[Order[2]], m[Order[3]]);
-  blake2s_mix(v[2], v[6], v[10], v[14], m[Order[4]], m[Order[5]]);
-  blake2s_mix(v[3], v[7], v[11], v[15], m[Order[6]], m[Order[7]]);
-  blake2s_mix(v[0], v[5], v[10], v[15], m[Order[8]], m[Order[9]]);
-  blake2s_mix(v[1], v[6], v[11], v[12], m[Order[10]], m[Order[11]]);
-  blake2s_mix(v[2], v[7], v[8], v[13], m[Order[12]], m[Order[13]]);
-  blake2s_mix(v[3], v[4], v[9], v[14], m[Order[14]], m[Order[15]]);
+  constexpr auto& order = kBlake2sSigma[Round];
+  blake2s_mix(v[0], v[4], v[8], v[12], m[order[0]], m[order[1]]);
+  blake2s_mix(v[1], v[5], v[9], v[13], m[order[2]], m[order[3]]);
+  blake2s_mix(v[2], v[6], v[10], v[14], m[order[4]], m[order[5]]);
+  blake2s_mix(v[3], v[7], v[11], v[15], m[order[6]], m[order[7]]);
+  blake2s_mix(v[0], v[5], v[10], v[15], m[order[8]], m[order[9]]);
+  blake2s_mix(v[1], v[6], v[11], v[12], m[order[10]], m[order[11]]);
+  blake2s_mix(v[2], v[7], v[8], v[13], m[order[12]], m[order[13]]);
+  blake2s_mix(v[3], v[4], v[9], v[14], m[order[14]], m[order[15]]);
 }
 
 // One block of message words `m` into the chaining value. `counted`: bytes hashed with this block.
@@ -58,16 +59,16 @@ inline __attribute__((always_inline)) void blake2s_compress(V* chain, const V* m
   v[12] ^= static_cast<std::uint32_t>(counted);
   v[13] ^= static_cast<std::uint32_t>(counted >> 32);
   if (last) v[14] = ~v[14];
-  blake2s_round<kBlake2sSigma[0]>(v, m);
-  blake2s_round<kBlake2sSigma[1]>(v, m);
-  blake2s_round<kBlake2sSigma[2]>(v, m);
-  blake2s_round<kBlake2sSigma[3]>(v, m);
-  blake2s_round<kBlake2sSigma[4]>(v, m);
-  blake2s_round<kBlake2sSigma[5]>(v, m);
-  blake2s_round<kBlake2sSigma[6]>(v, m);
-  blake2s_round<kBlake2sSigma[7]>(v, m);
-  blake2s_round<kBlake2sSigma[8]>(v, m);
-  blake2s_round<kBlake2sSigma[9]>(v, m);
+  blake2s_round<0>(v, m);
+  blake2s_round<1>(v, m);
+  blake2s_round<2>(v, m);
+  blake2s_round<3>(v, m);
+  blake2s_round<4>(v, m);
+  blake2s_round<5>(v, m);
+  blake2s_round<6>(v, m);
+  blake2s_round<7>(v, m);
+  blake2s_round<8>(v, m);
+  blake2s_round<9>(v, m);
   for (int i = 0; i < 8; ++i) chain[i] ^= v[i] ^ v[i + 8];
 }
 

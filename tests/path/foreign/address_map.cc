@@ -52,6 +52,17 @@ bool is_well_known_and_not_global(const IpAddress& address) {
   return std::any_of(kNotGlobal.begin(), kNotGlobal.end(), [&](const Prefix& range) { return range.contains(v4); });
 }
 
+bool is_never_forwarded(const IpAddress& address) {
+  static const std::vector<Prefix> kRanges = [] {
+    std::vector<Prefix> out;
+    for (const char* text : {"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255", "::",
+                             "::1", "fe80::/10", "ff00::/8"})
+      out.push_back(*parse_prefix(text));
+    return out;
+  }();
+  return std::any_of(kRanges.begin(), kRanges.end(), [&](const Prefix& range) { return range.contains(address); });
+}
+
 bool AddressMap::add(std::string_view text, std::string& error) {
   const std::size_t equals = text.find('=');
   const auto first = parse_prefix(text.substr(0, equals));
@@ -111,6 +122,13 @@ std::optional<IpAddress> AddressMap::to_v6_by_prefix(const IpAddress& v4) const 
 
 bool AddressMap::has_pair(const IpAddress& v4) const {
   return std::any_of(pairs_.begin(), pairs_.end(), [&](const Pair& pair) { return pair.v4.contains(v4); });
+}
+
+bool AddressMap::is_meant(const IpAddress& address) const {
+  return std::any_of(pairs_.begin(), pairs_.end(), [&](const Pair& pair) {
+    const Prefix& range = address.is_v4() ? pair.v4 : pair.v6;
+    return range.contains(address) && range.length() >= 8;
+  });
 }
 
 }  // namespace penstock::path

@@ -17,6 +17,10 @@ namespace penstock::path {
 // such addresses dropped.
 [[nodiscard]] bool is_well_known_and_not_global(const IpAddress& address);
 
+// What no router passes on, be it source or destination: "this" network, loopback, link-local, multicast and broadcast
+// (RFC 1812 §5.3.7, RFC 3927 §2.7, RFC 4291 §2.5, §2.7). Class E is not among them: hosts and translators carry it.
+[[nodiscard]] bool is_never_forwarded(const IpAddress& address);
+
 class AddressMap {
  public:
   // "198.51.100.8=2001:db8::8", "192.0.2.0/24=2001:db8:a::/120" (either order), "2001:db8:64::/96". False: malformed;
@@ -33,6 +37,9 @@ class AddressMap {
   // Without explicit pairs, as hairpinning needs it (RFC 7757 §4.2).
   [[nodiscard]] std::optional<IpAddress> to_v6_by_prefix(const IpAddress& v4) const;
   [[nodiscard]] bool has_pair(const IpAddress& v4) const;
+  // Whether somebody has written a mapping for just this range, however odd it is.
+  [[nodiscard]] bool is_meant(const IpAddress& address) const;
+  [[nodiscard]] bool has_pairs() const { return !pairs_.empty(); }
   [[nodiscard]] bool empty() const { return pairs_.empty() && prefixes_.empty(); }
 
  private:

@@ -227,4 +227,20 @@ std::optional<std::vector<CapturedPacket>> load_packets(const std::string& file,
   return parse_packets(slash == std::string::npos ? file : file.substr(slash + 1), content, error);
 }
 
+bool save_packets(const std::string& file, const std::vector<Octets>& packets) {
+  std::ofstream out{file, std::ios::binary};
+  const auto put = [&out](std::initializer_list<std::uint32_t> words) {
+    for (const std::uint32_t word : words)
+      for (unsigned shift = 0; shift < 32; shift += 8) out.put(static_cast<char>(word >> shift));
+  };
+  put({0xa1b2c3d4, 4U << 16 | 2U, 0, 0, 0xffff, kRaw});
+  for (const Octets& packet : packets) {
+    const auto length = static_cast<std::uint32_t>(packet.size());
+    put({0, 0, length, length});
+    out.write(reinterpret_cast<const char*>(packet.data()), static_cast<std::streamsize>(packet.size()));
+  }
+  out.flush();
+  return out.good();
+}
+
 }  // namespace penstock::path

@@ -23,4 +23,7 @@ struct CapturedPacket {
 [[nodiscard]] std::optional<std::vector<CapturedPacket>> parse_packets(const std::string& name, const Octets& content,
                                                                        std::string& error);
 
+// Writes a pcap of raw IP packets, without times. False: it cannot be written.
+[[nodiscard]] bool save_packets(const std::string& file, const std::vector<Octets>& packets);
+
 }  // namespace penstock::path

@@ -104,6 +104,10 @@ bool about_another(const Octets& bytes) {
          quoted.tuple.source != ip_destination(bytes, parsed.view);
 }
 
+bool is_class_e(const IpAddress& address) {
+  return address.is_v4() && address.v4_value() >> 28 == 0xf;
+}
+
 }  // namespace
 
 std::string why_dropped(const Exchange& exchange) {
@@ -132,6 +136,11 @@ std::string output_lines(const Event& event) {
                                               is_well_known_and_not_global(ip_destination(packet, parsed.view))))
       return "        RFC 6052 §3.1 has 64:ff9b::/96 with IPv4 addresses that are not global dropped; suites use it with them all\n"
              "        the same, so that is done with --strict-wkp only\n";
+  for (const Octets& packet : {sent, event.output->bytes})
+    if (const IpParse parsed = parse_ip(packet, ParseMode::piecewise);
+        parsed.reason == DropReason::none &&
+        (is_class_e(ip_source(packet, parsed.view)) || is_class_e(ip_destination(packet, parsed.view))))
+      return "        RFC 1812 §5.3.7 lets routers refuse class E; translators and hosts of today carry it\n";
   if (fragment(sent)) return "        RFC 7915 §4.1, §5.1.1, RFC 6146 §3.4: fragments are translated\n";
   return "        RFC 7915 §4, §5: what has mappings and is well formed is translated\n";
 }

@@ -40,8 +40,10 @@ Both:
   --expect FILE        what must come out, in order, ICMP errors to the sender included; an empty file or capture:
                        nothing, but for words to the sender
   --any-order          in whatever order
-  --expect drop        the next packet is not forwarded; its sender may be told (silence: is not)
+  --expect drop        the next packet is not forwarded; its sender may be told (silence: is not), as may be the
+                       sender of any packet that is dropped without being expected to
   --ignore FIELD,...   names (identification, checksum, ttl, inner.df, tcp.window ...) or bytes (4,5,10-11)
+  --write FILE         keeps what came out, as pcap; with it nothing need be expected
   --quiet              prints mismatches only
 
 Exit code: 0 all as expected, 1 mismatch, 2 wrong use.
@@ -61,7 +63,11 @@ struct Arguments {
   std::vector<Step> steps;
   std::vector<Expectation> expectations;
   MatchOptions matching;
+  std::string written;  // file for what came out
   std::string error;
+
+  // Whether somebody has said what must come out.
+  [[nodiscard]] bool judged() const { return !expectations.empty() || expected_nothing_; }
 
   bool parse(int argc, char** argv) {
     for (int i = 1; i < argc; ++i) {
@@ -132,6 +138,10 @@ struct Arguments {
       if (!packets) return fail(value + ": " + why);
       if (packets->empty()) return fail(value + ": no IP packet in it");
       steps.push_back({*packets, Duration{0}});
+      return true;
+    }
+    if (key == "--write") {
+      written = value;
       return true;
     }
     if (key == "--after") return wait(value);
@@ -261,11 +271,14 @@ struct Arguments {
     bool any = false;
     for (const Step& step : steps) any = any || !step.packets.empty();
     if (!any) return fail("nothing to send");
-    if (expectations.empty() && !expected_nothing_) return fail("nothing to expect: --expect FILE, drop or silence");
+    if (expectations.empty() && !expected_nothing_ && written.empty())
+      return fail("nothing to expect: --expect FILE, drop or silence (or --write FILE)");
     matching.nothing = expectations.empty();
     if (!stateful && siit.map.empty())
       return fail("a stateless translator needs --map, a stateful one --nat64 and --prefix");
     if (stateful && !have_prefix_) return fail("--nat64 needs --prefix");
+    if (stateful && siit.map.has_pairs())
+      return fail("--nat64 keeps its own bindings (--bib); address pairs (--map V4=V6) are for the stateless translator");
     nat64.mtu4 = siit.mtu4;
     nat64.mtu6 = siit.mtu6;
     nat64.lowest_mtu6 = siit.lowest_mtu6;
@@ -278,6 +291,13 @@ struct Arguments {
   bool have_prefix_ = false;
   bool expected_nothing_ = false;
 };
+
+bool write_outputs(const std::vector<Exchange>& exchanges, const std::string& file) {
+  std::vector<Octets> packets;
+  for (const Exchange& exchange : exchanges)
+    for (const ForeignOutput& output : exchange.result.outputs) packets.push_back(output.bytes);
+  return save_packets(file, packets);
+}
 
 int run(int argc, char** argv) {
   Arguments arguments;
@@ -314,6 +334,11 @@ int run(int argc, char** argv) {
                                       [](const Expectation& e) { return e.kind == Expectation::Kind::packet; });
   // Whoever wrote the case waited; what is due comes out.
   if (came_out < static_cast<std::size_t>(expected)) wait(std::chrono::seconds{10});
+  if (!arguments.written.empty() && !write_outputs(exchanges, arguments.written)) {
+    std::cerr << "tests/path/run: " << arguments.written << " cannot be written\n";
+    return kUsage;
+  }
+  if (!arguments.judged()) return kMatch;
   std::string report;
   const bool good = match(exchanges, arguments.expectations, arguments.matching, report);
   if (!good || !arguments.quiet) std::cout << report;

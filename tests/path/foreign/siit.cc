@@ -20,7 +20,19 @@ bool is_icmp(const IpView& view) {
 }
 
 bool multicast(const IpAddress& address) {
-  return address.is_v4() ? address.v4_value() >> 28 >= 0xe : address.bytes()[0] == 0xff;
+  return address.is_v4() ? address.v4_value() >> 28 == 0xe : address.bytes()[0] == 0xff;
+}
+
+// The first of `addresses` that has no pair of its own and that no router passes on.
+std::optional<IpAddress> martian(const AddressMap& map, std::initializer_list<IpAddress> addresses) {
+  for (const IpAddress& address : addresses)
+    if (is_never_forwarded(address) && !map.is_meant(address)) return address;
+  return std::nullopt;
+}
+
+std::string martian_text(const IpAddress& address, const char* whose) {
+  return "RFC 1812 §5.3.7" + std::string{address.is_v4() ? ", RFC 3927 §2.7: " : ", RFC 4291 §2.5, §2.7: "} + whose +
+         address.to_string() + " is no address that a router passes on";
 }
 
 // Protocol numbers that IPv6 takes for extension headers (RFC 8200 §4, RFC 7045): data would be read as one.
@@ -109,12 +121,17 @@ bool Siit::check(const Call& call, bool to6) {
   const bool error = icmp_error(packet, view);
   const IpAddress source = ip_source(packet.bytes(), view);
   // RFC 7915 §4.1: an illegal source is kept in ICMPv4 errors, for trouble shooting.
-  if (source_is_invalid(source) && !(error && to6 && !multicast(source))) {
+  if (martian(config_.map, {source}) && !(error && to6 && !multicast(source))) {
     refuse(call, DropReason::ip_source_invalid, IcmpProblem::none);
     return false;
   }
-  if (multicast(ip_destination(packet.bytes(), view))) {
+  const IpAddress destination = ip_destination(packet.bytes(), view);
+  if (multicast(destination)) {
     refuse(call, DropReason::multicast_not_forwarded, IcmpProblem::none);
+    return false;
+  }
+  if (martian(config_.map, {destination})) {
+    refuse(call, DropReason::no_route, IcmpProblem::none, 0, martian_text(destination, "the destination "));
     return false;
   }
   if (view.ttl <= 1 && !call.hairpin) {
@@ -169,7 +186,7 @@ bool Siit::map_addresses(Call& call, bool to6, bool error, nat::Tuple& to) {
   };
   const auto mapped_destination = map(destination);
   if (!mapped_destination) {
-    refuse(call, DropReason::no_route, IcmpProblem::none, 0,
+    refuse(call, DropReason::no_route, IcmpProblem::no_route, 0,
            "RFC 7915 §6: the destination " + destination.to_string() + " has no mapping: not for the translator");
     return false;
   }
@@ -177,14 +194,22 @@ bool Siit::map_addresses(Call& call, bool to6, bool error, nat::Tuple& to) {
   auto mapped_source = call.hairpin ? config_.map.to_v6_by_prefix(source) : map(source);
   if (!mapped_source && error) mapped_source = hop(call, to6);
   if (!mapped_source) {
-    refuse(call, DropReason::ip_source_invalid, IcmpProblem::none, 0,
+    refuse(call, DropReason::ip_source_invalid, IcmpProblem::prohibited, 0,
            "RFC 7915 §6: the source " + source.to_string() + " has no mapping");
+    return false;
+  }
+  if (const auto address = martian(config_.map, {*mapped_destination}); address) {
+    refuse(call, DropReason::no_route, IcmpProblem::none, 0, martian_text(*address, "the destination "));
+    return false;
+  }
+  if (const auto address = martian(config_.map, {*mapped_source}); address && !(error && to6)) {
+    refuse(call, DropReason::ip_source_invalid, IcmpProblem::none, 0, martian_text(*address, "the source "));
     return false;
   }
   if (config_.strict_well_known_prefix)
     for (const IpAddress& address : {to6 ? *mapped_source : source, to6 ? *mapped_destination : destination})
       if (is_well_known_and_not_global(address)) {
-        refuse(call, DropReason::nat_untranslatable, IcmpProblem::none, 0,
+        refuse(call, DropReason::nat_untranslatable, IcmpProblem::prohibited, 0,
                "RFC 6052 §3.1: the well-known prefix with an IPv4 address that is not global");
         return false;
       }
@@ -290,6 +315,11 @@ void Siit::translate_error(Call& call, bool to6) {
   if (!inner_source || !inner_destination)
     return refuse(call, DropReason::icmp_error_unmatched, IcmpProblem::none, 0,
                   "RFC 7915 §6: an address of the quoted packet has no mapping");
+  const auto address =
+      martian(config_.map, {quoted.tuple.source, quoted.tuple.destination, *inner_source, *inner_destination});
+  if (address)
+    return refuse(call, DropReason::icmp_error_unmatched, IcmpProblem::none, 0,
+                  martian_text(*address, "no packet that an error can be about has been sent: "));
   rewrite.quoted.ports = false;
   rewrite.quoted.to = {*inner_source, *inner_destination};
   const nat::Tuple inner{quoted.tuple.source, quoted.tuple.destination};

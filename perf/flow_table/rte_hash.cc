@@ -23,9 +23,9 @@ hash_sig_t signature(const flow::KeyHash& hash, const FlatKey& key) {
 }  // namespace
 
 bool start_eal() {
-  std::array<std::string, 9> words = {"perf-flow-table", "--no-huge", "--in-memory",    "--no-pci", "--no-telemetry",
+  std::array<std::string, 8> words = {"perf-flow-table", "--no-huge", "--no-pci",      "--no-telemetry",
                                       "-m",              "4096",      "--log-level=3", "--no-shconf"};
-  std::array<char*, 9> arguments;
+  std::array<char*, 8> arguments;
   for (std::size_t i = 0; i < words.size(); ++i) arguments[i] = words[i].data();
   if (rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) >= 0) return true;
   std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));

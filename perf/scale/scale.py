@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -60,6 +61,21 @@ def flows(suite):
     suite.row("new-flows", found["mflows_s"], "M/s", spread=[found["low"], found["high"]], goal=1,
               note=f"{found['cycles']:.0f} cycles for the first packet in the translator while the table fills to {count:,}, "
                    f"of 16 peers in turn; of 512 peers, whose policies no cache holds, {many['mflows_s']:.2f} M/s")
+
+
+def flow_table(suite):
+    """Looking flows up, beside DPDK's rte_hash and liburcu's cds_lfht, which take turns with ours."""
+    count = 1_000_000 if suite.quick else 10_000_000
+    suite.say(f"look-ups among {count} flows, beside rte_hash and cds_lfht")
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        command = [str(BUILD / "perf" / "flow_table" / "perf-flow-table"), "--flows", str(count), "--json", file.name]
+        done = subprocess.run(command, text=True, capture_output=True)
+        if done.returncode != 0:
+            raise Failure(f"{' '.join(command)} ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        for row in json.load(file):
+            if row["name"].endswith("/lookup"):
+                row.pop("suite")
+                suite.row(**{**row, "name": f"lookup/{count}", "goal_ratio": 1.8})
 
 
 def throughput(suite):
@@ -121,7 +137,7 @@ def process(suite):
 
 def main():
     with Suite("scale", __doc__.splitlines()[0]) as suite:
-        for part in (memory, flows, throughput, process):
+        for part in (memory, flows, flow_table, throughput, process):
             part(suite)
 
 

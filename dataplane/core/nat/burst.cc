@@ -18,12 +18,6 @@ union Unset {
   T value;
 };
 
-// RFC 7915 §4.1: without DF an IPv4 packet is cut for the narrowest way in IPv6.
-bool is_cut(const Packet& packet, std::uint16_t translated_length, std::uint16_t lowest_ipv6_mtu) {
-  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
-  return translated_length > lowest_ipv6_mtu && (packet.data[6] & kDontFragment) == 0;
-}
-
 }  // namespace
 
 inline bool Translator::Implementation::fit(const Call& call, const Packet& packet,
@@ -95,35 +89,6 @@ void Translator::Implementation::end_call(const Call& call, Outcomes& out) {
   give_out_spent(out);
 }
 
-// A first packet's way is a chain of look-ups that no cache holds: the policy's index, the place of the destination in
-// it, the index and ports of the other side, a place in the table. So they are fetched for all first packets of a
-// burst, link by link. Where the flow goes is only guessed (the name's first address, the client's own port): a wrong
-// guess costs a fetch.
-void Translator::Implementation::foresee(const Call& call, std::span<const flow::InsideKey* const> keys) {
-  for (const flow::InsideKey* key : keys)
-    if (const policy::PeerPolicy* policy = policy_of(call, key->peer); policy != nullptr) policy->prefetch_index();
-  for (const flow::InsideKey* key : keys)
-    if (const policy::PeerPolicy* policy = policy_of(call, key->peer); policy != nullptr)
-      policy->prefetch_destination(key->destination);
-  std::uint32_t ahead = 0;
-  for (const flow::InsideKey* key : keys) {
-    const policy::PeerPolicy* policy = policy_of(call, key->peer);
-    if (policy == nullptr) continue;
-    const policy::Verdict verdict =
-        policy->judge(key->destination, key->protocol, key->destination_port, source_nat_, call.now.wall);
-    if (verdict.reason != DropReason::none) continue;
-    table_.prefetch_insert(ahead++);
-    const bool v6 = verdict.destination.is_v6();
-    const auto& addresses = v6 ? config_.source_v6 : config_.source_v4;
-    if (addresses.empty()) continue;
-    const bool own = config_.keep_source && v6 == key->source.is_v6();
-    const std::size_t source = preferred_address(key->peer, addresses.size());
-    table_.prefetch_outside(table_.hash(flow::OutsideKey{own ? key->source : addresses[source], verdict.destination,
-                                                         key->source_port, key->destination_port, key->protocol}));
-    if (!own) space(key->protocol, v6, static_cast<std::uint16_t>(source)).prefetch(key->source_port);
-  }
-}
-
 // Three steps over a burst: hash the keys of plain packets while the index is fetched, fetch the records, deal with
 // each. A packet that goes the whole way may end, begin or move flows: what was found before it is found anew.
 void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
@@ -143,15 +108,20 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
     hashes[i] = table_.hash(keys[i].value);
     table_.prefetch_inside(hashes[i]);
   }
-  const flow::InsideKey* strangers[kBurst];
-  std::size_t strange = 0;
+  constexpr std::uint8_t kKnown = 0xff;
+  Unset<FirstPacket> firsts[kBurst];
+  std::uint8_t first_of[kBurst];
+  std::size_t first_count = 0;
   for (std::size_t i = 0; i < count; ++i) {
+    first_of[i] = kKnown;
     if (!plain[i]) continue;
     bool absent = false;
     slots[i] = table_.prefetch_inside_record(hashes[i], absent);
-    if (absent) strangers[strange++] = &keys[i].value;
+    if (!absent) continue;
+    first_of[i] = static_cast<std::uint8_t>(first_count);
+    firsts[first_count++].value.key = &keys[i].value;
   }
-  if (strange != 0) foresee(call, {strangers, strange});
+  if (first_count != 0) foresee(call, {&firsts[0].value, first_count});
   std::size_t slow = 0;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {
@@ -161,9 +131,14 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
         slot = table_.find(key, hashes[i]);
       if (slot != flow::kNoSlot && up_fast(call, *packets[i], slot)) [[likely]]
         continue;
+      ++slow;
+      if (slot == flow::kNoSlot && first_of[i] != kKnown &&
+          up_first(call, *packets[i], firsts[first_of[i]].value, hashes[i]))
+        continue;
+    } else {
+      ++slow;
     }
     up_whole(call, *packets[i]);
-    ++slow;
   }
   counters_.translated_up += count - slow;
   end_call(call, out);

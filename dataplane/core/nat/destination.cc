@@ -83,9 +83,18 @@ Candidates Translator::Implementation::candidates_of(const Call& call, const pol
 Translator::Implementation::Refusal Translator::Implementation::find_destination(const Call& call,
                                                                                  const policy::PeerPolicy& policy,
                                                                                  const flow::InsideKey& key,
+                                                                                 const FirstPacket* first,
                                                                                  policy::Verdict& verdict) const {
   if (!policy.source_allowed(key.source)) return {DropReason::inner_source_not_allowed, false};
-  verdict = policy.judge(key.destination, key.protocol, key.destination_port, source_nat_, call.now.wall);
+  if (first != nullptr) {
+    verdict = first->verdict;
+    // One address, of which the verdict knows: no choice.
+    if (verdict.translation < policy.translations.size() && !has_several_addresses(*first) &&
+        !forbidden_.contains(verdict.destination))
+      return {};
+  } else {
+    verdict = policy.judge(key.destination, key.protocol, key.destination_port, source_nat_, call.now.wall);
+  }
   if (verdict.reason == DropReason::policy_no_resource &&
       (config_.proxy_v4.contains(key.destination) || config_.proxy_v6.contains(key.destination)))
     // A packet may overtake the message that names its destination; a peer without control cannot send one.

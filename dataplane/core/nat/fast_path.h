@@ -47,6 +47,12 @@ void prepare_rewrite(flow::FlowRecord& record, const IpAddress& source);
   return static_cast<std::uint16_t>(packet.length + (to6 ? 20 : 0) - (from6 ? 20 : 0));
 }
 
+// RFC 7915 §4.1: without DF an IPv4 packet is cut for the narrowest way in IPv6.
+[[nodiscard]] inline bool is_cut(const Packet& packet, std::uint16_t translated_length, std::uint16_t lowest_ipv6_mtu) {
+  constexpr std::uint8_t kDontFragment = kIpv4DontFragment >> 8;
+  return translated_length > lowest_ipv6_mtu && (packet.data[6] & kDontFragment) == 0;
+}
+
 // Translates a packet that read_plain took and that belongs to the flow. `identification`: for IPv4 headers that get a
 // new one. `keep_identification`: within IPv4. False: no headroom (the packet is unchanged).
 [[nodiscard]] inline bool rewrite_up(Packet& packet, const flow::FlowRecord& record, const IpAddress& source,

@@ -61,9 +61,10 @@ flow::FlowRecord Translator::Implementation::record_of(const flow::InsideKey& ke
 }
 
 flow::Slot Translator::Implementation::open_flow(const Call& call, const policy::PeerPolicy& policy,
-                                                 const flow::InsideKey& key, Refusal& refusal) {
+                                                 const flow::InsideKey& key, std::uint64_t hash,
+                                                 const FirstPacket* first, Refusal& refusal) {
   policy::Verdict verdict;
-  refusal = find_destination(call, policy, key, verdict);
+  refusal = find_destination(call, policy, key, first, verdict);
   if (refusal.reason != DropReason::none) return flow::kNoSlot;
   if (!table_.peer_known(key.peer) || table_.peer_flows(key.peer) >= config_.max_flows_per_peer) {
     refusal.reason = DropReason::flow_peer_limit;
@@ -81,11 +82,11 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
   record.last_seen = call.tick;
   record.translation_tag = policy.translation_tag(verdict.translation);
 
-  if (!assign_outside(record)) {
+  if (!assign_outside(record, first != nullptr ? first->proposed : std::uint16_t{0})) {
     refusal.reason = DropReason::nat_ports_exhausted;
     return flow::kNoSlot;
   }
-  const flow::Slot slot = put_in(call, record);
+  const flow::Slot slot = put_in(call, record, hash);
   if (slot == flow::kNoSlot) {
     refusal.reason = DropReason::flow_table_full;
     return slot;
@@ -94,9 +95,8 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
   return slot;
 }
 
-flow::Slot Translator::Implementation::put_in(const Call& call, const flow::FlowRecord& record) {
-  const flow::InsideKey key = record.inside_key();
-  const flow::Slot slot = table_.insert(record, table_.hash(key), outside_hash(record));
+flow::Slot Translator::Implementation::put_in(const Call& call, const flow::FlowRecord& record, std::uint64_t hash) {
+  const flow::Slot slot = table_.insert(record, hash, outside_hash(record));
   if (slot == flow::kNoSlot) return slot;
   const bool fresh = acquire_outside(slot);
   if (config_.log != nullptr && (fresh || config_.log->wants_destinations())) record_binding(table_[slot], true);

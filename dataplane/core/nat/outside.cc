@@ -61,7 +61,7 @@ bool Translator::Implementation::assign_own_source(flow::FlowRecord& record) {
   return false;
 }
 
-bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record) {
+bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record, std::uint16_t proposed) {
   const bool v6 = record.remote.is_v6();
   const auto& addresses = v6 ? config_.source_v6 : config_.source_v4;
   if (addresses.empty()) return false;
@@ -101,8 +101,8 @@ bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record) {
       return true;
     }
     const auto port = takes_too_much(record.peer, ports, addresses.size())
-                          ? ports.choose_used(taken)
-                          : ports.choose(record.inside_source_port, record.remote, record.remote_port, taken);
+                          ? ports.choose_used(taken, proposed)
+                          : ports.choose(record.inside_source_port, record.remote, record.remote_port, taken, proposed);
     if (!port) continue;
     record.source_port = *port;
     return true;
@@ -110,11 +110,11 @@ bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record) {
   return false;
 }
 
-bool Translator::Implementation::assign_outside(flow::FlowRecord& record) {
+bool Translator::Implementation::assign_outside(flow::FlowRecord& record, std::uint16_t proposed) {
   const bool v6 = record.remote.is_v6();
   record.flags = static_cast<std::uint8_t>(record.flags & ~flow_mark::own_source);
   const bool own = config_.keep_source && record.inside_source.is_v6() == v6;
-  if (!(own ? assign_own_source(record) : assign_from_pool(record))) return false;
+  if (!(own ? assign_own_source(record) : assign_from_pool(record, proposed))) return false;
   prepare_rewrite(record, source_address(record));
   return true;
 }

@@ -62,6 +62,16 @@ std::optional<std::uint16_t> PortSpace::draw_unused(std::size_t of_class) {
   return list[random_->below(static_cast<std::uint32_t>(list.size()))];
 }
 
+std::optional<std::uint16_t> PortSpace::propose(std::uint16_t wanted) {
+  if (count_ == 0) return std::nullopt;
+  const std::size_t best = class_of(wanted);
+  for (const std::size_t of_class : {best, best ^ 2U, best ^ 1U, best ^ 3U})
+    if (const auto port = draw_unused(of_class)) return port;
+  // Indices begin at an even port, so a port's parity is its index's.
+  const Index index = (random_->below(count_) & ~1U) | wanted % 2U;
+  return index < count_ && range_.mine(port_of(index)) ? std::optional{port_of(index)} : std::nullopt;
+}
+
 std::optional<std::uint16_t> PortSpace::choose_unused(std::uint16_t wanted) {
   if (range_.mine(wanted) && users_[index_of(wanted)] == 0) return wanted;
   const std::size_t best = class_of(wanted);

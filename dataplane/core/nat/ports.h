@@ -58,9 +58,10 @@ class PortSpace {
 
   // `taken(port)`: whether a flow of this space towards this destination has it. nullopt: every port of ours is taken
   // towards this destination. The caller calls acquired() for the port it really uses.
+  // `proposed`: propose(wanted), of a moment ago; 0: none.
   template <typename Taken>
   std::optional<std::uint16_t> choose(std::uint16_t wanted, const IpAddress& remote, std::uint16_t remote_port,
-                                      Taken&& taken);
+                                      Taken&& taken, std::uint16_t proposed = 0);
   void acquired(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
   void released(std::uint16_t port, const IpAddress& remote, std::uint16_t remote_port);
 
@@ -71,12 +72,15 @@ class PortSpace {
     prefetch_read(&place_[index_of(wanted)]);
   }
 
+  // For bursts: what choose() may come to when the wanted port cannot be had, so that it can be fetched beforehand.
+  std::optional<std::uint16_t> propose(std::uint16_t wanted);
+
   // One that nobody uses, the wanted one if possible.
   std::optional<std::uint16_t> choose_unused(std::uint16_t wanted);
 
   // One that is in use towards other destinations already, at random, found by a bounded number of guesses.
   template <typename Taken>
-  std::optional<std::uint16_t> choose_used(Taken&& taken);
+  std::optional<std::uint16_t> choose_used(Taken&& taken, std::uint16_t proposed = 0);
 
   // How ports are given has changed: what is known of crowded destinations is asked for anew.
   void forget_crowded();
@@ -131,9 +135,13 @@ class PortSpace {
 
 template <typename Taken>
 std::optional<std::uint16_t> PortSpace::choose(std::uint16_t wanted, const IpAddress& remote, std::uint16_t remote_port,
-                                               Taken&& taken) {
+                                               Taken&& taken, std::uint16_t proposed) {
   if (count_ == 0) return std::nullopt;
   if (range_.mine(wanted) && !taken(wanted)) return wanted;
+  if (proposed != 0 && range_.mine(proposed)) {
+    const bool unused = users_[index_of(proposed)] == 0;
+    if (unused || (this->unused() == 0 && !taken(proposed))) return proposed;
+  }
   const std::size_t best = class_of(wanted);
   for (const std::size_t of_class : {best, best ^ 2U, best ^ 1U, best ^ 3U})
     if (const auto port = draw_unused(of_class)) return port;
@@ -150,8 +158,9 @@ std::optional<std::uint16_t> PortSpace::choose(std::uint16_t wanted, const IpAdd
 }
 
 template <typename Taken>
-std::optional<std::uint16_t> PortSpace::choose_used(Taken&& taken) {
+std::optional<std::uint16_t> PortSpace::choose_used(Taken&& taken, std::uint16_t proposed) {
   if (count_ == 0) return std::nullopt;
+  if (proposed != 0 && range_.mine(proposed) && users_[index_of(proposed)] != 0 && !taken(proposed)) return proposed;
   for (unsigned guess = 0; guess < kGuessesAmongUsed; ++guess) {
     const Index index = random_->below(count_);
     const std::uint16_t port = port_of(index);

@@ -9,6 +9,7 @@
 #include "dataplane/core/nat/binding_log.h"
 #include "dataplane/core/nat/bindings.h"
 #include "dataplane/core/nat/failed_addresses.h"
+#include "dataplane/core/nat/first.h"
 #include "dataplane/core/nat/fitting.h"
 #include "dataplane/core/nat/flow_extra.h"
 #include "dataplane/core/nat/fragments.h"
@@ -143,8 +144,12 @@ class Translator::Implementation {
   // The short way (fast_path.h). False: not for this packet; nothing has been changed.
   [[gnu::always_inline]] bool up_fast(const Call& call, Packet& packet, flow::Slot slot);
   [[gnu::always_inline]] bool down_fast(const Call& call, Packet& packet, flow::Slot slot);
-  // Fetches what setting up flows with these keys will need.
-  void foresee(const Call& call, std::span<const flow::InsideKey* const> keys);
+  // first.cc
+  // Judges first packets and fetches what setting up their flows will need. Their keys are filled in.
+  void foresee(const Call& call, std::span<FirstPacket> firsts);
+  bool up_first(const Call& call, Packet& packet, const FirstPacket& first, std::uint64_t hash);
+
+  // burst.cc
   // Whether a plain packet changes nothing but counters of its flow, which may go on.
   [[nodiscard, gnu::always_inline]] bool fit(const Call& call, const Packet& packet,
                                              const flow::FlowRecord& record) const;
@@ -173,17 +178,22 @@ class Translator::Implementation {
   }
   // What a flow's ends say about it; the rest is zero.
   [[nodiscard]] static flow::FlowRecord record_of(const flow::InsideKey& key, const Endpoint& remote);
+  // `hash`: of the key. `first`: what is known of it already, judged by this policy; nullptr: nothing.
   flow::Slot open_flow(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
-                       Refusal& refusal);
+                       std::uint64_t hash, const FirstPacket* first, Refusal& refusal);
   // Into the table and out of it, with all that hangs on it. kNoSlot: the table is full.
-  flow::Slot put_in(const Call& call, const flow::FlowRecord& record);
+  flow::Slot put_in(const Call& call, const flow::FlowRecord& record) {
+    return put_in(call, record, table_.hash(record.inside_key()));
+  }
+  flow::Slot put_in(const Call& call, const flow::FlowRecord& record, std::uint64_t hash);
   void take_out(flow::Slot slot);
 
   // destination.cc
   [[nodiscard]] Candidates candidates_of(const Call& call, const policy::PeerPolicy& policy, std::uint32_t translation,
                                          const flow::InsideKey& key) const;
+  // `first`: as for open_flow.
   [[nodiscard]] Refusal find_destination(const Call& call, const policy::PeerPolicy& policy, const flow::InsideKey& key,
-                                         policy::Verdict& verdict) const;
+                                         const FirstPacket* first, policy::Verdict& verdict) const;
 
   // failover.cc
   [[nodiscard]] Candidates alternatives_of(const Call& call, const flow::FlowRecord& record) const;
@@ -231,14 +241,14 @@ class Translator::Implementation {
   [[nodiscard]] std::uint64_t outside_hash(const flow::FlowRecord& record) const;
   [[nodiscard]] bool takes_too_much(PeerIndex peer, const PortSpace& ports, std::size_t addresses) const;
   bool assign_own_source(flow::FlowRecord& record);
-  bool assign_from_pool(flow::FlowRecord& record);
+  bool assign_from_pool(flow::FlowRecord& record, std::uint16_t proposed);
   // RFC 4787 REQ-2, RFC 7857 §4: one peer appears under one address, as long as that has ports.
   [[nodiscard]] static std::size_t preferred_address(PeerIndex peer, std::size_t addresses) {
     return addresses == 1 ? 0 : (peer * std::size_t{0x9e3779b1}) % addresses;
   }
   // Chooses our side of a flow that is not in the table: source address and port, and the checksum differences that go
-  // with them. False: there is none left.
-  bool assign_outside(flow::FlowRecord& record);
+  // with them. False: there is none left. `proposed`: PortSpace::propose.
+  bool assign_outside(flow::FlowRecord& record, std::uint16_t proposed = 0);
   // For a flow in the table: what was chosen is used, or given back. False: the flow's binding has others besides.
   bool acquire_outside(flow::Slot slot);
   bool release_outside(flow::Slot slot);

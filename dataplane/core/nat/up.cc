@@ -83,7 +83,7 @@ void Translator::Implementation::up_query(const Call& call, const Datagram& data
     if (what.protocol == ip_protocol::tcp && !tcp_begins(transport[13])) return reset_up(call, datagram, view);
     Refusal refusal;
     const policy::PeerPolicy* policy = policy_of(call, first.peer);
-    slot = open_flow(call, *policy, key, refusal);
+    slot = open_flow(call, *policy, key, hash, nullptr, refusal);
     if (slot == flow::kNoSlot) {
       if (!refusal.wait) return refuse_up(call, datagram, view, refusal.reason, problem_of(refusal.reason, view.v6()));
       for (Packet* piece : datagram.pieces) call.out->add({piece, Action::wait, refusal.reason, 0});

@@ -34,6 +34,7 @@ TEST(PortSpace, AgreesWithASetOverRandomTraces) {
       if (range.mine(static_cast<std::uint16_t>(port))) ours.insert(static_cast<std::uint16_t>(port));
 
     std::map<std::uint32_t, std::set<std::uint16_t>> taken;  // per destination
+    std::uint16_t proposed = 0;
     for (int step = 0; step < 1500; ++step) {
       const std::uint32_t to = random.below(4) == 0 ? random.below(3) : 0;  // one destination is crowded
       auto& here = taken[to];
@@ -45,7 +46,11 @@ TEST(PortSpace, AgreesWithASetOverRandomTraces) {
         continue;
       }
       const auto wanted = static_cast<std::uint16_t>(random.next_u32());
-      const auto port = space.choose(wanted, server(to), 80, [&](std::uint16_t p) { return here.contains(p); });
+      // As a burst does it: proposed before others of the burst have taken theirs; or not at all.
+      if (random.below(3) == 0) proposed = space.propose(wanted).value_or(0);
+      if (random.below(3) == 0) proposed = 0;
+      const auto port =
+          space.choose(wanted, server(to), 80, [&](std::uint16_t p) { return here.contains(p); }, proposed);
       RC_ASSERT(port.has_value() == (here.size() < ours.size()));
       if (!port) continue;
       RC_ASSERT(ours.contains(*port));
@@ -94,6 +99,29 @@ TEST(PortSpace, KeepsParityAndRangeClassWhenItCannotKeepThePort) {
       EXPECT_EQ(*port % 2, wanted % 2);
       EXPECT_EQ(*port < 1024, wanted < 1024);
     }
+}
+
+// What is proposed is what would be chosen: unused, of the same parity and class; and it is taken unless somebody has it.
+TEST(PortSpace, ProposesWhatItWouldChoose) {
+  SeededRandom source{7};
+  BufferedRandom random{source};
+  PortSpace space{PortRangeOfWorker{1, 65535, 0, 1}, random};
+  for (int i = 0; i < 200; ++i) {
+    const auto wanted = static_cast<std::uint16_t>(random.below(65535) + 1);
+    const auto proposed = space.propose(wanted);
+    ASSERT_TRUE(proposed);
+    EXPECT_EQ(*proposed % 2, wanted % 2);
+    EXPECT_EQ(*proposed < 1024, wanted < 1024);
+    const auto port = space.choose(
+        wanted, server(1), 80, [&](std::uint16_t p) { return p == wanted; }, *proposed);
+    ASSERT_TRUE(port);
+    EXPECT_TRUE(*port == *proposed || *proposed == wanted);
+    space.acquired(*port, server(1), 80);
+    const auto other = space.choose(
+        wanted, server(1), 80, [&](std::uint16_t p) { return p == wanted || p == *port; }, *proposed);
+    ASSERT_TRUE(other);
+    EXPECT_NE(*other, *port) << "somebody has it by now";
+  }
 }
 
 // RFC 6056: a client that cannot have its port is given one that nobody can foresee.

@@ -18,7 +18,7 @@ void TurnServer::new_nonce(Instant now) {
   nonce_expires_ = now + config_.nonce_lifetime;
 }
 
-std::optional<std::string> TurnServer::password_of(const std::string& username) const {
+std::optional<std::string> TurnServer::password_of(const std::string& username, const Endpoint& from) const {
   if (config_.shared_secret.empty()) {
     const auto found = config_.passwords.find(username);
     return found == config_.passwords.end() ? std::nullopt : std::optional{found->second};
@@ -26,7 +26,11 @@ std::optional<std::string> TurnServer::password_of(const std::string& username) 
   const auto colon = username.find(':');
   std::uint64_t expires = 0;
   const auto parsed = std::from_chars(username.data(), username.data() + std::min(colon, username.size()), expires);
-  if (colon == std::string::npos || parsed.ec != std::errc{} || expires <= wall_.seconds) return std::nullopt;
+  if (colon == std::string::npos || parsed.ec != std::errc{}) return std::nullopt;
+  // As coturn: the date in a name is looked at when a 5-tuple first uses it, not again while its allocation stands.
+  const auto standing = allocations_.find(from);
+  const bool known = standing != allocations_.end() && standing->second.username == username;
+  if (expires <= wall_.seconds && !known) return std::nullopt;
   return broker::relay_credential(config_.shared_secret, username.substr(colon + 1), {expires, 0}).password;
 }
 
@@ -147,7 +151,7 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
   };
   const auto username = request.text(Attribute::username);
   if (!username || !request.has(Attribute::message_integrity)) return challenge(401);
-  const auto password = password_of(std::string{*username});
+  const auto password = password_of(std::string{*username}, in.from);
   if (request.text(Attribute::nonce) != nonce_) return challenge(438);
   if (!password) return challenge(401);
   const auto key = stun::long_term_key(*username, config_.realm, *password);

@@ -83,7 +83,7 @@ class TurnServer {
 
   Config config_;
   Random& random_;
-  [[nodiscard]] std::optional<std::string> password_of(const std::string& username) const;
+  [[nodiscard]] std::optional<std::string> password_of(const std::string& username, const Endpoint& from) const;
   WallTime wall_{};
   std::string nonce_;
   Instant nonce_expires_{};

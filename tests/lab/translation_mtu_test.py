@@ -70,7 +70,8 @@ class WideTests(Tests):
 
     def tunnel_narrower_than_its_mtu(self):
         """A wire between client and gateway that does not carry the configured inner MTU. That its router says so goes to
-        sockets that do not look; what is lost is found out, and both sides' senders are told."""
+        sockets that do not look; what is lost is found out, and both sides' senders are told. (Before the LAN is narrower
+        still: the gateway remembers that of each destination for ten minutes.)"""
         kind, name, family = self.each()[0]
         self.ask("echo", name, family, 1000)
         wait_until(lambda: self.proved() == INNER, 30, f"{INNER} bytes to be proved")
@@ -121,8 +122,8 @@ class WideTests(Tests):
 
 
 TESTS = ("ping_4000", "fragmented_udp_both_ways", "tracepath_shows_hops_and_mtu", "servers_learn_the_path_mtu",
-         "clients_learn_the_path_mtu", "narrow_wire_in_the_lan", "narrowest_wire_on_the_wan", "narrow_wires_on_both",
-         "narrowest_wire_in_the_lan", "tunnel_narrower_than_its_mtu", "tcp_options_survive")
+         "clients_learn_the_path_mtu", "tunnel_narrower_than_its_mtu", "narrow_wire_in_the_lan", "narrowest_wire_on_the_wan", "narrow_wires_on_both",
+         "narrowest_wire_in_the_lan", "tcp_options_survive")
 
 if __name__ == "__main__":
     sys.exit(main("natmtu", "af_packet", INNER, WideTests, TESTS))

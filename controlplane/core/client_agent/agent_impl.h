@@ -238,7 +238,7 @@ struct ClientAgent::Impl {
   void reject(const InnerPacket& info, Bytes packet, Undeliverable why, DropReason reason, Now now,
               std::uint16_t mtu = 0);  // of too_big; 0: the device's
   // Worked out once per burst.
-  [[nodiscard]] std::uint16_t path_mtu(Link& link) const;
+  [[nodiscard]] std::uint16_t path_mtu(Link& link);
   [[nodiscard]] std::uint16_t path_mtu_now(const Link& link) const;
   void reject(Bytes packet, Undeliverable why, DropReason reason, Now now);
   void enqueue(Target& target, const InnerPacket& info, Bytes packet, Now now);

@@ -180,10 +180,12 @@ std::uint16_t ClientAgent::Impl::path_mtu_now(const Link& link) const {
   return static_cast<std::uint16_t>(std::min(known, fits));
 }
 
-std::uint16_t ClientAgent::Impl::path_mtu(Link& link) const {
+std::uint16_t ClientAgent::Impl::path_mtu(Link& link) {
   if (link.path_mtu_turn != turn) {
     link.path_mtu_turn = turn;
-    link.path_mtu = path_mtu_now(link);
+    const std::uint16_t before = std::exchange(link.path_mtu, path_mtu_now(link));
+    if (before != 0 && before != link.path_mtu)
+      log_info("gateway " + link.gateway + ": packets of up to " + std::to_string(link.path_mtu) + " bytes pass");
   }
   return link.path_mtu;
 }

@@ -122,8 +122,9 @@ class WideTests(Tests):
 
 
 TESTS = ("ping_4000", "fragmented_udp_both_ways", "tracepath_shows_hops_and_mtu", "servers_learn_the_path_mtu",
-         "clients_learn_the_path_mtu", "tunnel_narrower_than_its_mtu", "narrow_wire_in_the_lan", "narrowest_wire_on_the_wan", "narrow_wires_on_both",
-         "narrowest_wire_in_the_lan", "tcp_options_survive")
+         "clients_learn_the_path_mtu", "tunnel_narrower_than_its_mtu", "narrow_wire_in_the_lan",
+         "narrowest_wire_on_the_wan", "narrow_wires_on_both", "narrowest_wire_in_the_lan", "tcp_options_survive")
+
 
 if __name__ == "__main__":
     sys.exit(main("natmtu", "af_packet", INNER, WideTests, TESTS))

@@ -133,7 +133,8 @@ class Call {
            !has_flag(packet, packet_flag::own);  // an answer to a probe that asks just this
   }
   void fit(PacketBurst& packets) {
-    std::vector<Packet*> pieces;
+    thread_local std::vector<Packet*> pieces;  // keeps its memory
+    pieces.clear();
     for (Packet* packet : packets) {
       if (!longer_than_peer_takes(*packet)) {
         pieces.push_back(packet);

@@ -182,12 +182,16 @@ struct SlowPath::Implementation {
                    now.monotonic);
     if (says) peer.session_is_new = false;
     // A sized one asks whether packets of its length get through, also on the way back; no longer than what came.
-    const std::size_t size = probe->sized ? payload.size() + wireguard::kControlHeaderSize : 0;
-    const auto reply = wireguard::make_sized_probe_packet(wireguard::reply_to(*probe),
-                                                          wireguard::ControlDirection::to_client, size);
+    const std::size_t size = probe->sized ? std::max(payload.size(), wireguard::kProbeSize) : wireguard::kProbeSize;
+    const auto reply = wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);
     packet->truncate(0);
-    if (!packet->append(static_cast<std::uint16_t>(reply.size()))) return context.drop(packet, DropReason::no_headroom);
+    if (!packet->append(static_cast<std::uint16_t>(wireguard::kControlHeaderSize + size)))
+      return context.drop(packet, DropReason::no_headroom);
     std::memcpy(packet->data, reply.data(), reply.size());
+    std::memset(packet->data + reply.size(), 0, packet->length - reply.size());
+    if (probe->sized)
+      wireguard::write_control_header(packet->bytes(), wireguard::ControlDirection::to_client,
+                                      static_cast<std::uint16_t>(size));
     const PeerIndex index = packet->peer;
     make_own(*packet);
     packet->peer = index;

@@ -1,8 +1,11 @@
 """The healing table in the lab: every row with real processes, what was lost and how long it took beside the goals."""
 
 import argparse
+import concurrent.futures
 import json
+import math
 import pathlib
+import queue
 import statistics
 import sys
 import time
@@ -23,6 +26,7 @@ RESETS = ("gateway-nat", "client-nat", "both-nats")
 DPDK_DRIVERS = tuple(driver for driver in DRIVERS if driver != "tap")
 NAT_KINDS = ("preserving", "random")  # of ports: what decides whether two NATs let a direct path be
 BEFORE = 0.5  # seconds of the window before the event
+ACCEPTED = 20  # repetitions of a row that acceptance asks for, on each driver
 
 
 def outcome(row, traffic, event, counted):
@@ -68,7 +72,7 @@ class RowRun:
         pair = row.nats or (arguments.client_nat, arguments.gateway_nat)
         self.client_nat, self.gateway_nat = pair
         self.direct = direct_is_possible(*(parse(kind) for kind in pair))
-        self.lab = Lab(arguments.name)
+        self.lab = Lab.anew(arguments.name)
 
     def run(self, repeat):
         row, arguments, lab = self.row, self.arguments, self.lab
@@ -204,13 +208,49 @@ def settings_of(row, arguments):
 
 
 def print_summary(reports, out=sys.stdout):
-    """Over all networks, one line a row."""
-    for name in dict.fromkeys(report["row"] for report in reports):
-        results = [result for report in reports if report["row"] == name for result in report["results"]]
+    """Over all networks, one line a row and driver."""
+    for name, driver in dict.fromkeys((report["row"], report["driver"]) for report in reports):
+        results = [result for report in reports if (report["row"], report["driver"]) == (name, driver)
+                   for result in report["results"]]
         missed = sum(1 for result in results if result["problems"])
-        print(f"{name:18} all {len(results):4} repetitions: worst {max(r['lost_total'] for r in results)} lost, longest "
+        print(f"{name:18} {driver:9} {len(results):4} repetitions: worst {max(r['lost_total'] for r in results)} lost, longest "
               f"stall {max(r['stall'] for r in results) * 1000:.0f} ms; "
               f"{'every goal met' if not missed else f'{missed} missed'}", file=out, flush=True)
+
+
+def repetitions(row, arguments):
+    """Of one network: as many as asked for, or what makes ACCEPTED of all networks of a driver."""
+    if not arguments.acceptance:
+        return arguments.repeat
+    networks = sum(1 for settings in settings_of(row, arguments) if settings.driver == DPDK_DRIVERS[0])
+    return math.ceil(ACCEPTED / networks)
+
+
+def run_row(row, arguments, out=sys.stdout):
+    """A row in all its networks, `row.labs` of them at a time; prints each as it is done and returns the reports."""
+    labs = min(row.labs, arguments.labs)
+    names = queue.SimpleQueue()
+    for number in range(labs):
+        names.put(arguments.name if labs == 1 else f"{arguments.name}{number}")
+    repeat = repetitions(row, arguments)
+
+    def one(settings):
+        name = names.get()
+        try:
+            run = RowRun(row, argparse.Namespace(**vars(settings) | {"name": name}))
+            try:
+                return run.run(repeat)
+            finally:
+                run.end()
+        finally:
+            names.put(name)
+
+    reports = []
+    with concurrent.futures.ThreadPoolExecutor(labs) as pool:
+        for report in pool.map(one, settings_of(row, arguments)):
+            reports.append(report)
+            print_row(report, out)
+    return reports
 
 
 def run_rows(rows, arguments, out=sys.stdout):
@@ -219,17 +259,16 @@ def run_rows(rows, arguments, out=sys.stdout):
     print("Worst of n counts; `refused`: what a NAT does with unexpected packets", file=out)
     print(HEADING, file=out, flush=True)
     for row in rows:
-        for settings in settings_of(row, arguments):
-            run = RowRun(row, settings)
-            try:
-                report = run.run(arguments.repeat)
-            finally:
-                run.end()
-            reports.append(report)
-            print_row(report, out)
+        reports += run_row(row, arguments, out)
+        save(arguments, reports, None)
     if len(reports) > len(rows):
         print_summary(reports, out)
     return reports
+
+
+def save(arguments, reports, cold):
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"rows": reports, "cold": cold}, indent=1) + "\n")
 
 
 def show_outages(names, arguments):
@@ -258,6 +297,10 @@ def parser():
     options.add_argument("--unexpected", choices=nat.UNEXPECTED, default="drop")
     options.add_argument("--settle", type=float, default=1.5, help="seconds of calm before each event (default: 1.5)")
     options.add_argument("--quick", action="store_true", help="a few rows, once each")
+    options.add_argument("--acceptance", action="store_true", help=f"every row, the slow ones too, with all NATs and both "
+                         f"drivers, {ACCEPTED} repetitions or more of each row and driver: two hours")
+    options.add_argument("--labs", type=int, default=8, metavar="N",
+                         help="at most so many labs at once, for rows that only wait (default: 8)")
     options.add_argument("--protocol", choices=("1.0", "1.1"), default="1.1",
                          help="1.0: the client that needs a DNS query; shows the outage of the NAT rows")
     options.add_argument("--svg", type=pathlib.Path, metavar="FILE",
@@ -272,7 +315,10 @@ def main():
     arguments = parser().parse_args()
     if arguments.svg and len(arguments.row) != 1:
         parser().error("--svg draws one --row")
-    names = arguments.row or (QUICK if arguments.quick else [row.name for row in ROWS if not row.slow])
+    if arguments.acceptance:
+        arguments.all_nats, arguments.driver = True, "all"
+    names = arguments.row or (QUICK if arguments.quick else
+                              [row.name for row in ROWS if arguments.acceptance or not row.slow])
     if (arguments.all_nats or arguments.driver == "all") and (arguments.svg or arguments.protocol == "1.0"):
         parser().error("--svg and --protocol 1.0 show one network")
     if arguments.protocol == "1.0":
@@ -280,22 +326,18 @@ def main():
         if not names:
             parser().error(f"--protocol 1.0 knows the rows {' '.join(RESETS)}")
     started = time.monotonic()
-    stale = Lab(arguments.name)
-    if stale.network.exists():
-        stale.down()  # an earlier run was cut off
     if arguments.protocol == "1.0":
         return show_outages(names, arguments)
     try:
         reports = run_rows([BY_NAME[name] for name in names if name != "cold"], arguments)
         cold = None
         if "cold" in names or not arguments.row:
-            colds = [cold_tunnel(settings, arguments.repeat) for settings in settings_of(COLD, arguments)]
+            colds = [cold_tunnel(settings, repetitions(COLD, arguments)) for settings in settings_of(COLD, arguments)]
             cold = max(colds, key=lambda c: (not c["ok"], max((t for t in c["times"] if t is not None), default=0)))
     except LabError as error:
         print(f"heal: {error}", file=sys.stderr)
         return 1
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": reports, "cold": cold}, indent=1) + "\n")
+    save(arguments, reports, cold)
     missed = [report["row"] for report in reports if any(r["problems"] for r in report["results"])]
     if cold is not None and not cold["ok"]:
         missed.append("cold tunnel")

@@ -36,9 +36,7 @@ def footprint(lab, process):
 class Soak:
     def __init__(self, arguments):
         self.arguments = arguments
-        self.lab = Lab(arguments.name)
-        if self.lab.network.exists() or self.lab.directory.exists():
-            self.lab.down()  # an earlier run was cut off
+        self.lab = Lab.anew(arguments.name)
 
     def run(self):
         arguments, lab = self.arguments, self.lab

@@ -36,7 +36,7 @@ def measure(lab):
 
 
 def cold_tunnel(arguments, repeat):
-    lab = Lab(arguments.name)
+    lab = Lab.anew(arguments.name)
     lab.up(arguments.client_nat, arguments.gateway_nat, arguments.unexpected, arguments.driver, arguments.build)
     try:
         portal = round_trip(lab, "client", net.PORTAL)

@@ -29,6 +29,14 @@ class Lab:
         self._settings_file = self.directory / "settings.json"
         self.settings = json.loads(self._settings_file.read_text()) if self._settings_file.exists() else {}
 
+    @classmethod
+    def anew(cls, name):
+        """Of this name, and nothing left of an earlier run that was cut off."""
+        lab = cls(name)
+        if lab.network.exists() or lab.directory.exists():
+            lab.down()
+        return cls(name)
+
     # ---- up and down ----
 
     def up(self, client_nat="preserving", gateway_nat="preserving", unexpected="drop", driver="af_packet", build=None,

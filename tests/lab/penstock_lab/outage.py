@@ -14,7 +14,7 @@ WAIT = 20.0  # seconds after the reset without any DNS query; the tunnel is give
 
 def run(row, target, arguments):
     """Prints what happened and returns it; `ok`: the outage was there, and the query ended it."""
-    lab = Lab(arguments.name)
+    lab = Lab.anew(arguments.name)
     lab.up(arguments.client_nat, arguments.gateway_nat, arguments.unexpected, arguments.driver, arguments.build,
            options={"client_arguments": ["--protocol", "1.0"]})
     try:

@@ -31,6 +31,7 @@ class Row:
     may_break_tcp: bool = False
     lost_within: float | None = None   # instead of goal_lost: all that is lost was sent within so many seconds
     slow: bool = False             # minutes a repetition: only when asked for
+    labs: int = 1                  # at a time, at most: more where nearly all of the time is waiting
 
 
 class Scene:
@@ -216,9 +217,9 @@ ROWS = (
     Row("mapping-client", "client's NAT forgets the tunnel's mapping only", forget_one("cnat"), 0, heal_within,
         "300 ms + 4 RTT"),
     Row("idle-client-first", "reset of an idle tunnel, then the client speaks first", client_speaks_first, 0, within(1),
-        "1 s", rate=10, download=0, ping=False, prepare=idle, slow=True),
+        "1 s", rate=10, download=0, ping=False, prepare=idle, slow=True, labs=8),
     Row("idle-lan-first", "reset of an idle tunnel, then the LAN speaks first", lan_speaks_first, 0, within(26), "26 s",
-        rate=10, download=0, ping=False, prepare=idle, restore=client_goes_on, observe=30, slow=True),
+        rate=10, download=0, ping=False, prepare=idle, restore=client_goes_on, observe=30, slow=True, labs=8),
     Row("roam", "client roams to another network", roam, 0, within(1), "1 s after the new address is up",
         parts=("roaming",)),
     Row("relay-direct", "relay restarts, direct path in use", restart_relay, 0, within(NOISE), "none",
@@ -230,9 +231,9 @@ ROWS = (
     Row("control-killed", "gateway's control process killed (-9) and restarted", kill("gateway", 2.0), 0, within(NOISE),
         "0", observe=5),
     Row("control-stopped", "gateway's control process stopped for 30 s", stop_for("gateway", 30), 0, within(NOISE), "0",
-        observe=33),
+        observe=33, labs=2),
     Row("portal-killed", "portal killed for half a minute, restarted", kill("portal", 30), 0, within(NOISE), "0",
-        observe=33),
+        observe=33, labs=2),
     Row("dataplane-restart", "data plane restarted for an upgrade", upgrade_dataplane, None, within(1), "1 s",
         lost_within=1.0),
     Row("gateway-lost", "gateway host lost, second gateway in the site", lose_gateway, None, within(3), "3 s",

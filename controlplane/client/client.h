@@ -27,6 +27,7 @@
 #include "controlplane/core/offload/coalesce.h"
 #include "controlplane/io/dns_listener.h"
 #include "controlplane/io/dns_upstream.h"
+#include "controlplane/io/file_saver.h"
 #include "controlplane/io/inspect_server.h"
 #include "controlplane/io/loop.h"
 #include "controlplane/io/netlink.h"
@@ -132,7 +133,8 @@ class Client {
   // Look-ups block on threads of their own, which may outlive us.
   std::shared_ptr<io::PostGate> gate_;
 
-  std::uint64_t saved_names_ = 0;
+  std::optional<io::FileSaver> timestamp_file_, names_file_;
+  std::uint64_t saved_names_ = 0;  // revision that was handed over for saving
   io::Loop::Timer names_timer_;
   bool names_timer_armed_ = false;
 

@@ -49,6 +49,8 @@ void Client::close() {
     drain();
     save_names();
   }
+  names_file_.reset();  // written when this returns
+  timestamp_file_.reset();
   std::string error;
   if (resolv_conf_ && !resolv_conf_->restore(error)) spdlog::error("resolv.conf was not put back: {}", error);
   if (routes_) routes_->remove();
@@ -91,6 +93,9 @@ bool Client::load_state(ClientAgentConfig& agent_config, std::string& error) {
     return false;
   }
   agent_config.private_key.bytes = std::get<0>(key);
+  timestamp_file_.emplace(config_.state_directory + "/timestamp", 0600, [](const std::string& why) {
+    spdlog::warn("the handshake's timestamp is not saved: {}", why);
+  });
   bool missing = false;
   std::string why;
   const auto text = io::read_file(config_.state_directory + "/timestamp", why, &missing);
@@ -161,6 +166,7 @@ bool Client::open_sockets(std::string& error) {
 
 void Client::start_resolver() {
   const std::string names_file = config_.state_directory + "/names";
+  names_file_.emplace(names_file, 0600, [](const std::string& why) { spdlog::warn("names are not saved: {}", why); });
   bool missing = false;
   std::string why;
   if (const auto content = io::read_file(names_file, why, &missing)) {

@@ -128,21 +128,14 @@ void Client::refresh_portal_addresses() {
 void Client::save_names() {
   names_timer_armed_ = false;
   const std::uint64_t revision = agent_->names().revision();
-  if (revision == saved_names_) return;
-  std::string error;
-  if (io::replace_file(config_.state_directory + "/names", agent_->names().serialise(), 0600, error)) {
-    saved_names_ = revision;
-  } else {
-    spdlog::warn("names are not saved: {}", error);
-  }
+  if (revision == saved_names_ || !names_file_) return;
+  names_file_->save(agent_->names().serialise());
+  saved_names_ = revision;
 }
 
 void Client::save_timestamp() {
   const wireguard::Timestamp& timestamp = agent_->last_timestamp();
-  const std::string text = hex({reinterpret_cast<const char*>(timestamp.data()), timestamp.size()}) + "\n";
-  std::string error;
-  if (!io::replace_file(config_.state_directory + "/timestamp", text, 0600, error))
-    spdlog::warn("the handshake's timestamp is not saved: {}", error);
+  timestamp_file_->save(hex({reinterpret_cast<const char*>(timestamp.data()), timestamp.size()}) + "\n");
 }
 
 }  // namespace penstock::client

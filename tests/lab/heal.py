@@ -8,6 +8,7 @@ import pathlib
 import queue
 import statistics
 import sys
+import threading
 import time
 
 from penstock_lab import counters, nat, outage, timeline
@@ -26,6 +27,7 @@ RESETS = ("gateway-nat", "client-nat", "both-nats")
 DPDK_DRIVERS = tuple(driver for driver in DRIVERS if driver != "tap")
 NAT_KINDS = ("preserving", "random")  # of ports: what decides whether two NATs let a direct path be
 BEFORE = 0.5  # seconds of the window before the event
+STARTS = threading.Lock()  # one lab starts at a time: together they would take longer than any of them may
 ACCEPTED = 20  # repetitions of a row that acceptance asks for, on each driver
 
 
@@ -76,8 +78,9 @@ class RowRun:
 
     def run(self, repeat):
         row, arguments, lab = self.row, self.arguments, self.lab
-        lab.up(self.client_nat, self.gateway_nat, arguments.unexpected, arguments.driver, arguments.build,
-               parts=row.parts)
+        with STARTS:
+            lab.up(self.client_nat, self.gateway_nat, arguments.unexpected, arguments.driver, arguments.build,
+                   parts=row.parts)
         counters.install(lab.network)
         if "relay2" in row.parts:
             counters.install_relay_counters(lab.network, net.RELAY, net.RELAY2, net.GNAT_WAN)

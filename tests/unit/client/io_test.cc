@@ -7,9 +7,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "controlplane/io/file.h"
+#include "controlplane/io/file_saver.h"
 #include "controlplane/io/loop.h"
 #include "controlplane/io/resolv_conf.h"
 #include "controlplane/io/udp_socket.h"
@@ -55,6 +58,40 @@ TEST(File, IsReplacedAtomicallyWithItsMode) {
   EXPECT_TRUE(missing);
   ASSERT_TRUE(make_directory(directory / "a/b/c", error)) << error;
   EXPECT_FALSE(make_directory(path + "/b", error));
+}
+
+TEST(FileSaver, WritesTheNewestAndNeverWaits) {
+  const Directory directory;
+  const std::string path = directory / "state";
+  {
+    FileSaver saver(path, 0600, [](const std::string& why) { ADD_FAILURE() << why; });
+    for (int i = 0; i <= 1000; ++i) saver.save(std::to_string(i));
+  }
+  EXPECT_EQ(content(path), "1000");
+  struct stat status {};
+  ASSERT_EQ(::stat(path.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 0777, 0600U);
+}
+
+TEST(FileSaver, TellsOfAFailureOnceAndWritesWhenItCan) {
+  const Directory directory;
+  const std::string path = directory / "later/state";
+  std::atomic<int> failures = 0;
+  {
+    FileSaver saver(path, 0600, [&failures](const std::string& why) {
+      EXPECT_NE(why.find("later/state"), std::string::npos) << why;
+      ++failures;
+    });
+    saver.save("one");
+    const auto deadline = std::chrono::steady_clock::now() + 10s;
+    while (failures == 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    saver.save("two");
+    std::string error;
+    ASSERT_TRUE(make_directory(directory / "later", error)) << error;
+    saver.save("three");
+  }
+  EXPECT_EQ(failures, 1);
+  EXPECT_EQ(content(path), "three");
 }
 
 // ---- resolv.conf ----------------------------------------------------------------------------------------------------

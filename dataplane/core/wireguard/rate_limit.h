@@ -10,11 +10,11 @@
 #pragma once
 
 #include <cstdint>
-#include <vector>
 
 #include "dataplane/core/base/address.h"
 #include "dataplane/core/base/random.h"
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/wireguard/zeroed_array.h"
 
 namespace penstock::wireguard {
 
@@ -36,7 +36,7 @@ class SourceLimiter {
     bool used = false;
   };
 
-  std::vector<Bucket> buckets_;
+  ZeroedArray<Bucket> buckets_;
   std::size_t set_mask_;
   std::int64_t cost_;      // nanoseconds per token
   std::int64_t capacity_;  // nanoseconds

@@ -332,7 +332,8 @@ def a_crash_is_cleaned_up_by_the_next_start():
         lab.start_client()
         before = lab.lookup("client", "web.corp.example")
         check(before and before[0].startswith("100."), f"no proxy address: {before}")
-        wait_until(lambda: (lab.directory / "state" / "names").exists(), 5, "the names' file")
+        names = lab.directory / "state" / "names"
+        wait_until(lambda: names.exists() and "web.corp.example" in names.read_text(), 5, "the name in the names' file")
         lab.crash_client()
         check(lab.leftovers() != [], "a killed process cannot have cleaned up")
         lab.configure(LAN[:1] + NAMES)

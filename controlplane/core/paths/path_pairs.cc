@@ -72,7 +72,7 @@ void PathAgent::drop_paths(const std::vector<Path>& unwanted, Instant) {
 }
 
 // A relay is out on the internet: it is asked to reach public addresses. A host address counts as one when the gateway
-// is known to be seen under it, or when nothing tells how it is seen. Besides being useless, a packet that a relay
+// is known to be seen under it, or when nothing tells or has ever told how it is seen. Besides being useless, a packet that a relay
 // cannot route makes coturn give up on the whole allocation.
 bool PathAgent::relayable(const Candidate& candidate) const {
   if (candidate.kind != CandidateKind::host) return true;
@@ -81,6 +81,12 @@ bool PathAgent::relayable(const Candidate& candidate) const {
     if (other.kind == CandidateKind::host || other.endpoint.address.is_v4() != candidate.endpoint.address.is_v4())
       continue;
     if (other.endpoint.address == candidate.endpoint.address) return true;
+    seen_elsewhere = true;
+  }
+  // A list may be without what was seen: a gateway's control process that has just started does not know it yet.
+  for (const IpAddress& address : reached_) {
+    if (address.is_v4() != candidate.endpoint.address.is_v4()) continue;
+    if (address == candidate.endpoint.address) return true;
     seen_elsewhere = true;
   }
   return !seen_elsewhere;

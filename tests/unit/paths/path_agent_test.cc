@@ -63,6 +63,27 @@ TEST_F(PathBench, RelaysAreAskedForPublicAddressesOnly) {
   EXPECT_TRUE(permitted(inside));
 }
 
+// The gateway's control process has been started anew and tells its inside address first: a packet to it would end coturn's
+// allocation, and the path in use with it.
+TEST_F(PathBench, AListWithoutWhatWasSeenMakesNoInsideAddressPublic) {
+  start();
+  session_up(kRelayed);
+  run(1s);
+  const Endpoint inside = endpoint("203.0.113.77:51820");
+  agent.set_remote_candidates(std::vector<Candidate>{{CandidateKind::host, inside}}, now());
+  for (const PathInfo& info : agent.show())
+    EXPECT_FALSE(info.path.relay != 0 && info.path.remote == inside);
+  const auto permitted = agent.remote_addresses();
+  EXPECT_EQ(std::find(permitted.begin(), permitted.end(), inside.address), permitted.end());
+  EXPECT_NE(std::find(permitted.begin(), permitted.end(), kGateway.address), permitted.end());
+  // It may be public under its own address as well, once somebody has got an answer from there.
+  agent.set_remote_candidates(std::vector<Candidate>{{CandidateKind::host, kGateway}}, now());
+  const auto shown = agent.show();
+  EXPECT_TRUE(std::any_of(shown.begin(), shown.end(), [](const PathInfo& info) {
+    return info.path.relay != 0 && info.path.remote == kGateway;
+  }));
+}
+
 TEST(UsableCandidate, Table) {
   struct Case {
     const char* text;

@@ -146,18 +146,20 @@ class PathAgent {
   // path_agent.cc
   void begin_suspicion(Now now);
   void end_suspicion(Instant now);
-  [[nodiscard]] Instant fail_over_at() const;
-  void make_primary(PathState& path, std::string_view why, Now now);
-  void choose(Now now);
-  [[nodiscard]] bool better(const PathState& candidate, const PathState& primary, Instant now) const;
-  void choose_standby();
-  [[nodiscard]] PathState* best_alive(std::uint16_t but_not);
   void resend_over(const PathState& path, Instant since, Instant now);
   void after_a_gap(const PathState& path, Instant since, Instant now);
   void run_resends(Instant now);
   void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
   void emit_changed(const Path& path, std::string_view why);
   Instant advance(Now now) { return now_ = std::max(now_, now.monotonic); }
+
+  // path_choice.cc
+  [[nodiscard]] Instant fail_over_at() const;
+  void make_primary(PathState& path, std::string_view why, Now now);
+  void choose(Now now);
+  [[nodiscard]] bool better(const PathState& candidate, const PathState& primary, Instant now) const;
+  void choose_standby();
+  [[nodiscard]] PathState* best_alive(std::uint16_t but_not);
 
   Random& random_;
   bool allow_loopback_;

@@ -1,6 +1,7 @@
 // The state of a ClientAgent and the functions of its parts. Private to client_agent/; which file has what:
 //
 //   client_agent.cc     construction, outputs, timers
+//   settle.cc           the parts drained into each other
 //   packets_out.cc      TUN → classification → queue or tunnel
 //   packets_in.cc       socket → Device → TUN, probe replies, control messages
 //   resource_states.cc  what waits for a Resource
@@ -28,8 +29,7 @@
 namespace penstock::client {
 
 inline constexpr Duration kQueueAge = std::chrono::seconds{10};
-inline constexpr Duration kPortalGrace =
-    std::chrono::seconds{5};  // of the portal being away before packets are refused
+inline constexpr Duration kPortalGrace = std::chrono::seconds{5};  // portal away: packets are refused after it
 inline constexpr Duration kFlowCacheAge = std::chrono::seconds{30};
 inline constexpr Duration kTargetIdle = std::chrono::minutes{30};
 inline constexpr Duration kSweep = std::chrono::minutes{1};
@@ -203,14 +203,16 @@ struct ClientAgent::Impl {
   [[nodiscard]] std::vector<std::uint8_t> take_buffer(std::size_t size);  // of exactly this size
   [[nodiscard]] std::vector<std::uint8_t> take_room(std::size_t size);    // of at least this size
 
+  void sweep(Now now);
+  [[nodiscard]] paths::Deadline next_deadline(Now now) const;
+
+  // ---- settle.cc ----
   // After every input: drains the parts into each other until nothing moves.
   void settle(Now now);
   void settle_device(Now now);
   bool settle_paths(Now now);
   void settle_resolver(Now now);
   void drain_transmits();
-  void sweep(Now now);
-  [[nodiscard]] paths::Deadline next_deadline(Now now) const;
 
   // ---- packets_out.cc ----
   // Packets of one link under way to be sealed together.

@@ -27,14 +27,6 @@ v1::AddressPools to_proto(const Pools& pools) {
   return out;
 }
 
-bool is_multicast(const IpAddress& address) {
-  return address.is_v4() ? (address.v4_value() >> 28) == 0xe : address.bytes()[0] == 0xff;
-}
-
-bool plausible(const Endpoint& endpoint) {
-  return !endpoint.address.is_unspecified() && !is_multicast(endpoint.address);
-}
-
 }  // namespace
 
 Broker::Broker(BrokerConfig config, std::string secret, const std::map<std::string, std::string>& restored, Now now)
@@ -292,28 +284,6 @@ Broker::Session* Broker::session_of(Role role, const std::string& actor, Connect
 const Broker::Session* Broker::session_of(Role role, const std::string& actor) const {
   const auto id = connection_of(role, actor);
   return id ? &sessions_.at(*id) : nullptr;
-}
-
-std::vector<v1::Candidate> Broker::bounded(const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates,
-                                           const Session& from) const {
-  std::vector<v1::Candidate> out;
-  std::vector<Endpoint> seen;
-  const auto add = [&](const Endpoint& endpoint, v1::CandidateKind kind) {
-    if (out.size() >= kMaxCandidates || !plausible(endpoint)) return;
-    if (std::find(seen.begin(), seen.end(), endpoint) != seen.end()) return;
-    seen.push_back(endpoint);
-    out.push_back(penstock::to_proto(endpoint, kind));
-  };
-  // Relayed ones first: they are what works when nothing else does, and must not fall over the edge of a long list.
-  for (const bool relayed : {true, false}) {
-    if (!relayed && from.tunnel_port != 0)
-      add({from.observed.address, from.tunnel_port}, v1::CANDIDATE_KIND_SERVER_REFLEXIVE);
-    for (const v1::Candidate& candidate : candidates) {
-      if ((candidate.kind() == v1::CANDIDATE_KIND_RELAYED) != relayed) continue;
-      if (const auto endpoint = from_proto(candidate.endpoint())) add(*endpoint, candidate.kind());
-    }
-  }
-  return out;
 }
 
 std::optional<Output> Broker::poll_output() {

@@ -170,8 +170,6 @@ class Broker {
   [[nodiscard]] Session* session_of(Role role, const std::string& actor, ConnectionId* connection = nullptr);
   [[nodiscard]] const Session* session_of(Role role, const std::string& actor) const;
   [[nodiscard]] std::optional<ConnectionId> connection_of(Role role, const std::string& actor) const;
-  [[nodiscard]] std::vector<v1::Candidate> bounded(const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates,
-                                                   const Session& from) const;
 
   // broker_requests.cc: connections
   void handle_request(ConnectionId connection, Session& session, const v1::RequestConnection& request, Now now);
@@ -184,14 +182,18 @@ class Broker {
   void send_authorize(const GrantKey& key, const Session& client, Pending& pending, Now now);
   void handle_result(Session& gateway, const v1::AuthorizeResult& result, Now now);
   void grant(const GrantKey& key, Pending pending, Session& gateway, const v1::AuthorizeResult& result, Now now);
+  void tell_back(const std::string& site);
+  void revoke_at(const std::string& gateway, const GrantKey& key);
+
+  // broker_candidates.cc: those of one side, told to the other
+  [[nodiscard]] std::vector<v1::Candidate> bounded(const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates,
+                                                   const Session& from) const;
   void handle_client_update(Session& session, const v1::CandidateUpdate& update, Now now);
   void handle_gateway_update(Session& session, const v1::CandidateUpdate& update);
-  void tell_back(const std::string& site);
   void fan_out_candidates(const std::string& gateway);
   void tell_candidates_again(ConnectionId connection, const std::string& client);
   void send_candidates(ConnectionId to, const std::string& gateway);
   [[nodiscard]] bool take_update_token(Session& session, Now now) const;
-  void revoke_at(const std::string& gateway, const GrantKey& key);
 
   // broker_reload.cc: what ends or changes grants
   [[nodiscard]] v1::Authorize authorize_for(const Grant& grant) const;

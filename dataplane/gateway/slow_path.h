@@ -6,8 +6,10 @@
 //     handle(packets from workers, now)         everything of Outputs::handshake and Outputs::slow
 //     commands (peers, policies, datagrams …)   from the main thread through a queue of the runtime
 //     if (now >= poll_timeout().at) handle_timeout(now)
-//     drain(): output().to_workers → ring of packet->rss_worker (process_injected), .punt → control process, .freed →
-//     pool poll_event() until empty sleep until poll_timeout().at or input
+//     drain(): output().to_workers → ring of packet->rss_worker (process_injected), .punt → control process,
+//              .freed → pool
+//     poll_event() until empty
+//     sleep until poll_timeout().at or input
 //
 // Nothing here depends on another process: tunnels live, heal and answer probes while the control process is away.
 // Every queue is bounded; what does not fit is dropped with a reason and counted in drops().

@@ -133,7 +133,10 @@ class Gateway {
   bool settling_ = false;
 };
 
-// A WireGuard client somewhere on the WAN.
+// The same for the same seed.
+wireguard::PrivateKey private_key(std::uint64_t seed);
+
+// A WireGuard client somewhere on the WAN (client.cc).
 class Client final : public Listener {
  public:
   Client(Gateway& gateway, const Endpoint& address, std::uint64_t seed, bool control = true);

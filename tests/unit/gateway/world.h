@@ -58,6 +58,23 @@ struct World {
   Client client;
 };
 
+// Behind the eight bytes of ICMP's or UDP's header.
+inline Octets payload_of(const Octets& packet) {
+  const IpParse parse = parse_ip(packet);
+  return {packet.begin() + parse.view.header_length + 8, packet.begin() + parse.view.total_length};
+}
+
+// Pieces of one IPv4 packet: none is longer than `limit`, each has a header of its own that is right. Bytes they carry.
+inline std::size_t carried_by(const std::vector<Octets>& pieces, std::size_t limit) {
+  std::size_t bytes = 0;
+  for (const Octets& piece : pieces) {
+    EXPECT_LE(piece.size(), limit);
+    EXPECT_EQ(checksum_fold(checksum_add(0, Bytes{piece}.first(20))), 0xffff);
+    bytes += piece.size() - 20;
+  }
+  return bytes;
+}
+
 // What the slow thread told the control process, of one kind.
 template <typename Event>
 std::vector<Event> events_of(const Gateway& gateway) {

@@ -28,6 +28,10 @@ namespace penstock::model {
 [[nodiscard]] std::optional<std::vector<std::uint8_t>> seal_packet(wireguard::Device& device, PeerIndex peer,
                                                                    Bytes inner, Now now);
 
+// Of both nodes: the socket of the remote's family, and what their Devices are made from.
+[[nodiscard]] Endpoint socket_of(const Endpoint& remote, const Endpoint& four, const Endpoint& six);
+[[nodiscard]] wireguard::DeviceConfig device_config(const wireguard::PrivateKey& key);
+
 class TunnelGateway : public Node {
  public:
   TunnelGateway(Network& network, const wireguard::PrivateKey& key, std::vector<Endpoint> stun_servers,

@@ -2,43 +2,12 @@
 
 #include <algorithm>
 
+#include "tests/model/system/reference_times.h"
+
 namespace penstock::model {
 namespace {
 
 using namespace std::chrono_literals;
-
-// How long after its end a disturbance may still be felt.
-namespace settle {
-// Of a reset: paths.md's 300 ms and four round trips, yet no less than this, as two may come at once. One NAT alone loses
-// nothing at all (only_a_reset_near).
-constexpr Duration kNatReset = 2s;
-// Round trips besides, when the client needs another allocation and the gateway's word: the refused refresh, Allocate,
-// CreatePermission, a stream to the portal (TCP, TLS, Hello), the candidates' way, and the first probe.
-constexpr int kAnewTrips = 8;
-constexpr Duration kKept = 2s;             // copies are sent for so long
-constexpr Duration kIdleAfter = 110s;      // without data (paths.md: 2 minutes)
-// The goal of these two is 1 s. It is missed of a relay when only the relayed path leads through two NATs (1040).
-constexpr Duration kRoam = 3s;
-constexpr Duration kRelay = 3s;
-constexpr Duration kPortalBack = 40s;      // reconnecting backs off up to 30 s
-constexpr Duration kControlBack = 8s;
-constexpr Duration kStreamBack = 20s;      // keepalives find a broken one within 15 s
-constexpr Duration kOutage = 3s;           // of a link, shorter than ten seconds
-constexpr Duration kLongOutage = 12s;      // sessions, allocations and streams have died meanwhile
-constexpr Duration kClientRestart = 6s;
-constexpr Duration kWelcomed = 2s;         // after its start
-constexpr Duration kDataPlane = 8s;
-constexpr Duration kGatewayOff = 12s;
-constexpr Duration kKeepalive = 28s;       // an idle client's keepalive goes out every 25 s (paths.md) ...
-constexpr Duration kMissed = 3s;           // ... and a gateway that is gone is detected within 3 s of a packet to it
-constexpr Duration kLeft = 2s;             // of silence, after which another gateway is asked for
-constexpr Duration kTunnel = 1s;           // a cold tunnel, from its first packet on
-constexpr Duration kLoss = 2s;
-constexpr Duration kRevoked = 2s;          // until every gateway has been told
-constexpr Duration kGranted = 20s;         // asking again backs off while refused
-constexpr Duration kNames = 15s;
-constexpr Duration kUdpIdle = 5min;        // a translation without traffic ends (nat.md, RFC 4787 REQ-5)
-}  // namespace settle
 
 constexpr Duration kPortalLatency = 8ms;  // as system.cc has it
 

@@ -125,9 +125,7 @@ def report(name, action):
 
 def run_case(driver, client_nat, gateway_nat, unexpected):
     name = f"{driver}, NATs {client_nat}/{gateway_nat}, {unexpected}"
-    lab = Lab("test")
-    if lab.network.exists() or lab.directory.exists():
-        lab.down()  # an earlier run was cut off
+    lab = Lab.anew("test")
     good = True
     transcript = io.StringIO()
     try:

@@ -44,9 +44,7 @@ def kind(mapping, filtering):
 
 class Matrix:
     def __init__(self):
-        self.lab = Lab(NAME)
-        if self.lab.network.exists() or self.lab.directory.exists():
-            self.lab.down()  # an earlier run was cut off
+        self.lab = Lab.anew(NAME)
 
     def up(self):
         first = kind("independent", "independent")

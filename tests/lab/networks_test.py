@@ -144,9 +144,7 @@ def report(name, action):
 
 
 def run_case(title, parts, client_nat, tests):
-    lab = Lab(NAME)
-    if lab.network.exists() or lab.directory.exists():
-        lab.down()  # an earlier run was cut off
+    lab = Lab.anew(NAME)
     good = True
     try:
         good = report(f"{title}: up", lambda: lab.up(

@@ -319,9 +319,7 @@ def report(name, action):
 
 def main(instance="natproof", driver="af_xdp", inner=1280, kind=Tests, names=TESTS):
     wanted = [name for name in names if not sys.argv[1:] or any(word in name for word in sys.argv[1:])]
-    lab = Lab(instance)
-    if lab.network.exists() or lab.directory.exists():
-        lab.down()  # an earlier run was cut off
+    lab = Lab.anew(instance)
     far = FarNetwork(lab)
     tests = kind(lab, far, inner)
     good = True

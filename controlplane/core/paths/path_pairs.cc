@@ -72,8 +72,8 @@ void PathAgent::drop_paths(const std::vector<Path>& unwanted, Instant) {
 }
 
 // A relay is out on the internet: it is asked to reach public addresses. A host address counts as one when the gateway
-// is known to be seen under it, or when nothing tells or has ever told how it is seen. Besides being useless, a packet that a relay
-// cannot route makes coturn give up on the whole allocation.
+// is known to be seen under it, or when nothing tells or has ever told how it is seen. Besides being useless, a packet
+// that a relay cannot route makes coturn give up on the whole allocation.
 bool PathAgent::relayable(const Candidate& candidate) const {
   if (candidate.kind != CandidateKind::host) return true;
   bool seen_elsewhere = false;

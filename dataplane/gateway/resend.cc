@@ -219,7 +219,12 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   if (order.forget) return release_ring(index);
   Ring& ring = rings_[index - 1];
   if (order.paths == 0 || order.paths > ResendOrder::kMaxPaths) return stop(index);
+  // What the order before had not come to yet is in doubt still: the peer may have moved on in the middle of it, and
+  // what this one calls in doubt begins with its last probe.
+  const Record* pending = ring.active && now < ring.order.until ? current(ring) : nullptr;
+  const Instant pending_since = pending == nullptr ? Instant::max() : pending->at;
   ring.order = order;
+  ring.order.since = std::min(order.since, pending_since);
   ring.order.up_to = std::max(order.up_to, now);
   ring.at = ring.head;
   ring.offset = ring.path = 0;

@@ -94,6 +94,60 @@ TEST(ResendStore, CopiesWhatIsNewerUntilTheOrderEnds) {
   EXPECT_TRUE(s.drain(kStart + 3s).empty());
 }
 
+TEST(ResendStore, AnOrderTakesOverWhatTheOneBeforeHadNotComeTo) {
+  Store s;
+  for (std::uint32_t i = 0; i < 100; ++i) s.store.keep(3, datagram(i), kStart + i * 1ms);
+  const Instant first = kStart + 100ms;
+  s.store.order(order_for(3, kStart, first + 2s, first + 2s, {kRelay}), first);
+  EXPECT_EQ(s.drain(first).size(), ResendStore::kBite);
+  // The client moves: its probes over the new path say that only the newest packets are in doubt.
+  const Instant second = first + 1ms;
+  s.store.order(order_for(3, kStart + 90ms, second, second + 2s, {kMovedTo}), second);
+  std::vector<std::uint32_t> sent;
+  for (Instant now = second; now < second + 100ms; now += 1ms) {
+    const auto some = s.drain(now);
+    sent.insert(sent.end(), some.begin(), some.end());
+  }
+  ASSERT_EQ(sent.size(), 100 - ResendStore::kBite);
+  EXPECT_EQ(sent.front(), ResendStore::kBite);
+  EXPECT_EQ(sent.back(), 99U);
+}
+
+// Below the bounds whatever an order calls in doubt is sent after it, however many orders come meanwhile.
+RC_GTEST_PROP(ResendStore, NothingInDoubtIsLeftOut, ()) {
+  Store s;
+  struct Wanted {
+    std::uint32_t number;
+    bool sent;
+  };
+  std::vector<Instant> kept;
+  std::vector<Wanted> wanted;
+  Instant now = kStart;
+  const auto take = [&] {
+    for (const std::uint32_t number : s.drain(now))
+      for (Wanted& w : wanted) w.sent = w.sent || w.number == number;
+  };
+  const auto steps = *rc::gen::inRange(10, 120);
+  for (int step = 0; step < steps; ++step) {
+    now += Duration{std::chrono::microseconds{*rc::gen::inRange(100, 3000)}};
+    if (*rc::gen::inRange(0, 8) == 0 && !kept.empty()) {
+      const Instant since = now - std::chrono::milliseconds{*rc::gen::inRange(0, 60)};
+      s.store.order(order_for(3, since, now, now + 2s, {*rc::gen::element(kRelay, kMovedTo)}), now);
+      for (std::uint32_t i = 0; i < kept.size(); ++i)
+        if (kept[i] >= since) wanted.push_back({i, false});
+    } else {
+      s.store.keep(3, datagram(static_cast<std::uint32_t>(kept.size())), now);
+      kept.push_back(now);
+    }
+    if (*rc::gen::inRange(0, 2) == 0) take();
+  }
+  for (int i = 0; i < 1000; ++i) {
+    now += 1ms;
+    take();
+  }
+  for (const Wanted& w : wanted) RC_ASSERT(w.sent);
+}
+
 TEST(ResendStore, StaysBelowTheRatesOfATunnelAndOfAnAddress) {
   Store s;
   // Two seconds' worth of packets in the ring, all wanted at once.

@@ -28,6 +28,9 @@
 
 namespace penstock::perf {
 
+// Before a WireGuard message on the wire.
+inline constexpr std::size_t kOuterSize = sizeof(EthernetHeader) + sizeof(Ipv4Header) + sizeof(UdpHeader);
+
 struct Shape {
   std::uint16_t workers = 1;
   std::uint32_t peers = 16;

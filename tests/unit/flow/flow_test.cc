@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
+#include <sys/mman.h>
 
 #include <map>
 #include <set>
@@ -145,6 +146,34 @@ TEST(FlowTable, HoldsItsFullCapacity) {
     table.erase(slot, table.hash(outside_of(r)));
   }
   EXPECT_EQ(table.size(), 0u);
+}
+
+bool is_mapped(const FlowRecord& record) {
+  const auto page = reinterpret_cast<std::uintptr_t>(&record) / 4096 * 4096;
+  unsigned char state = 0;
+  return ::mincore(reinterpret_cast<void*>(page), 1, &state) == 0 && (state & 1) != 0;
+}
+
+// The next flows' memory is there before they are, more of it the faster they come, and never all of a large table.
+TEST(FlowTable, MemoryIsMappedAheadOfFlows) {
+  SeededRandom random{9};
+  constexpr std::uint32_t kCapacity = 1U << 20;
+  FlowTable table{kCapacity, 16, random};
+  EXPECT_FALSE(is_mapped(table[1U << 14])) << "nothing is taken at first";
+  table.map_ahead();
+  EXPECT_TRUE(is_mapped(table[0]));
+  EXPECT_TRUE(is_mapped(table[(1U << 15) - 64]));
+  EXPECT_FALSE(is_mapped(table[1U << 18]));
+  constexpr std::uint32_t kFlows = 50000;
+  for (std::uint32_t n = 0; n < kFlows; ++n) {
+    const FlowRecord r = record_of(n, n % 16);
+    ASSERT_NE(table.insert(r, table.hash(r.inside_key()), table.hash(outside_of(r))), kNoSlot);
+  }
+  table.map_ahead();
+  EXPECT_TRUE(is_mapped(table[kFlows + 3 * kFlows])) << "they came quickly";
+  EXPECT_FALSE(is_mapped(table[kCapacity - 1]));
+  FlowRecord seen{};
+  for (std::uint32_t n = 0; n < kFlows; ++n) ASSERT_TRUE(table.copy(n, seen)) << "contents stay";
 }
 
 // A reader on another thread never sees half of one flow and half of another.

@@ -228,7 +228,8 @@ inline void prepare_seal(const Session& session, std::uint64_t counter, std::uin
   header->type.set(static_cast<std::uint32_t>(MessageType::data));
   header->receiver.set(session.remote_index);
   header->counter.set(counter);
-  std::memset(inner + length, 0, padded - length);
+  static_assert(kAeadTagSize >= kPaddingMultiple);
+  std::memset(inner + length, 0, kPaddingMultiple);  // a fixed size is one store; what is behind the padding becomes the tag
   job = AeadJob{session.send_key.data(), counter, inner, padded, false};
 }
 

@@ -17,19 +17,28 @@ void work(wireguard::AeadContext& context, std::span<wireguard::AeadJob> jobs, b
   }
 }
 
+// No lane idle, and no more at a time than that: the last chunk of a burst is what its owner waits for.
+std::size_t lanes_here() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512ifma") ? 16 : 8;
+}
+
 }  // namespace
+
+AeadShare::AeadShare(std::uint16_t workers)
+    : offers_(std::make_unique<Offer[]>(workers)), workers_(workers), chunk_(lanes_here()) {}
 
 // Everything is read before the claim: when the claim succeeds the generation has not changed, so what was read
 // belongs to it; and it cannot change until the chunk is done.
-bool AeadShare::take_chunk(Offer& offer, wireguard::AeadContext& context) {
+bool AeadShare::take_chunk(Offer& offer, wireguard::AeadContext& context) const {
   std::uint64_t ticket = offer.ticket.load(std::memory_order_acquire);
-  const std::size_t first = static_cast<std::size_t>(ticket & kChunkMask) * kChunk;
+  const std::size_t first = static_cast<std::size_t>(ticket & kChunkMask) * chunk_;
   const std::size_t count = offer.count.load(std::memory_order_relaxed);
   if (first >= count) return false;
   wireguard::AeadJob* jobs = offer.jobs.load(std::memory_order_relaxed);
   const bool seal = offer.seal.load(std::memory_order_relaxed);
   if (!offer.ticket.compare_exchange_strong(ticket, ticket + 1, std::memory_order_acq_rel)) return true;
-  const std::size_t size = std::min(kChunk, count - first);
+  const std::size_t size = std::min(chunk_, count - first);
   work(context, {jobs + first, size}, seal);
   offer.done.fetch_add(static_cast<std::uint32_t>(size), std::memory_order_release);
   return true;

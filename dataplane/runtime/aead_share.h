@@ -24,7 +24,7 @@ namespace penstock::runtime {
 
 class AeadShare {
  public:
-  explicit AeadShare(std::uint16_t workers) : offers_(std::make_unique<Offer[]>(workers)), workers_(workers) {}
+  explicit AeadShare(std::uint16_t workers);
 
   // Worker `owner` has these jobs done, with `own` for its part.
   void run(std::uint16_t owner, wireguard::AeadContext& own, std::span<wireguard::AeadJob> jobs, bool seal);
@@ -37,8 +37,6 @@ class AeadShare {
   [[nodiscard]] bool anybody_idle() const { return idle_.load(std::memory_order_relaxed) != 0; }
 
  private:
-  static constexpr std::size_t kChunk = 16;  // lanes of the widest backend
-
   struct alignas(64) Offer {
     // Generation and next chunk; a claim is an increment of exactly what was read. Chunks beyond the last: none left.
     std::atomic<std::uint64_t> ticket{0};
@@ -49,10 +47,11 @@ class AeadShare {
     std::atomic<bool> seal{false};
   };
 
-  static bool take_chunk(Offer& offer, wireguard::AeadContext& context);
+  bool take_chunk(Offer& offer, wireguard::AeadContext& context) const;
 
   std::unique_ptr<Offer[]> offers_;
   std::uint16_t workers_;
+  std::size_t chunk_;  // jobs: as many as the widest backend here has lanes
   alignas(64) std::atomic<std::uint32_t> idle_{0};
 };
 

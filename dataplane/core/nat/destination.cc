@@ -89,7 +89,7 @@ Translator::Implementation::Refusal Translator::Implementation::find_destination
   if (first != nullptr) {
     verdict = first->verdict;
     // One address, of which the verdict knows: no choice.
-    if (verdict.translation < policy.translations.size() && !has_several_addresses(*first) &&
+    if (verdict.translation < policy.translations.size() && !verdict.several &&
         !forbidden_.contains(verdict.destination))
       return {};
   } else {

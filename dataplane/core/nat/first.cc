@@ -12,22 +12,20 @@
 
 namespace penstock::nat {
 
-bool has_several_addresses(const FirstPacket& first) {
-  if (first.verdict.translation >= first.policy->translations.size()) return false;
-  const policy::Translation& name = first.policy->translations[first.verdict.translation];
-  return name.real_v4.size() + name.real_v6.size() > 1;
-}
-
 // A first packet's way is a chain of look-ups that no cache holds: the policy's index, the place of the destination in
 // it, the index and ports of the other side, a place in the table. Where the flow goes is only guessed (the name's first
 // address, the client's own port, another port if that seems taken): a wrong guess costs a fetch.
 void Translator::Implementation::foresee(const Call& call, std::span<FirstPacket> firsts) {
   for (FirstPacket& first : firsts) {
     first.policy = policy_of(call, first.key->peer);
-    if (first.policy != nullptr) first.policy->prefetch_index();
+    if (first.policy != nullptr) first.policy->prefetch();
   }
   for (const FirstPacket& first : firsts)
+    if (first.policy != nullptr) first.policy->prefetch_index();
+  for (const FirstPacket& first : firsts)
     if (first.policy != nullptr) first.policy->prefetch_destination(first.key->destination);
+  for (const FirstPacket& first : firsts)
+    if (first.policy != nullptr) first.policy->prefetch_candidate(first.key->destination);
   std::uint32_t ahead = 0;
   for (FirstPacket& first : firsts) {
     first.verdict.reason = DropReason::policy_no_resource;
@@ -95,7 +93,7 @@ bool Translator::Implementation::up_first(const Call& call, Packet& packet, cons
     return false;
   if (!inside6 && outside6 && is_cut(packet, length, config_.lowest_ipv6_mtu)) return false;
   if (tcp) {
-    if (has_several_addresses(first)) return false;  // the SYN is kept until one of them answers
+    if (first.verdict.several) return false;  // the SYN is kept until one of them answers
     clamp_mss(packet.bytes().subspan(header_length),
               static_cast<std::uint16_t>(config_.mtu_inside - (inside6 ? 60 : 40)));
   }

@@ -20,7 +20,4 @@ struct FirstPacket {
   std::uint16_t proposed;        // instead of the client's own; 0: none
 };
 
-// Whether its name has several addresses, of which the translator chooses.
-[[nodiscard]] bool has_several_addresses(const FirstPacket& first);
-
 }  // namespace penstock::nat

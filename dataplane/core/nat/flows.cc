@@ -22,10 +22,9 @@ flow::Translation translation_of(bool inside6, bool outside6) {
   return outside6 ? flow::Translation::nat46 : flow::Translation::nat44;
 }
 
-std::uint32_t expiry_of(const policy::PeerPolicy& policy, const policy::Verdict& verdict) {
-  const WallTime expires = policy.authorisations[verdict.authorisation].expires;
-  if (expires == WallTime{}) return 0;
-  return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(expires.seconds, 1, 0xffffffff));
+std::uint32_t expiry_of(const policy::Verdict& verdict) {
+  if (verdict.expires == WallTime{}) return 0;
+  return static_cast<std::uint32_t>(std::clamp<std::uint64_t>(verdict.expires.seconds, 1, 0xffffffff));
 }
 
 flow::Tick Translator::Implementation::lifetime(const flow::FlowRecord& record) const {
@@ -78,9 +77,9 @@ flow::Slot Translator::Implementation::open_flow(const Call& call, const policy:
   flow::FlowRecord record = record_of(key, {verdict.destination, key.destination_port});
   record.state = static_cast<std::uint8_t>(TcpState::init);
   record.policy_epoch = policy.epoch;
-  record.expires = expiry_of(policy, verdict);
+  record.expires = expiry_of(verdict);
   record.last_seen = call.tick;
-  record.translation_tag = policy.translation_tag(verdict.translation);
+  record.translation_tag = verdict.tag;
 
   if (!assign_outside(record, first != nullptr ? first->proposed : std::uint16_t{0})) {
     refusal.reason = DropReason::nat_ports_exhausted;
@@ -131,7 +130,7 @@ bool Translator::Implementation::still_allowed(const Call& call, flow::Slot slot
                        verdict.reason == DropReason::name_no_address || verdict.reason == DropReason::nat_no_source;
     if (!right || policy->translation_tag(verdict.translation) != record.translation_tag) return false;
     table_.store(slot, &flow::FlowRecord::policy_epoch, policy->epoch);
-    table_.store(slot, &flow::FlowRecord::expires, expiry_of(*policy, verdict));
+    table_.store(slot, &flow::FlowRecord::expires, expiry_of(verdict));
     return true;
   };
   if (allowed()) return true;

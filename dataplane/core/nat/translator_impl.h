@@ -78,7 +78,7 @@ struct Classified {
 
 [[nodiscard]] flow::Translation translation_of(bool inside6, bool outside6);
 // Wall seconds at which the authorisation ends; 0: never.
-[[nodiscard]] std::uint32_t expiry_of(const policy::PeerPolicy& policy, const policy::Verdict& verdict);
+[[nodiscard]] std::uint32_t expiry_of(const policy::Verdict& verdict);
 
 // Real addresses of a name, best first; those behind `count` are not set.
 struct Candidates {

@@ -69,7 +69,7 @@ flow::Slot Translator::Implementation::admit(const Call& call, const Classified&
   record.translation = translation_of(binding.inside.is_v6(), outside6);
   record.state = static_cast<std::uint8_t>(TcpState::incoming);
   record.policy_epoch = policy->epoch;
-  record.expires = expiry_of(*policy, verdict);
+  record.expires = expiry_of(verdict);
   record.last_seen = call.tick;
   record.remote = t.source;
   record.remote_port = t.source_port;

@@ -22,10 +22,6 @@ bool within(const std::vector<PortRange>& ranges, std::uint16_t port) {
                      [port](const PortRange& range) { return range.first <= port && port <= range.last; });
 }
 
-bool expired(const Authorisation& authorisation, WallTime wall) {
-  return authorisation.expires != WallTime{} && authorisation.expires <= wall;
-}
-
 // FNV-1a over resource, a separator, and name.
 std::uint32_t tag_of(const Translation& translation) {
   std::uint64_t hash = 0xcbf29ce484222325ULL;
@@ -37,6 +33,13 @@ std::uint32_t tag_of(const Translation& translation) {
   add(translation.name);
   const auto folded = static_cast<std::uint32_t>(hash ^ (hash >> 32));
   return folded == 0 ? 1 : folded;
+}
+
+// Addresses that a DNS64 made up are IPv4 ones in truth: going there directly saves a translation on the way (RFC 6052;
+// docs/translation.md).
+const Prefix& well_known_nat64() {
+  static const Prefix prefix{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
+  return prefix;
 }
 
 }  // namespace
@@ -58,10 +61,22 @@ bool Filter::allows(std::uint8_t protocol, std::uint16_t port) const {
 
 namespace {
 
-struct Candidate {
+// With copies of what nearly every judgement asks for, so that it need not look into the lists that people wrote, where
+// each look is a miss of the cache.
+struct alignas(64) Candidate {
   std::uint32_t authorisation = 0;
   std::uint32_t translation = kNoTranslation;
+  std::uint32_t tag = 0;
+  bool filtered = false;  // the authorisation's filter has something to say
+  TranslationState state = TranslationState::active;
+  bool direct = false;   // the name has one address, `only`, which is what it seems
+  bool several = false;  // it has more than one
+  WallTime expires;
+  IpAddress only;
+
+  [[nodiscard]] bool expired(WallTime wall) const { return expires != WallTime{} && expires <= wall; }
 };
+static_assert(sizeof(Candidate) == 64);
 using Lists = std::unordered_map<IpAddress, std::vector<Candidate>>;  // while an index is being built
 
 // From addresses to lists of candidates: an array of places, each beside its neighbour, and one array of all
@@ -97,6 +112,12 @@ class AddressMap {
   }
   void prefetch(const IpAddress& address) const {
     if (!places_.empty()) prefetch_read(&places_[home(AddressWords::of(address))]);
+  }
+  // Behind it: the first candidate of what lies there.
+  void prefetch_candidate(const IpAddress& address) const {
+    if (places_.empty()) return;
+    const Place& place = places_[home(AddressWords::of(address))];
+    if (place.count_plus_one > 1) prefetch_read(&candidates_[place.first]);
   }
 
  private:
@@ -141,6 +162,13 @@ void PeerPolicy::seal() {
   Lists proxies;
   std::map<unsigned, Lists, std::greater<>> v4, v6;  // by length
   std::unordered_map<std::string, std::vector<std::uint32_t>> by_resource;
+  const auto candidate_of = [&](std::uint32_t authorisation) {
+    Candidate out;
+    out.authorisation = authorisation;
+    out.filtered = !authorisations[authorisation].filter.all;
+    out.expires = authorisations[authorisation].expires;
+    return out;
+  };
   for (std::uint32_t i = 0; i < authorisations.size(); ++i) {
     const Authorisation& authorisation = authorisations[i];
     switch (authorisation.kind) {
@@ -150,10 +178,10 @@ void PeerPolicy::seal() {
       case ResourceKind::address:
       case ResourceKind::cidr:
         (authorisation.prefix.address().is_v4() ? v4 : v6)[authorisation.prefix.length()]
-                                                          [authorisation.prefix.address()].push_back({i});
+                                                          [authorisation.prefix.address()].push_back(candidate_of(i));
         break;
       case ResourceKind::internet:
-        index->internet.push_back({i});
+        index->internet.push_back(candidate_of(i));
         break;
     }
   }
@@ -165,7 +193,19 @@ void PeerPolicy::seal() {
       if (proxy.is_unspecified()) continue;
       auto& candidates = proxies[proxy];  // known even when nothing authorises it: a better reason for the drop
       if (found == by_resource.end()) continue;
-      for (const std::uint32_t authorisation : found->second) candidates.push_back({authorisation, i});
+      for (const std::uint32_t authorisation : found->second) {
+        Candidate candidate = candidate_of(authorisation);
+        candidate.translation = i;
+        candidate.tag = index->tags.back();
+        candidate.state = translation.state;
+        const std::size_t addresses = translation.real_v4.size() + translation.real_v6.size();
+        candidate.several = addresses > 1;
+        if (addresses == 1) {
+          candidate.only = translation.real_v4.empty() ? translation.real_v6[0] : translation.real_v4[0];
+          candidate.direct = !well_known_nat64().contains(candidate.only);
+        }
+        candidates.push_back(candidate);
+      }
     }
   }
 
@@ -202,6 +242,10 @@ void PeerPolicy::prefetch_destination(const IpAddress& destination) const {
   if (index_ != nullptr) index_->proxies.prefetch(destination);
 }
 
+void PeerPolicy::prefetch_candidate(const IpAddress& destination) const {
+  if (index_ != nullptr) index_->proxies.prefetch_candidate(destination);
+}
+
 std::uint32_t PeerPolicy::translation_tag(std::uint32_t index) const {
   return index_ == nullptr || index >= index_->tags.size() ? 0 : index_->tags[index];
 }
@@ -213,11 +257,20 @@ bool PeerPolicy::source_allowed(const IpAddress& source) const {
                      [&](const Prefix& prefix) { return prefix.contains(source); });
 }
 
+namespace {
+
+// What a name with one address goes to.
+bool choose_only(const Candidate& candidate, const SourceNat& source_nat, IpAddress& destination) {
+  if (!candidate.direct || !(candidate.only.is_v4() ? source_nat.enabled_v4 : source_nat.enabled_v6)) return false;
+  destination = candidate.only;
+  return true;
+}
+
+}  // namespace
+
 DropReason choose_destination(const Translation& translation, bool v6_packet, const SourceNat& source_nat,
                               const ForbiddenDestinations* forbidden, IpAddress& destination) {
-  // Addresses that a DNS64 made up are IPv4 ones in truth: going there directly saves a translation on the way
-  // (RFC 6052; nat.md "DNS64 prefixes").
-  static const Prefix kWellKnown{IpAddress::v6({0x00, 0x64, 0xff, 0x9b}), 96};
+  const Prefix& kWellKnown = well_known_nat64();
   DropReason reason = DropReason::name_no_address;
   const auto take = [&](const IpAddress& address) {
     if (forbidden != nullptr && forbidden->contains(address)) {
@@ -259,10 +312,9 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
   // filter says more than an expiry.
   const auto pick = [&](std::span<const Candidate> candidates) -> const Candidate* {
     for (const Candidate& candidate : candidates) {
-      const Authorisation& authorisation = authorisations[candidate.authorisation];
-      if (expired(authorisation, wall)) {
+      if (candidate.expired(wall)) {
         if (verdict.reason == DropReason::policy_no_resource) verdict.reason = DropReason::policy_expired;
-      } else if (!authorisation.filter.allows(protocol, port)) {
+      } else if (candidate.filtered && !authorisations[candidate.authorisation].filter.allows(protocol, port)) {
         verdict.reason = DropReason::policy_filtered;
       } else {
         return &candidate;
@@ -277,14 +329,19 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
     if (candidate == nullptr) return verdict;
     verdict.authorisation = candidate->authorisation;
     verdict.translation = candidate->translation;
-    const Translation& translation = translations[candidate->translation];
-    switch (translation.state) {
+    verdict.tag = candidate->tag;
+    verdict.several = candidate->several;
+    verdict.expires = candidate->expires;
+    switch (candidate->state) {
       case TranslationState::resolving:
         verdict.reason = DropReason::name_unknown;
         verdict.wait = true;
         break;
       case TranslationState::active:
-        verdict.reason = choose_destination(translation, destination.is_v6(), source_nat, nullptr, verdict.destination);
+        verdict.reason = choose_only(*candidate, source_nat, verdict.destination)
+                             ? DropReason::none
+                             : choose_destination(translations[candidate->translation], destination.is_v6(), source_nat,
+                                                  nullptr, verdict.destination);
         break;
       case TranslationState::forbidden:
         verdict.reason = DropReason::policy_forbidden_destination;
@@ -311,6 +368,7 @@ Verdict PeerPolicy::judge(const IpAddress& destination, std::uint8_t protocol, s
   }
   if (candidate == nullptr) return verdict;
   verdict.authorisation = candidate->authorisation;
+  verdict.expires = candidate->expires;
   verdict.destination = destination;
   verdict.reason = (destination.is_v4() ? source_nat.enabled_v4 : source_nat.enabled_v6) ? DropReason::none
                                                                                          : DropReason::nat_no_source;

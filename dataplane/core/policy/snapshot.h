@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "dataplane/core/base/address.h"
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/base/slab.h"
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/drop_reason.h"
@@ -86,6 +87,9 @@ struct Verdict {
   IpAddress destination;                   // real destination, either family
   std::uint32_t authorisation = 0;         // index in PeerPolicy::authorisations
   std::uint32_t translation = 0xffffffff;  // index in PeerPolicy::translations; none for address kinds
+  std::uint32_t tag = 0;                   // PeerPolicy::translation_tag of it
+  bool several = false;                    // the name has several addresses
+  WallTime expires{};                      // of the authorisation; {0,0}: never
 };
 
 // First line: what every burst of the peer's packets is judged by.
@@ -114,9 +118,14 @@ class alignas(64) PeerPolicy : public Slabbed<PeerPolicy> {
   [[nodiscard]] Verdict judge(const IpAddress& destination, std::uint8_t protocol, std::uint16_t port,
                               const SourceNat& source_nat, WallTime wall) const;
 
-  // For bursts: what judge() will read, in two steps, the first before the second.
+  // For bursts: what judge() will read, step by step.
+  void prefetch() const {
+    prefetch_read(this);
+    prefetch_read(&index_);
+  }
   void prefetch_index() const;
   void prefetch_destination(const IpAddress& destination) const;
+  void prefetch_candidate(const IpAddress& destination) const;
 
  private:
   struct Index;

@@ -50,7 +50,9 @@ void find_sessions(Worker& worker, PacketBurst& packets, Opening& opening) {
     const unsigned begin = groups.begin_of(g);
     Session* session = worker.tunnels->find_session(receivers[groups.order[begin]]);
     if (session != nullptr) {  // needed when the packets have been opened
-      if (session->peer < worker.policies->size()) prefetch_read(&worker.policies->view()[session->peer]);
+      const policy::PolicyView policies = worker.policies->view();
+      if (session->peer < policies.size()) prefetch_read(&policies[session->peer]);
+      policies.prefetch_epoch(session->peer);
       worker.tunnels->prefetch_peer(worker.id + 1U, session->peer);
     }
     for (unsigned i = begin; i < groups.end[g]; ++i) {

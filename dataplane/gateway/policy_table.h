@@ -9,17 +9,18 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <span>
 
 #include "dataplane/core/packet/packet.h"
-#include "dataplane/core/policy/snapshot.h"
+#include "dataplane/core/policy/view.h"
 
 namespace penstock::gateway {
 
 class PolicyTable {
  public:
   explicit PolicyTable(std::size_t max_peers)
-      : size_(max_peers), policies_(std::make_unique<std::atomic<const policy::PeerPolicy*>[]>(max_peers)) {}
+      : size_(max_peers),
+        policies_(std::make_unique<policy::PolicyView::Entry[]>(max_peers)),
+        epochs_(std::make_unique<std::atomic<std::uint32_t>[]>(max_peers)) {}
 
   [[nodiscard]] std::size_t size() const { return size_; }
 
@@ -28,14 +29,13 @@ class PolicyTable {
   }
 
   // The whole array, for the translator. Valid as long as the table.
-  [[nodiscard]] std::span<const std::atomic<const policy::PeerPolicy*>> view() const {
-    return {policies_.get(), size_};
-  }
+  [[nodiscard]] policy::PolicyView view() const { return {policies_.get(), size_, epochs_.get()}; }
 
   // `policy` may be nullptr (the peer is gone). Returns what stood there, for the caller to free after a grace period.
   // Precondition: peer < size().
   const policy::PeerPolicy* publish(PeerIndex peer, const policy::PeerPolicy* policy) {
     const policy::PeerPolicy* old = policies_[peer].exchange(policy, std::memory_order_acq_rel);
+    epochs_[peer].store(policy == nullptr ? 0 : policy->epoch, std::memory_order_release);
     if (policy == nullptr && old != nullptr) removals_.fetch_add(1, std::memory_order_acq_rel);
     return old;
   }
@@ -46,7 +46,8 @@ class PolicyTable {
  private:
   std::size_t size_;
   std::atomic<std::uint32_t> removals_{0};
-  std::unique_ptr<std::atomic<const policy::PeerPolicy*>[]> policies_;
+  std::unique_ptr<policy::PolicyView::Entry[]> policies_;
+  std::unique_ptr<std::atomic<std::uint32_t>[]> epochs_;  // of the policies
 };
 
 }  // namespace penstock::gateway

@@ -20,11 +20,10 @@ union Unset {
 
 }  // namespace
 
-inline bool Translator::Implementation::fit(const Call& call, const Packet& packet,
-                                            const flow::FlowRecord& record) const {
+inline bool Translator::Implementation::fit(const Call& call, const Packet& packet, const flow::FlowRecord& record) const {
   if ((record.flags & flow::flow_flag::slow) != 0) return false;
-  const policy::PeerPolicy* policy = policy_of(call, record.peer);
-  if (policy == nullptr || policy->epoch != record.policy_epoch) return false;
+  const std::uint32_t epoch = call.policies.epoch(record.peer);
+  if (epoch == 0 || epoch != record.policy_epoch) return false;
   if (record.expires != 0 && call.now.wall.seconds >= record.expires) return false;
   if (record.protocol != ip_protocol::tcp) return true;
   const std::size_t header = packet.data[0] >> 4 == 6 ? sizeof(Ipv6Header) : sizeof(Ipv4Header);
@@ -144,8 +143,8 @@ void Translator::Implementation::up(std::span<Packet* const> packets, PolicyView
   end_call(call, out);
 }
 
-// The same, and one step more: which peer a packet goes to is known from the record only, and its policy comes from
-// memory, too.
+// The same, and one step more: which peer a packet goes to is known from the record only, and its policy's epoch comes
+// from memory, too.
 void Translator::Implementation::down(std::span<Packet* const> packets, PolicyView policies, Now now, Outcomes& out) {
   if (start_.load(std::memory_order_relaxed) < 0) start_.store(now.monotonic.time_since_epoch().count());
   const Call call{policies, now, tick_of(now.monotonic), &out};
@@ -181,13 +180,8 @@ void Translator::Implementation::down(std::span<Packet* const> packets, PolicyVi
     if (slots[i] == flow::kNoSlot || !table_.is(slots[i], keys[i].value, sources[i])) [[unlikely]]
       slots[i] = table_.find(keys[i].value, sources[i], hashes[i]);
     if (slots[i] == flow::kNoSlot) continue;
-    const PeerIndex peer = table_[slots[i]].peer;
-    if (peer < policies.size()) prefetch_read(&policies[peer]);
+    policies.prefetch_epoch(table_[slots[i]].peer);
   }
-  for (std::size_t i = 0; i < count; ++i)
-    if (slots[i] != flow::kNoSlot)
-      if (const policy::PeerPolicy* policy = policy_of(call, table_[slots[i]].peer); policy != nullptr)
-        prefetch_read(&policy->epoch);
   std::size_t slow = 0;
   for (std::size_t i = 0; i < count; ++i) {
     if (plain[i]) {

@@ -27,16 +27,13 @@
 #include "dataplane/core/nat/config.h"
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/core/packet/packet_source.h"
-#include "dataplane/core/policy/snapshot.h"
+#include "dataplane/core/policy/view.h"
 
 namespace penstock::nat {
 
 struct FlowHandover;  // handover.h
 
-// The published policies, indexed by PeerIndex; a null entry or an index beyond the end: no such peer. The caller holds
-// its read side for the length of a call. Epochs must never repeat under one index, not even for another peer that gets
-// the slot later: take them from one counter.
-using PolicyView = std::span<const std::atomic<const policy::PeerPolicy*>>;
+using policy::PolicyView;
 
 enum class Action : std::uint8_t {
   to_outside,  // data at an IP header whose destination is real: route it to the LAN

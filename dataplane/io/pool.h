@@ -1,9 +1,12 @@
-// The process's buffers: one DPDK mempool whose mbufs carry a Packet in their private area.
+// The process's buffers: a DPDK mempool for every NUMA node that workers run on, whose mbufs carry a Packet in their private
+// area. A thread allocates from its own node's pool, and from another's while that is empty.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "dataplane/runtime/packet_io.h"
 
@@ -18,19 +21,27 @@ namespace penstock::io {
 class MbufPool final : public runtime::PacketPool {
  public:
   // `largest_mtu`: of all ports; a frame of that size fits one buffer with headroom and tailroom. `memory_mb`: what the
-  // process may use; the pool takes up to three quarters. The error says what failed.
-  static std::variant<std::unique_ptr<MbufPool>, std::string> make(std::uint16_t largest_mtu, std::uint32_t memory_mb);
+  // process may use; the pools take up to three quarters. `nodes`: a pool for each, there if it has the
+  // memory; none: one, wherever there is memory. The
+  // error says what failed.
+  static std::variant<std::unique_ptr<MbufPool>, std::string> make(std::uint16_t largest_mtu, std::uint32_t memory_mb,
+                                                                   const std::vector<unsigned>& nodes = {});
   ~MbufPool() override;
 
   Packet* allocate() override;
   void release(std::span<Packet* const> packets) override;
   [[nodiscard]] runtime::PoolStats stats() const override;
 
-  [[nodiscard]] rte_mempool* mempool() const { return pool_; }
+  // Of a node; another when that has none.
+  [[nodiscard]] rte_mempool* mempool(std::optional<unsigned> node = std::nullopt) const;
 
  private:
-  explicit MbufPool(rte_mempool* pool) : pool_(pool) {}
-  rte_mempool* pool_;
+  struct Part {
+    rte_mempool* pool;
+    int node;  // SOCKET_ID_ANY: no particular one
+  };
+  MbufPool() = default;
+  std::vector<Part> parts_;  // at least one
 };
 
 }  // namespace penstock::io

@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <set>
 
 #include "dataplane/core/base/prefetch.h"
@@ -98,10 +99,10 @@ struct alignas(64) DpdkPort::Lock {
 
 std::variant<std::unique_ptr<DpdkPort>, std::string> DpdkPort::open(const runtime::PortDevice& device,
                                                                     const gateway::PortConfiguration& configuration,
-                                                                    std::uint16_t workers, rte_mempool* pool) {
+                                                                    const std::vector<rte_mempool*>& pools) {
   std::unique_ptr<DpdkPort> port(new DpdkPort);
   const std::set<int> before = open_descriptors();
-  if (std::string error = port->set_up(device, configuration, workers, pool); !error.empty()) return error;
+  if (std::string error = port->set_up(device, configuration, pools); !error.empty()) return error;
 
   // The socket drivers open one socket per queue, in the queues' order, which poll() understands; they do not hand it
   // out, so it is recognised among what appeared meanwhile.
@@ -124,7 +125,8 @@ std::variant<std::unique_ptr<DpdkPort>, std::string> DpdkPort::open(const runtim
 }
 
 std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::PortConfiguration& configuration,
-                             std::uint16_t workers, rte_mempool* pool) {
+                             const std::vector<rte_mempool*>& pools) {
+  const auto workers = static_cast<std::uint16_t>(pools.size());
   const std::string arguments = complete_arguments(device.device, configuration.mtu, workers);
   const std::string name = arguments.substr(0, arguments.find(','));
   const bool is_virtual = name.starts_with("net_");
@@ -173,7 +175,7 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
   if (const int code = rte_eth_dev_adjust_nb_rx_tx_desc(id_, &rx_descriptors, &tx_descriptors); code != 0)
     return failure("has no usable descriptor count", code);
   for (std::uint16_t queue = 0; queue < rx_queues_; ++queue)
-    if (const int code = rte_eth_rx_queue_setup(id_, queue, rx_descriptors, SOCKET_ID_ANY, nullptr, pool); code != 0)
+    if (const int code = rte_eth_rx_queue_setup(id_, queue, rx_descriptors, SOCKET_ID_ANY, nullptr, pools[queue]); code != 0)
       return failure("a receive queue cannot be set up", code);
   for (std::uint16_t queue = 0; queue < tx_queues_; ++queue)
     if (const int code = rte_eth_tx_queue_setup(id_, queue, tx_descriptors, SOCKET_ID_ANY, nullptr); code != 0)

@@ -20,10 +20,17 @@ namespace penstock::io {
 
 class DpdkPort final : public runtime::Port {
  public:
-  // Probes the device, sets it up for `workers` and starts it. The error has no key: the caller knows it.
+  // Probes the device, sets it up for as many workers as there are `pools` (each one's own, on its core's node), and starts
+  // it. The error has no key: the caller knows it.
   static std::variant<std::unique_ptr<DpdkPort>, std::string> open(const runtime::PortDevice& device,
                                                                    const gateway::PortConfiguration& configuration,
-                                                                   std::uint16_t workers, rte_mempool* pool);
+                                                                   const std::vector<rte_mempool*>& pools);
+  // With one pool for all.
+  static std::variant<std::unique_ptr<DpdkPort>, std::string> open(const runtime::PortDevice& device,
+                                                                   const gateway::PortConfiguration& configuration,
+                                                                   std::uint16_t workers, rte_mempool* pool) {
+    return open(device, configuration, std::vector<rte_mempool*>(workers, pool));
+  }
   ~DpdkPort() override;  // stops and closes; virtual devices disappear
 
   void receive(std::uint16_t worker, PacketBurst& into) override;
@@ -38,7 +45,7 @@ class DpdkPort final : public runtime::Port {
   struct Lock;
   DpdkPort() = default;
   std::string set_up(const runtime::PortDevice& device, const gateway::PortConfiguration& configuration,
-                     std::uint16_t workers, rte_mempool* pool);
+                     const std::vector<rte_mempool*>& pools);
   void accept_our_frames();
   std::string set_mtu(std::uint16_t mtu);
 

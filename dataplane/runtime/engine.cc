@@ -8,6 +8,7 @@
 #include "dataplane/core/wireguard/device.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/engine_state.h"
+#include "dataplane/runtime/numa.h"
 
 namespace penstock::runtime {
 namespace {
@@ -169,6 +170,8 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
       set->shared_aead = std::make_unique<SharedAead>(*set->aead, *state->aead_share, i);
       worker.aead = set->shared_aead.get();
     }
+    if (!config.cores.empty()) set->node = node_of_cpu(config.cores[i]);
+    const OnNode near(set->node);
     worker.translator = set->translator.get();
     worker.policies = state->policies.get();
     worker.neighbours = state->neighbours.get();
@@ -324,7 +327,10 @@ BoundedQueue<Punt>& Engine::punts() {
 
 void Engine::maintain() {
   state_->reclaimer.collect();
-  for (auto& set : state_->workers) set->translator->map_ahead();
+  for (auto& set : state_->workers) {
+    const OnNode near(set->node);
+    set->translator->map_ahead();
+  }
   if (read_clock().monotonic >= state_->next_use_report) state_->report_translation_use();
 }
 

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "dataplane/core/nat/peer_homes.h"
@@ -27,6 +28,7 @@ namespace penstock::runtime {
 // One worker with all it owns. Members are destroyed in reverse order: the loop first.
 struct WorkerSet {
   SystemRandom random;
+  std::optional<unsigned> node;  // of the worker's core, where that is pinned and the system says
   std::unique_ptr<wireguard::AeadContext> aead;
   std::unique_ptr<SharedAead> shared_aead;
   std::unique_ptr<RingBindingLog> binding_log;  // null: off

@@ -91,6 +91,9 @@ struct Configuration {
   NatConfiguration nat;        // `source_addresses` filled
   ExceptionConfiguration exception;
   std::uint16_t inner_mtu = kDefaultInnerMtu;
+  // Every port's device fills UDP checksums over IPv6 in: outer packets leave with the pseudo-header's sum and a mark
+  // (packet_flag::l4_checksum_ok). Set by who knows the devices.
+  bool device_checksums = false;
 
   IpAddress tunnel_v4;  // source of datagrams we start; unspecified: none of that family
   IpAddress tunnel_v6;

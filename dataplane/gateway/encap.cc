@@ -19,6 +19,7 @@ using wireguard::Session;
 struct OuterHeaders {
   DropReason reason = DropReason::none;  // why there are none
   bool six = false;
+  bool device_checksums = false;  // Configuration's
   std::uint16_t size = 0;  // IP and UDP
   IpAddress source;
   IpAddress destination;
@@ -67,6 +68,7 @@ void make_headers(const Configuration& configuration, const Path& path, OuterHea
   }
   out.reason = DropReason::none;
   out.six = out.destination.is_v6();
+  out.device_checksums = configuration.device_checksums;
   std::uint8_t* at = out.bytes;
   if (out.six) {
     auto* ip = new (at) Ipv6Header{};
@@ -110,8 +112,12 @@ DropReason push_headers(const OuterHeaders& headers, Packet& packet, std::uint8_
     // RFC 8200 §8.1 wants a checksum; over IPv4 the message's own tag protects better than it would.
     const ChecksumSum pseudo =
         checksum_pseudo_header(headers.source, headers.destination, ip_protocol::udp, udp_length);
-    udp->checksum = checksum_finish(checksum_add(pseudo, {at + sizeof *ip, udp_length}));
-    if (udp->checksum == be16{}) udp->checksum = be16::from_host(0xffff);
+    if (headers.device_checksums) {
+      words::store(reinterpret_cast<std::uint8_t*>(&udp->checksum), checksum_fold(pseudo));
+    } else {
+      udp->checksum = checksum_finish(checksum_add(pseudo, {at + sizeof *ip, udp_length}));
+      if (udp->checksum == be16{}) udp->checksum = be16::from_host(0xffff);
+    }
   } else {
     auto* ip = reinterpret_cast<Ipv4Header*>(at);
     ip->tos = ecn;
@@ -120,7 +126,10 @@ DropReason push_headers(const OuterHeaders& headers, Packet& packet, std::uint8_
     reinterpret_cast<UdpHeader*>(at + sizeof *ip)->length = be16::from_host(udp_length);
   }
   make_own(packet);
-  if (headers.six) set_flag(packet, packet_flag::ip6);
+  if (headers.six) {
+    set_flag(packet, packet_flag::ip6);
+    if (headers.device_checksums) set_flag(packet, packet_flag::l4_checksum_ok);
+  }
   packet.l4_offset = static_cast<std::uint16_t>(headers.size - sizeof(UdpHeader));
   packet.l4_protocol = ip_protocol::udp;
   return DropReason::none;

@@ -48,6 +48,14 @@ inline rte_mbuf* prepare_for_send(Packet* packet) {
   mbuf->data_len = packet->length;
   mbuf->pkt_len = packet->length;
   mbuf->ol_flags = 0;
+  constexpr std::uint8_t kFillIn = packet_flag::own | packet_flag::l4_checksum_ok;
+  if ((packet->flags & kFillIn) == kFillIn) {  // UDP over IPv6, behind a header that may be tagged
+    const bool tagged = packet->data[12] == 0x81 && packet->data[13] == 0x00;
+    mbuf->l2_len = tagged ? 18 : 14;
+    mbuf->l3_len = 40;
+    mbuf->l4_len = 8;
+    mbuf->ol_flags = RTE_MBUF_F_TX_IPV6 | RTE_MBUF_F_TX_UDP_CKSUM;
+  }
   return mbuf;
 }
 

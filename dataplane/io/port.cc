@@ -159,11 +159,16 @@ std::string DpdkPort::set_up(const runtime::PortDevice& device, const gateway::P
   if (!is_virtual)
     conf.rxmode.offloads = info.rx_offload_capa & (RTE_ETH_RX_OFFLOAD_IPV4_CKSUM | RTE_ETH_RX_OFFLOAD_UDP_CKSUM |
                                                    RTE_ETH_RX_OFFLOAD_TCP_CKSUM);
-  conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+  // Its promise, one pool for all that a queue sends, holds as long as there is one: packets are handed over between workers.
+  if (std::ranges::adjacent_find(pools, std::not_equal_to<>{}) == pools.end())
+    conf.txmode.offloads = info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
+  if (!is_virtual) conf.txmode.offloads |= info.tx_offload_capa & RTE_ETH_TX_OFFLOAD_UDP_CKSUM;
+  fills_checksums_ = (conf.txmode.offloads & RTE_ETH_TX_OFFLOAD_UDP_CKSUM) != 0;
   if (rx_queues_ > 1 && info.flow_type_rss_offloads != 0) {
     conf.rxmode.mq_mode = RTE_ETH_MQ_RX_RSS;
     conf.rx_adv_conf.rss_conf.rss_hf =
         info.flow_type_rss_offloads & (RTE_ETH_RSS_IP | RTE_ETH_RSS_UDP | RTE_ETH_RSS_TCP);
+    redirections_ = info.reta_size;
   }
   if (!is_virtual && info.max_mtu >= configuration.mtu) conf.rxmode.mtu = configuration.mtu;
   if (const int code = rte_eth_dev_configure(id_, rx_queues_, tx_queues_, &conf); code != 0)
@@ -220,6 +225,29 @@ std::string DpdkPort::set_mtu(std::uint16_t mtu) {
   // A device that takes larger packets than we send does no harm.
   if (current > mtu) return {};
   return fmt::format("does not take an MTU of {}: {}", mtu, rte_strerror(-code));
+}
+
+// As the device says it is, whoever chose it: key and table differ from driver to driver.
+std::optional<nat::RssLayout> DpdkPort::rss_layout() const {
+  if (redirections_ == 0) return std::nullopt;
+  rte_eth_dev_info info{};
+  if (rte_eth_dev_info_get(id_, &info) != 0) return std::nullopt;
+  nat::RssLayout out;
+  out.key.resize(info.hash_key_size == 0 ? nat::ReplySteering::kKeySize : info.hash_key_size);
+  rte_eth_rss_conf hash{};
+  hash.rss_key = out.key.data();
+  hash.rss_key_len = static_cast<std::uint8_t>(out.key.size());
+  if (rte_eth_dev_rss_hash_conf_get(id_, &hash) != 0) return std::nullopt;
+  std::vector<rte_eth_rss_reta_entry64> table((redirections_ + RTE_ETH_RETA_GROUP_SIZE - 1U) / RTE_ETH_RETA_GROUP_SIZE);
+  for (auto& group : table) group.mask = ~std::uint64_t{0};
+  if (rte_eth_dev_rss_reta_query(id_, table.data(), redirections_) != 0) return std::nullopt;
+  for (std::uint16_t i = 0; i < redirections_; ++i)
+    out.queues.push_back(table[i / RTE_ETH_RETA_GROUP_SIZE].reta[i % RTE_ETH_RETA_GROUP_SIZE]);
+  out.tcp4 = (hash.rss_hf & RTE_ETH_RSS_NONFRAG_IPV4_TCP) != 0;
+  out.udp4 = (hash.rss_hf & RTE_ETH_RSS_NONFRAG_IPV4_UDP) != 0;
+  out.tcp6 = (hash.rss_hf & RTE_ETH_RSS_NONFRAG_IPV6_TCP) != 0;
+  out.udp6 = (hash.rss_hf & RTE_ETH_RSS_NONFRAG_IPV6_UDP) != 0;
+  return out;
 }
 
 DpdkPort::~DpdkPort() {

@@ -37,6 +37,8 @@ class DpdkPort final : public runtime::Port {
   std::size_t send(std::uint16_t worker, std::span<Packet* const> frames) override;
   void reclaim_sent(std::uint16_t worker) override;
   [[nodiscard]] int wait_descriptor(std::uint16_t worker) const override;
+  [[nodiscard]] bool fills_checksums() const override { return fills_checksums_; }
+  [[nodiscard]] std::optional<nat::RssLayout> rss_layout() const override;
   [[nodiscard]] const MacAddress& mac() const override { return mac_; }
   [[nodiscard]] const std::string& driver() const override { return driver_; }
   [[nodiscard]] runtime::PortStats stats() const override;
@@ -53,12 +55,14 @@ class DpdkPort final : public runtime::Port {
   std::uint16_t rx_queues_ = 1;
   std::uint16_t tx_queues_ = 1;
   bool tx_shared_ = false;
+  bool fills_checksums_ = false;
   bool probed_ = false;
   bool configured_ = false;
   bool promiscuous_by_us_ = false;
   MacAddress mac_{};
   std::string driver_;
   std::vector<int> descriptors_;  // per rx queue; empty: must be polled
+  std::uint16_t redirections_ = 0;  // entries of the device's table; 0: it spreads nothing
   std::unique_ptr<Lock[]> tx_locks_;
 };
 

@@ -51,6 +51,23 @@ nat::TranslatorConfig translator_config(const Config& config, const gateway::Con
   return out;
 }
 
+// Replies come from the LAN's ports, or from the only one. Which of several a flow's come from is not known when its port is
+// chosen, so all must spread alike.
+std::unique_ptr<nat::ReplySteering> find_steering(const Config& config, const gateway::Configuration& path,
+                                                  const std::vector<std::unique_ptr<Port>>& ports) {
+  if (config.workers < 2) return nullptr;
+  std::optional<nat::RssLayout> common;
+  for (std::size_t i = 0; i < ports.size(); ++i) {
+    if (i == path.tunnel.port && ports.size() > 1) continue;
+    std::optional<nat::RssLayout> layout = ports[i]->rss_layout();
+    if (!layout || !nat::ReplySteering::usable(*layout, config.workers) || (common && *common != *layout)) return nullptr;
+    common = std::move(layout);
+  }
+  if (!common) return nullptr;
+  spdlog::info("ports of flows are chosen so that replies come to the flow's worker");
+  return std::make_unique<nat::ReplySteering>(*common);
+}
+
 wireguard::PeerConfig peer_config(const PeerSpec& spec) {
   wireguard::PeerConfig out;
   out.public_key.bytes = spec.public_key;
@@ -100,7 +117,10 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   state->public_key = public_key->bytes;
   state->instance = state->random.next_u64();
   state->policies = std::make_unique<gateway::PolicyTable>(config.max_peers);
+  state->path.device_checksums =
+      std::ranges::all_of(state->parts.ports, [](const auto& port) { return port->fills_checksums(); });
   state->homes = std::make_unique<nat::PeerHomes>(config.max_peers);
+  state->steering = find_steering(config, state->path, state->parts.ports);
   state->neighbours = std::make_unique<gateway::NeighbourTable>(4096, state->random.next_u64());
   for (std::uint16_t i = 0; i < config.workers; ++i) state->links.workers.push_back(std::make_unique<WorkerLink>());
 
@@ -150,10 +170,13 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
   for (const auto& port : state->parts.ports) ports.push_back(port.get());
   for (std::uint16_t i = 0; i < config.workers; ++i) {
     auto set = std::make_unique<WorkerSet>();
+    if (!config.cores.empty()) set->node = node_of_cpu(config.cores[i]);
+    const OnNode near(set->node);
     set->aead = wireguard::make_aead_context(config.aead);
     if (set->aead == nullptr)
       return ConfigError{config.file, "aead", fmt::format("{} is not available on this machine", config.aead)};
     nat::TranslatorConfig translation = translator_config(config, state->path, i, state->homes.get());
+    translation.steering = state->steering.get();
     if (config.nat_log != NatLog::off) {
       set->binding_log = std::make_unique<RingBindingLog>(config.nat_log == NatLog::sessions);
       translation.log = set->binding_log.get();
@@ -170,8 +193,6 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
       set->shared_aead = std::make_unique<SharedAead>(*set->aead, *state->aead_share, i);
       worker.aead = set->shared_aead.get();
     }
-    if (!config.cores.empty()) set->node = node_of_cpu(config.cores[i]);
-    const OnNode near(set->node);
     worker.translator = set->translator.get();
     worker.policies = state->policies.get();
     worker.neighbours = state->neighbours.get();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dataplane/core/nat/peer_homes.h"
+#include "dataplane/core/nat/reply_steering.h"
 #include "dataplane/core/nat/translator.h"
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/gateway/neighbour_table.h"
@@ -27,8 +28,8 @@ namespace penstock::runtime {
 
 // One worker with all it owns. Members are destroyed in reverse order: the loop first.
 struct WorkerSet {
-  SystemRandom random;
   std::optional<unsigned> node;  // of the worker's core, where that is pinned and the system says
+  SystemRandom random;
   std::unique_ptr<wireguard::AeadContext> aead;
   std::unique_ptr<SharedAead> shared_aead;
   std::unique_ptr<RingBindingLog> binding_log;  // null: off
@@ -60,6 +61,7 @@ struct Engine::State {
   rcu::Reclaimer reclaimer;
   std::unique_ptr<gateway::PolicyTable> policies;
   std::unique_ptr<nat::PeerHomes> homes;
+  std::unique_ptr<nat::ReplySteering> steering;  // several workers, behind a NIC that says how it spreads
   std::unique_ptr<AeadShare> aead_share;  // several busy workers
   std::unique_ptr<gateway::NeighbourTable> neighbours;
   std::unique_ptr<gateway::ResendGates> resend_gates;

@@ -6,9 +6,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "dataplane/core/nat/reply_steering.h"
 #include "dataplane/core/packet/headers.h"
 #include "dataplane/core/packet/packet.h"
 #include "dataplane/gateway/worker.h"
@@ -55,6 +57,12 @@ class Port {
   static constexpr int kMustPoll = -1;
   static constexpr int kNothing = -2;
   [[nodiscard]] virtual int wait_descriptor(std::uint16_t worker) const = 0;
+
+  // Whether the device fills UDP checksums over IPv6 in where a packet of our own is marked so (packet_flag::l4_checksum_ok).
+  [[nodiscard]] virtual bool fills_checksums() const { return false; }
+
+  // How the device spreads what it receives over its queues; nullopt: it has one, or does not say.
+  [[nodiscard]] virtual std::optional<nat::RssLayout> rss_layout() const { return std::nullopt; }
 
   [[nodiscard]] virtual const MacAddress& mac() const = 0;
   [[nodiscard]] virtual const std::string& driver() const = 0;

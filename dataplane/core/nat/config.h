@@ -11,6 +11,7 @@
 namespace penstock::nat {
 
 class PeerHomes;
+class ReplySteering;
 class BindingLog;
 class SharedSiteSettings;
 
@@ -44,6 +45,10 @@ struct TranslatorConfig {
   std::uint16_t workers = 1;  // of this many
   // Shared by them all (peer_homes.h): a peer's flows live with one worker. nullptr: spread by a hash of the tuple.
   PeerHomes* homes = nullptr;
+
+  // To whom the NIC of the LAN brings replies (reply_steering.h): ports are chosen so that it is this worker, where one is to
+  // be had. nullptr: it is not known. Must outlive the translator.
+  const ReplySteering* steering = nullptr;
 
   // Addresses of the gateway that clients appear under, per family; empty: no translation into that family.
   std::vector<IpAddress> source_v4;

@@ -52,11 +52,22 @@ void Translator::Implementation::foresee(const Call& call, std::span<FirstPacket
   // A port that somebody has already towards this destination: the client gets another one, whose places are fetched, too.
   for (FirstPacket& first : firsts) {
     if (first.ports == nullptr) continue;
-    const bool free = first.ports->has(first.key->source_port) &&
-                      table_.prefetch_outside_record(first.outside_hash) == flow::kNoSlot;
-    const auto& addresses = first.outside.local.is_v6() ? config_.source_v6 : config_.source_v4;
-    if (free && !takes_too_much(first.key->peer, *first.ports, addresses.size())) continue;
-    const auto port = first.ports->propose(first.key->source_port);
+    const std::uint16_t wanted = first.key->source_port;
+    const bool free =
+        first.ports->has(wanted) && table_.prefetch_outside_record(first.outside_hash) == flow::kNoSlot;
+    const bool v6 = first.outside.local.is_v6();
+    const auto& addresses = v6 ? config_.source_v6 : config_.source_v4;
+    std::optional<std::uint16_t> port;
+    if (const ReplySteering* steering = steering_for(first.key->protocol, v6); steering != nullptr) {
+      const Landing lands{
+          steering, steering->without_port(first.outside.remote, first.outside.remote_port, first.outside.local), v6,
+          config_.worker};
+      if (free && lands(wanted)) continue;
+      port = first.ports->draw_landing(wanted, config_.workers, lands);
+    } else {
+      if (free && !takes_too_much(first.key->peer, *first.ports, addresses.size())) continue;
+      port = first.ports->propose(wanted);
+    }
     if (!port) continue;
     first.proposed = *port;
     first.outside.local_port = *port;

@@ -10,6 +10,8 @@ namespace {
 
 // The part of all ports that is kept for peers with less than their share (RFC 6888 REQ-4, RFC 4787 §4.2).
 constexpr std::uint32_t kKeptForOthers = 16;
+// Tries at a port whose replies come to its owner: of n workers' queues one is the right one.
+constexpr unsigned kDrawsPerWorker = 6;
 // Tries at a random port where the client's own address stays and its port is taken already towards a destination.
 constexpr unsigned kOwnSourceGuesses = 256;
 
@@ -61,6 +63,27 @@ bool Translator::Implementation::assign_own_source(flow::FlowRecord& record) {
   return false;
 }
 
+// A port whose replies the NIC brings to this worker; nullopt: that is not known, or none was found in a few tries, and any
+// port will do: what comes to another worker is handed over. Such a port goes before the client's own one.
+template <typename Taken>
+std::optional<std::uint16_t> Translator::Implementation::choose_landing(const flow::FlowRecord& record,
+                                                                        const IpAddress& local, PortSpace& ports,
+                                                                        std::uint16_t proposed, bool too_much,
+                                                                        Taken&& taken) {
+  const ReplySteering* steering = steering_for(record.protocol, local.is_v6());
+  if (steering == nullptr) return std::nullopt;
+  const Landing lands{steering, steering->without_port(record.remote, record.remote_port, local), local.is_v6(),
+                      config_.worker};
+  const unsigned draws = kDrawsPerWorker * config_.workers;
+  if (!too_much) {
+    const std::uint16_t wanted = record.inside_source_port;
+    if (ports.has(wanted) && lands(wanted) && !taken(wanted)) return wanted;
+    if (proposed != 0 && lands(proposed) && ports.is_unused(proposed)) return proposed;
+    if (const auto port = ports.draw_landing(wanted, draws, lands)) return port;
+  }
+  return ports.draw_used_landing(record.inside_source_port, draws, lands, taken);
+}
+
 bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record, std::uint16_t proposed) {
   const bool v6 = record.remote.is_v6();
   const auto& addresses = v6 ? config_.source_v6 : config_.source_v4;
@@ -100,9 +123,12 @@ bool Translator::Implementation::assign_from_pool(flow::FlowRecord& record, std:
       record.source_port = *port;
       return true;
     }
-    const auto port = takes_too_much(record.peer, ports, addresses.size())
-                          ? ports.choose_used(taken, proposed)
-                          : ports.choose(record.inside_source_port, record.remote, record.remote_port, taken, proposed);
+    const bool too_much = takes_too_much(record.peer, ports, addresses.size());
+    auto port = choose_landing(record, addresses[record.source_address], ports, proposed, too_much, taken);
+    if (!port)
+      port = too_much
+                 ? ports.choose_used(taken, proposed)
+                 : ports.choose(record.inside_source_port, record.remote, record.remote_port, taken, proposed);
     if (!port) continue;
     record.source_port = *port;
     return true;

@@ -78,6 +78,28 @@ class PortSpace {
   // One that nobody uses, the wanted one if possible.
   std::optional<std::uint16_t> choose_unused(std::uint16_t wanted);
 
+  // An unused one of which `lands(port)` is true, with the wanted one's parity and class, found by a bounded number of
+  // draws; nullopt: none was found, which does not mean that there is none.
+  template <typename Lands>
+  std::optional<std::uint16_t> draw_landing(std::uint16_t wanted, unsigned draws, Lands&& lands) {
+    if (count_ == 0) return std::nullopt;
+    const std::size_t best = class_of(wanted);
+    for (unsigned draw = 0; draw < draws; ++draw)
+      if (const auto port = draw_unused(best); !port || lands(*port)) return port;
+    return std::nullopt;
+  }
+  // The same among ports that are in use towards other destinations.
+  template <typename Lands, typename Taken>
+  std::optional<std::uint16_t> draw_used_landing(std::uint16_t wanted, unsigned draws, Lands&& lands, Taken&& taken) {
+    for (unsigned draw = 0; draw < draws && count_ != 0; ++draw) {
+      const Index index = (random_->below(count_) & ~1U) | wanted % 2U;
+      if (index >= count_ || users_[index] == 0) continue;
+      const std::uint16_t port = port_of(index);
+      if (range_.mine(port) && lands(port) && !taken(port)) return port;
+    }
+    return std::nullopt;
+  }
+
   // One that is in use towards other destinations already, at random, found by a bounded number of guesses.
   template <typename Taken>
   std::optional<std::uint16_t> choose_used(Taken&& taken, std::uint16_t proposed = 0);
@@ -87,6 +109,7 @@ class PortSpace {
 
   [[nodiscard]] std::uint32_t size() const { return count_; }
   [[nodiscard]] bool has(std::uint16_t port) const { return range_.mine(port); }
+  [[nodiscard]] bool is_unused(std::uint16_t port) const { return has(port) && users_[index_of(port)] == 0; }
   [[nodiscard]] std::size_t unused() const {
     return unused_[0].size() + unused_[1].size() + unused_[2].size() + unused_[3].size();
   }

@@ -19,6 +19,7 @@
 #include "dataplane/core/nat/path_mtu.h"
 #include "dataplane/core/nat/ports.h"
 #include "dataplane/core/nat/rate_limiter.h"
+#include "dataplane/core/nat/reply_steering.h"
 #include "dataplane/core/nat/site_settings.h"
 #include "dataplane/core/nat/tcp_state.h"
 #include "dataplane/core/nat/translate.h"
@@ -241,7 +242,15 @@ class Translator::Implementation {
   [[nodiscard]] std::uint64_t outside_hash(const flow::FlowRecord& record) const;
   [[nodiscard]] bool takes_too_much(PeerIndex peer, const PortSpace& ports, std::size_t addresses) const;
   bool assign_own_source(flow::FlowRecord& record);
+  template <typename Taken>
+  std::optional<std::uint16_t> choose_landing(const flow::FlowRecord& record, const IpAddress& local, PortSpace& ports,
+                                              std::uint16_t proposed, bool too_much, Taken&& taken);
   bool assign_from_pool(flow::FlowRecord& record, std::uint16_t proposed);
+  // Where replies of a new flow come to depends on its port, and is known; otherwise nullptr.
+  [[nodiscard]] const ReplySteering* steering_for(std::uint8_t protocol, bool v6) const {
+    return config_.steering != nullptr && config_.workers > 1 && config_.steering->covers(protocol, v6) ? config_.steering
+                                                                                                        : nullptr;
+  }
   // RFC 4787 REQ-2, RFC 7857 §4: one peer appears under one address, as long as that has ports.
   [[nodiscard]] static std::size_t preferred_address(PeerIndex peer, std::size_t addresses) {
     return addresses == 1 ? 0 : (peer * std::size_t{0x9e3779b1}) % addresses;

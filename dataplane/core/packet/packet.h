@@ -87,7 +87,7 @@ namespace packet_flag {
 inline constexpr std::uint8_t ip6 = 0x01;            // data points at an IPv6 header (else IPv4)
 inline constexpr std::uint8_t fragment = 0x02;       // any fragment
 inline constexpr std::uint8_t later_fragment = 0x04; // offset > 0: no transport header
-inline constexpr std::uint8_t l4_checksum_ok = 0x08; // verified by the NIC
+inline constexpr std::uint8_t l4_checksum_ok = 0x08; // received: verified by the NIC; own: the NIC is to fill it in
 inline constexpr std::uint8_t from_tunnel = 0x10;
 inline constexpr std::uint8_t own = 0x20;            // made by this process, not received
 inline constexpr std::uint8_t held = 0x40;           // was queued for a name or neighbour: skip limits once

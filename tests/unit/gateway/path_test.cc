@@ -82,6 +82,35 @@ TEST(Path, TunnelOverIpv6HasAnOuterChecksum) {
   EXPECT_GE(checked, 2U);
 }
 
+// Where devices fill checksums in, what they are given is the pseudo-header's sum and a mark; over IPv4 nothing changes.
+TEST(Path, TunnelOverIpv6LeavesItsChecksumToTheDevice) {
+  for (const bool six : {true, false}) {
+    World world({}, six);
+    world.gateway.configuration.device_checksums = true;
+    world.client.connect();
+    world.gateway.sent[kWan].clear();
+    Packet* inner = world.gateway.packets.with(echo_request(kServer4, world.client.tunnel_v4));
+    inner->peer = world.client.peer;
+    PacketBurst burst;
+    burst.add(inner);
+    encap(*world.gateway.workers[0], burst);
+    ASSERT_EQ(burst.size(), 1U);
+    const Octets packet(burst[0]->data, burst[0]->data + burst[0]->length);
+    EXPECT_EQ(has_flag(*burst[0], packet_flag::l4_checksum_ok), six);
+    if (six) {
+      const IpParse parse = parse_ip(packet);
+      const ChecksumSum pseudo =
+          checksum_pseudo_header(ip_source(packet, parse.view), ip_destination(packet, parse.view), ip_protocol::udp,
+                                 static_cast<std::uint32_t>(packet.size() - 40));
+      be16 field;
+      std::memcpy(&field, packet.data() + 46, 2);
+      EXPECT_EQ(field.raw(), checksum_fold(pseudo));
+    }
+    world.gateway.packets.release(burst[0]);
+    world.gateway.configuration.device_checksums = false;
+  }
+}
+
 TEST(Path, VlanPortsTagWhatLeaves) {
   GatewayOptions options;
   options.description.ports[1].vlan = 12;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "dataplane/core/nat/peer_homes.h"
+#include "dataplane/core/nat/reply_steering.h"
 #include "tests/path/world.h"
 
 namespace penstock::nat {
@@ -57,6 +58,38 @@ TEST(SharedPorts, TwoAddressesAreFilledByTwoPeersEvenly) {
   world.translator().for_each_flow(
       {}, [&](const FlowInfo& flow) { addresses[flow.peer].insert(flow.outside_source.address); });
   for (const auto& [peer, used] : addresses) EXPECT_EQ(used.size(), 1u) << "RFC 7857 §4: paired, peer " << peer;
+}
+
+// Four workers behind a NIC with four queues: whoever opens a flow, the replies come to its own queue, whether the client's
+// port could be kept or not, and when ports must be shared between destinations, too.
+TEST(SharedPorts, RepliesComeToTheFlowsOwner) {
+  RssLayout layout;
+  for (std::uint8_t i = 0; i < ReplySteering::kKeySize; ++i) layout.key.push_back(static_cast<std::uint8_t>(i * 37 + 11));
+  for (std::uint16_t i = 0; i < 128; ++i) layout.queues.push_back(i % 4);
+  layout.udp4 = true;
+  const ReplySteering steering(layout);
+  for (std::uint16_t worker = 0; worker < 4; ++worker) {
+    PeerHomes homes{16};
+    World world;
+    furnish(world);
+    world.config.workers = 4;
+    world.config.worker = worker;
+    world.config.homes = &homes;
+    world.config.steering = &steering;
+    // 400 ports are this worker's; more flows than that, to several servers.
+    for (int n = 0; n < 300; ++n) ASSERT_TRUE(open(world, 1, 10000 + n, "203.0.113." + std::to_string(80 + n % 8)));
+    for (int n = 0; n < 300; ++n) ASSERT_TRUE(open(world, 2, 10000 + n, "203.0.113." + std::to_string(80 + n % 8)));
+    std::size_t flows = 0, at_home = 0;
+    world.translator().for_each_flow({}, [&](const FlowInfo& flow) {
+      const std::uint32_t sum = steering.without_port(flow.outside_destination.address, flow.outside_destination.port,
+                                                      flow.outside_source.address);
+      ++flows;
+      at_home += steering.queue(steering.hash(sum, false, flow.outside_source.port)) == worker;
+      EXPECT_EQ(flow.outside_source.port / 2 % 4, worker) << "the port still tells the owner";
+    });
+    EXPECT_EQ(flows, 600u);
+    EXPECT_GE(at_home, flows * 9 / 10) << "worker " << worker;
+  }
 }
 
 // A peer's home decides on the worker, except where both sides must find it by the packet alone.

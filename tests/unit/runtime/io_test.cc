@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "dataplane/io/eal.h"
+#include "dataplane/io/mbuf.h"
 #include "dataplane/io/pool.h"
 #include "dataplane/io/port.h"
 
@@ -177,6 +178,79 @@ TEST(Io, WorkersWithoutAQueueReceiveNothingAndSendAllTheSame) {
   EXPECT_TRUE(burst.empty());
   Packet* frame = make_frame(*pool, 64, 1);
   EXPECT_EQ(port->send(1, std::span<Packet* const>(&frame, 1)), 1u);
+}
+
+// A packet of our own that is marked is described to the device, tagged or not; another one is not, whatever its flags say.
+TEST(Io, ChecksumsAreLeftToDevicesThatFillThemIn) {
+  const auto pool = make_pool();
+  ASSERT_NE(pool, nullptr);
+  struct Case {
+    std::uint8_t flags;
+    bool tagged, described;
+  };
+  constexpr std::uint8_t kOwn = packet_flag::own, kMark = packet_flag::l4_checksum_ok;
+  for (const Case& c : {Case{kOwn | kMark, false, true}, Case{kOwn | kMark, true, true}, Case{kMark, false, false},
+                        Case{kOwn, false, false}}) {
+    Packet* packet = make_frame(*pool, 100, 0);
+    ASSERT_NE(packet, nullptr);
+    packet->data[12] = c.tagged ? 0x81 : 0x86;
+    packet->data[13] = c.tagged ? 0x00 : 0xdd;
+    packet->flags = c.flags;
+    const rte_mbuf* mbuf = prepare_for_send(packet);
+    EXPECT_EQ((mbuf->ol_flags & RTE_MBUF_F_TX_UDP_CKSUM) != 0, c.described);
+    if (c.described) {
+      EXPECT_NE(mbuf->ol_flags & RTE_MBUF_F_TX_IPV6, 0U);
+      EXPECT_EQ(mbuf->l2_len, c.tagged ? 18 : 14);
+      EXPECT_EQ(mbuf->l3_len, 40);
+    } else {
+      EXPECT_EQ(mbuf->ol_flags, 0U);
+    }
+    pool->release(std::span<Packet* const>(&packet, 1));
+  }
+  const auto port = open_port("net_ring5", *pool);
+  ASSERT_NE(port, nullptr);
+  EXPECT_FALSE(port->fills_checksums()) << "a virtual device would do it on our core";
+}
+
+TEST(Io, APortSaysHowItsDeviceSpreads) {
+  const auto pool = make_pool();
+  ASSERT_NE(pool, nullptr);
+  const auto two = open_port("net_null0,size=64", *pool, 2);
+  ASSERT_NE(two, nullptr);
+  const auto layout = two->rss_layout();
+  ASSERT_TRUE(layout);
+  EXPECT_EQ(layout->key.size(), 40u);
+  EXPECT_FALSE(layout->queues.empty());
+  for (const std::uint16_t queue : layout->queues) EXPECT_LT(queue, 2);
+  EXPECT_TRUE(layout->tcp4 && layout->udp4 && layout->tcp6 && layout->udp6);
+  const auto one = open_port("net_null1", *pool, 1);
+  ASSERT_NE(one, nullptr);
+  EXPECT_FALSE(one->rss_layout()) << "one queue: nothing is spread";
+  const auto ring = open_port("net_ring3", *pool, 2);
+  ASSERT_NE(ring, nullptr);
+  EXPECT_FALSE(ring->rss_layout()) << "a device that cannot";
+}
+
+// Buffers of a node come from its pool; every worker's queue is given the one of its core.
+TEST(Io, EveryNodeHasBuffersOfItsOwn) {
+  auto made = MbufPool::make(1500, 64, {0});
+  ASSERT_TRUE(std::holds_alternative<std::unique_ptr<MbufPool>>(made)) << std::get<std::string>(made);
+  const auto pool = std::move(std::get<std::unique_ptr<MbufPool>>(made));
+  EXPECT_NE(pool->mempool(0), nullptr);
+  EXPECT_EQ(pool->mempool(7), pool->mempool(0)) << "a node without a pool uses another's";
+  Packet* packet = pool->allocate();
+  ASSERT_NE(packet, nullptr);
+  EXPECT_EQ(pool->stats().free + 1, pool->stats().size);
+  const auto port = DpdkPort::open({"net_ring4", {}}, {}, {pool->mempool(0), pool->mempool(0)});
+  ASSERT_TRUE(std::holds_alternative<std::unique_ptr<DpdkPort>>(port));
+  pool->release(std::span<Packet* const>(&packet, 1));
+  EXPECT_EQ(pool->stats().free, pool->stats().size);
+}
+
+TEST(Io, TooLittleMemoryForEveryNodeSaysSo) {
+  auto made = MbufPool::make(1500, 24, {0, 1});
+  ASSERT_TRUE(std::holds_alternative<std::string>(made));
+  EXPECT_NE(std::get<std::string>(made).find("2 NUMA nodes"), std::string::npos) << std::get<std::string>(made);
 }
 
 TEST(Io, AnUnknownDeviceIsAClearError) {

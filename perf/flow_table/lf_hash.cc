@@ -8,11 +8,6 @@
 #include "perf/flow_table/rival_hashes.h"
 
 namespace penstock::perf {
-namespace {
-
-constexpr std::size_t kLookBurst = 64;
-
-}  // namespace
 
 struct LfHash::Node {
   cds_lfht_node link;
@@ -35,15 +30,16 @@ FlatKey key_of(std::uint32_t n) {
   return key;
 }
 
-LfHash::LfHash(std::uint32_t count, Random& random) : nodes_(std::make_unique<Node[]>(count)), hash_(random) {
+LfHash::LfHash(std::uint32_t count, Random& random) : nodes_(std::make_unique<flow::ZeroedArray<Node>>(count)), hash_(random) {
   const std::size_t buckets = std::bit_ceil(std::size_t{count});
   table_ = cds_lfht_new_flavor(buckets, buckets, 0, 0, &urcu_qsbr_flavor, nullptr);
   if (table_ == nullptr) std::abort();
   for (std::uint32_t n = 0; n < count; ++n) {
-    nodes_[n].key = key_of(n);
-    nodes_[n].number = n;
-    cds_lfht_node_init(&nodes_[n].link);
-    cds_lfht_add(table_, hash_(inside_key(nodes_[n].key)), &nodes_[n].link);
+    Node& node = (*nodes_)[n];
+    node.key = key_of(n);
+    node.number = n;
+    cds_lfht_node_init(&node.link);
+    cds_lfht_add(table_, hash_(inside_key(node.key)), &node.link);
   }
 }
 
@@ -58,20 +54,19 @@ LfHash::~LfHash() {
   cds_lfht_destroy(table_, nullptr);
 }
 
-std::uint64_t LfHash::look_up(const FlatKey* keys) const {
+bool LfHash::look_up(const FlatKey* keys, flow::Slot* found) const {
   const auto matches = [](cds_lfht_node* node, const void* key) {
     const auto* entry = reinterpret_cast<const Node*>(reinterpret_cast<const char*>(node) - offsetof(Node, link));
     return static_cast<int>(std::memcmp(&entry->key, key, sizeof(FlatKey)) == 0);
   };
-  std::uint64_t sum = 0;
   for (std::size_t i = 0; i < kLookBurst; ++i) {
     cds_lfht_iter iter;
     cds_lfht_lookup(table_, hash_(inside_key(keys[i])), matches, keys + i, &iter);
     const cds_lfht_node* node = cds_lfht_iter_get_node(&iter);
-    if (node == nullptr) return 0;
-    sum += reinterpret_cast<const Node*>(reinterpret_cast<const char*>(node) - offsetof(Node, link))->number;
+    if (node == nullptr) return false;
+    found[i] = reinterpret_cast<const Node*>(reinterpret_cast<const char*>(node) - offsetof(Node, link))->number;
   }
-  return sum;
+  return true;
 }
 
 }  // namespace penstock::perf

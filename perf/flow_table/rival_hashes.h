@@ -1,5 +1,5 @@
-// The two hash tables that ours is compared with, each used as its manual says is fastest, with
-// the same seeded hash as ours, and the keys of all three.
+// The two hash tables that ours is compared with, each used as its manual says is fastest, with the same seeded hash as
+// ours and with its memory on large pages as ours, and the keys of all three.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +7,8 @@
 #include <memory>
 
 #include "dataplane/core/flow/key.h"
+#include "dataplane/core/flow/record.h"
+#include "dataplane/core/flow/zeroed_array.h"
 
 struct rte_hash;
 struct cds_lfht;
@@ -14,6 +16,7 @@ struct cds_lfht;
 namespace penstock::perf {
 
 inline constexpr std::uint32_t kPeers = 1024;
+inline constexpr std::size_t kLookBurst = 64;
 
 // A flow's inside key without padding, as rte_hash compares keys: bytes.
 struct FlatKey {
@@ -39,7 +42,7 @@ static_assert(sizeof(FlatKey) == 48);
   return out;
 }
 
-// DPDK's initialisation, with memory for ten million keys. False: it said why.
+// DPDK's initialisation, with memory for ten million keys on large pages. False: it said why.
 bool start_eal();
 
 // Positions are the key's number.
@@ -49,8 +52,8 @@ class RteHash {
   ~RteHash();
   RteHash(const RteHash&) = delete;
   RteHash& operator=(const RteHash&) = delete;
-  // 64 keys; the sum of their numbers.
-  std::uint64_t look_up(const FlatKey* keys) const;
+  // kLookBurst keys, their numbers. False: one was not there.
+  bool look_up(const FlatKey* keys, flow::Slot* found) const;
 
  private:
   ::rte_hash* table_;
@@ -63,12 +66,12 @@ class LfHash {
   ~LfHash();
   LfHash(const LfHash&) = delete;
   LfHash& operator=(const LfHash&) = delete;
-  std::uint64_t look_up(const FlatKey* keys) const;
+  bool look_up(const FlatKey* keys, flow::Slot* found) const;
 
  private:
   struct Node;
   ::cds_lfht* table_;
-  std::unique_ptr<Node[]> nodes_;
+  std::unique_ptr<flow::ZeroedArray<Node>> nodes_;
   flow::KeyHash hash_;
 };
 

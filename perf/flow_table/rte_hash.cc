@@ -1,18 +1,22 @@
 #include <rte_eal.h>
 #include <rte_errno.h>
 #include <rte_hash.h>
+#include <rte_malloc.h>
 
 #include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 
+#include "dataplane/core/base/huge_pages.h"
 #include "perf/flow_table/rival_hashes.h"
 
 namespace penstock::perf {
 namespace {
 
-constexpr std::size_t kLookBurst = 64;
+constexpr const char* kHeap = "large pages";
+constexpr std::size_t kHeapSize = std::size_t{3} << 30;
+constexpr std::size_t kLargePage = std::size_t{2} << 20;
 
 // Their tables take 32 bits.
 hash_sig_t signature(const flow::KeyHash& hash, const FlatKey& key) {
@@ -24,11 +28,20 @@ hash_sig_t signature(const flow::KeyHash& hash, const FlatKey& key) {
 
 bool start_eal() {
   std::array<std::string, 8> words = {"perf-flow-table", "--no-huge", "--no-pci",      "--no-telemetry",
-                                      "-m",              "4096",      "--log-level=3", "--no-shconf"};
+                                      "-m",              "64",      "--log-level=3", "--no-shconf"};
   std::array<char*, 8> arguments;
   for (std::size_t i = 0; i < words.size(); ++i) arguments[i] = words[i].data();
-  if (rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) >= 0) return true;
-  std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
+  if (rte_eal_init(static_cast<int>(arguments.size()), arguments.data()) < 0) {
+    std::fprintf(stderr, "DPDK does not start: %s\n", rte_strerror(rte_errno));
+    return false;
+  }
+  // Without reserved huge pages its own memory is on small ones: it is given a heap like ours.
+  void* memory = std::aligned_alloc(kLargePage, kHeapSize);
+  ask_for_huge_pages(memory, kHeapSize);
+  if (memory != nullptr && rte_malloc_heap_create(kHeap) == 0 &&
+      rte_malloc_heap_memory_add(kHeap, memory, kHeapSize, nullptr, 0, kLargePage) == 0)
+    return true;
+  std::fprintf(stderr, "DPDK takes no memory on large pages: %s\n", rte_strerror(rte_errno));
   return false;
 }
 
@@ -37,7 +50,7 @@ RteHash::RteHash(std::uint32_t count, Random& random) : hash_(random) {
   parameters.name = "rival";
   parameters.entries = count;
   parameters.key_len = sizeof(FlatKey);
-  parameters.socket_id = SOCKET_ID_ANY;
+  parameters.socket_id = rte_malloc_heap_get_socket(kHeap);
   parameters.extra_flag = RTE_HASH_EXTRA_FLAGS_RW_CONCURRENCY_LF | RTE_HASH_EXTRA_FLAGS_EXT_TABLE;
   table_ = rte_hash_create(&parameters);
   if (table_ == nullptr) {
@@ -58,7 +71,7 @@ RteHash::~RteHash() {
   rte_hash_free(table_);
 }
 
-std::uint64_t RteHash::look_up(const FlatKey* keys) const {
+bool RteHash::look_up(const FlatKey* keys, flow::Slot* into) const {
   std::array<const void*, kLookBurst> pointers;
   std::array<hash_sig_t, kLookBurst> signatures;
   std::array<void*, kLookBurst> found;
@@ -68,9 +81,8 @@ std::uint64_t RteHash::look_up(const FlatKey* keys) const {
   }
   std::uint64_t hits = 0;
   rte_hash_lookup_with_hash_bulk_data(table_, pointers.data(), signatures.data(), kLookBurst, &hits, found.data());
-  std::uint64_t sum = 0;
-  for (std::size_t i = 0; i < kLookBurst; ++i) sum += reinterpret_cast<std::uintptr_t>(found[i]);
-  return hits == ~std::uint64_t{0} ? sum : 0;
+  for (std::size_t i = 0; i < kLookBurst; ++i) into[i] = static_cast<flow::Slot>(reinterpret_cast<std::uintptr_t>(found[i]));
+  return hits == ~std::uint64_t{0};
 }
 
 }  // namespace penstock::perf

@@ -1,6 +1,7 @@
 #include "dataplane/runtime/wakeup.h"
 
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -28,12 +29,24 @@ void Wakeup::wait(std::span<pollfd> others, Duration at_most) {
   const std::size_t n = std::min(others.size(), kMaxOthers);
   all[0] = {descriptor_, POLLIN, 0};
   std::copy_n(others.begin(), n, all + 1);
+  for (std::size_t i = 0; i < n; ++i)
+    if ((failing_ >> i & 1U) != 0) all[i + 1].fd = -1;
+  if (failing_ != 0) at_most = std::min(at_most, kErrorPause);
   timespec timeout{};
   const auto clipped = std::max(at_most, Duration::zero());
   timeout.tv_sec = clipped / std::chrono::seconds(1);
   timeout.tv_nsec = (clipped % std::chrono::seconds(1)).count();
   ::ppoll(all, static_cast<nfds_t>(n + 1), &timeout, nullptr);
-  std::copy_n(all + 1, n, others.begin());
+  failing_ = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    others[i].revents = all[i + 1].revents;
+    constexpr int kErrors = POLLERR | POLLHUP | POLLNVAL;
+    if ((others[i].revents & kErrors) == 0 || (others[i].revents & POLLIN) != 0) continue;
+    failing_ |= std::uint32_t{1} << i;
+    int error = 0;
+    socklen_t size = sizeof error;
+    ::getsockopt(others[i].fd, SOL_SOCKET, SO_ERROR, &error, &size);  // taken: it is not reported again
+  }
   if ((all[0].revents & POLLIN) != 0) {
     std::uint64_t count = 0;
     [[maybe_unused]] const ssize_t taken = ::read(descriptor_, &count, sizeof count);

@@ -125,10 +125,10 @@ TEST(Translator, FlowsOfPeersThatAreGoneEnd) {
   ASSERT_EQ(world.translator().flow_count(), 80u);
   std::vector<std::atomic<const policy::PeerPolicy*>> only_second(3);
   only_second[2].store(&world.peers[2]);
-  EXPECT_FALSE(world.translator().end_orphans(only_second, true, 10));
+  EXPECT_FALSE(world.translator().end_orphans({only_second.data(), only_second.size()}, true, 10));
   EXPECT_GE(world.translator().flow_count(), 70u) << "a step is bounded";
   int steps = 1;
-  while (!world.translator().end_orphans(only_second, false, 10)) ASSERT_LT(++steps, 20);
+  while (!world.translator().end_orphans({only_second.data(), only_second.size()}, false, 10)) ASSERT_LT(++steps, 20);
   EXPECT_EQ(world.translator().flow_count(), 40u);
   // What is left is the second peer's, and still works.
   const auto still = world.up(2, build_packet("ip4 src=100.64.0.3 dst=100.96.0.1 udp sport=4000 dport=53").bytes);

@@ -92,10 +92,12 @@ class PortSpace {
   template <typename Lands, typename Taken>
   std::optional<std::uint16_t> draw_used_landing(std::uint16_t wanted, unsigned draws, Lands&& lands, Taken&& taken) {
     for (unsigned draw = 0; draw < draws && count_ != 0; ++draw) {
-      const Index index = (random_->below(count_) & ~1U) | wanted % 2U;
-      if (index >= count_ || users_[index] == 0) continue;
-      const std::uint16_t port = port_of(index);
-      if (range_.mine(port) && lands(port) && !taken(port)) return port;
+      const Index anybodys = (random_->below(count_) & ~1U) | wanted % 2U;
+      const std::uint32_t pair = port_of(anybodys) / 2U;  // our own among as many pairs as there are workers
+      const std::uint32_t port = (pair - pair % range_.workers + range_.worker) * 2U + wanted % 2U;
+      if (port < range_.first || port > range_.last) continue;
+      const auto ours = static_cast<std::uint16_t>(port);
+      if (range_.mine(ours) && users_[index_of(ours)] != 0 && lands(ours) && !taken(ours)) return ours;
     }
     return std::nullopt;
   }

@@ -41,6 +41,7 @@ Gateway::Gateway(const GatewayOptions& options) {
   translation.max_flows = options.max_flows;
   translation.max_peers = static_cast<std::uint32_t>(policies.size());
   translation.mtu_inside = configuration.inner_mtu;
+  translation.mtu_outside = configuration.ports.back().mtu;
   for (std::uint16_t id = 0; id < options.workers; ++id) {
     translation.worker = id;
     translators_.push_back(std::make_unique<nat::Translator>(translation, random, packets));

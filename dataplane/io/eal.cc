@@ -98,7 +98,9 @@ std::variant<std::unique_ptr<Eal>, runtime::ConfigError> Eal::start(const runtim
     arguments.push_back(std::to_string(config.memory_mb));
     if (!memif) arguments.emplace_back("--no-shconf");
   }
-  if (std::all_of(devices.begin(), devices.end(), is_virtual)) {
+  const bool all_virtual = std::all_of(devices.begin(), devices.end(), is_virtual);
+  eal->buffers_anywhere_ = !eal->hugepages_ && all_virtual && !memif;
+  if (all_virtual) {
     arguments.emplace_back("--no-pci");
     arguments.emplace_back("--iova-mode=va");
   } else {

@@ -25,10 +25,13 @@ class Eal final : public runtime::Platform {
   void leave_thread() override;
 
   [[nodiscard]] bool hugepages() const { return hugepages_; }
+  // Packet buffers may be in memory that DPDK did not allocate: no device reads it by itself and no peer maps it.
+  [[nodiscard]] bool buffers_anywhere() const { return buffers_anywhere_; }
 
  private:
   Eal() = default;
   bool hugepages_ = false;
+  bool buffers_anywhere_ = false;
   bool started_ = false;
 };
 

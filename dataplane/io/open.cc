@@ -27,7 +27,7 @@ std::variant<runtime::Engine::Parts, runtime::ConfigError> open_parts(runtime::C
     node_of[i] = runtime::node_of_cpu(config.cores[i]);
     if (node_of[i] && std::ranges::find(nodes, *node_of[i]) == nodes.end()) nodes.push_back(*node_of[i]);
   }
-  auto pool = MbufPool::make(largest_mtu, config.memory_mb, nodes);
+  auto pool = MbufPool::make(largest_mtu, config.memory_mb, nodes, eal.buffers_anywhere());
   if (const auto* error = std::get_if<std::string>(&pool))
     return runtime::ConfigError{config.file, "dpdk.memory_mb", *error};
   auto& made = std::get<std::unique_ptr<MbufPool>>(pool);

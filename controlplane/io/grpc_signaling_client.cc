@@ -1,19 +1,16 @@
+// The stream to the portal: whom to dial and when, which of the dials becomes the stream, and when to try again.
 #include <grpcpp/grpcpp.h>
 
 #include <deque>
 #include <map>
 #include <thread>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "controlplane/core/backoff.h"
-#include "controlplane/io/live_count.h"
+#include "controlplane/io/grpc_signaling_attempt.h"
 #include "controlplane/io/portal_addresses.h"
-#include "controlplane/io/post_gate.h"
 #include "controlplane/io/signaling_client.h"
-#include "controlplane/io/signaling_metadata.h"
-#include "penstock/v1/signaling.grpc.pb.h"
 
 namespace penstock::io {
 namespace {
@@ -26,7 +23,6 @@ constexpr Duration kFirstDelay = 250ms;
 constexpr Duration kLongestDelay = 30s;
 constexpr Duration kSuspectInterval = 1s;
 constexpr Duration kSameSuspicion = 50ms;  // what is said so soon after a dial began is the reason for that dial
-constexpr std::size_t kMaxQueued = 4096;
 constexpr std::size_t kMaxAddresses = 8;
 
 std::string target_of(const Endpoint& to) {
@@ -59,121 +55,6 @@ std::string describe(const grpc::Status& status) {
 }
 
 }  // namespace
-
-// One dial of one address. Lives until gRPC is done with it, and dies on the loop's thread.
-template <typename Outgoing, typename Incoming>
-class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
-                      public std::enable_shared_from_this<Attempt<Outgoing, Incoming>> {
- public:
-  struct Hooks {  // on the loop's thread
-    std::function<void()> accepted;
-    std::function<void(Incoming)> message;
-    std::function<void(const grpc::Status&)> done;
-  };
-
-  Attempt(std::shared_ptr<PostGate> gate, std::shared_ptr<LiveCount> live, std::shared_ptr<grpc::Channel> channel,
-          const std::string& token)
-      : gate_(std::move(gate)), live_(std::move(live)), stub_(v1::Signaling::NewStub(std::move(channel))) {
-    context_.AddMetadata("authorization", "Bearer " + token);
-  }
-
-  void start(Hooks hooks) {
-    hooks_ = std::move(hooks);
-    self_ = this->shared_from_this();
-    live_->enter();
-    if constexpr (std::is_same_v<Outgoing, v1::ClientToPortal>)
-      stub_->async()->Client(&context_, this);
-    else
-      stub_->async()->Gateway(&context_, this);
-    this->AddHold();
-    this->StartRead(&incoming_);
-    this->StartCall();
-  }
-
-  // Loop's thread. A hook may replace the hooks it was called through.
-  void set_hooks(Hooks hooks) { hooks_ = std::move(hooks); }
-
-  // Loop's thread. False when the queue is full.
-  bool send(Outgoing message) {
-    if (released_ || queue_.size() >= kMaxQueued) return false;
-    queue_.push_back(std::move(message));
-    if (queue_.size() == 1) this->StartWrite(&queue_.front());
-    return true;
-  }
-
-  // Loop's thread. No hook is called any more.
-  void abandon() {
-    hooks_ = {};
-    context_.TryCancel();
-    release();
-  }
-
- private:
-  void release() {
-    if (released_) return;
-    released_ = true;
-    this->RemoveHold();
-  }
-
-  template <typename Work>
-  void on_loop(Work work) {
-    gate_->post([self = this->shared_from_this(), work = std::move(work)] { work(*self); });
-  }
-
-  void OnReadInitialMetadataDone(bool ok) override {
-    if (!ok) return;
-    // A refusal also counts as initial metadata (trailers only), hence the portal's mark.
-    const auto& metadata = context_.GetServerInitialMetadata();
-    if (metadata.find(kAcceptedMetadata) == metadata.end()) return;
-    on_loop([](Attempt& attempt) {
-      const auto hook = attempt.hooks_.accepted;
-      if (hook) hook();
-    });
-  }
-
-  void OnReadDone(bool ok) override {
-    if (!ok) {
-      on_loop([](Attempt& attempt) {
-        attempt.context_.TryCancel();  // a server that closed its half while ours is open would otherwise linger
-        attempt.release();
-      });
-      return;
-    }
-    on_loop([message = std::move(incoming_)](Attempt& attempt) {
-      const auto hook = attempt.hooks_.message;
-      if (hook) hook(message);
-    });
-    incoming_ = {};
-    this->StartRead(&incoming_);
-  }
-
-  void OnWriteDone(bool ok) override {
-    on_loop([ok](Attempt& attempt) {
-      if (!ok || attempt.released_) return;
-      attempt.queue_.pop_front();
-      if (!attempt.queue_.empty()) attempt.StartWrite(&attempt.queue_.front());
-    });
-  }
-
-  void OnDone(const grpc::Status& status) override {
-    const auto live = live_;
-    gate_->post([self = std::move(self_), status] {
-      const auto hook = self->hooks_.done;
-      if (hook) hook(status);
-    });
-    live->leave();
-  }
-
-  std::shared_ptr<PostGate> gate_;
-  std::shared_ptr<LiveCount> live_;
-  std::unique_ptr<v1::Signaling::Stub> stub_;
-  grpc::ClientContext context_;
-  Incoming incoming_;           // gRPC's while a read is under way
-  std::deque<Outgoing> queue_;  // loop's thread; the front is being written
-  bool released_ = false;       // loop's thread
-  Hooks hooks_;                 // loop's thread
-  std::shared_ptr<Attempt> self_;
-};
 
 template <typename Outgoing, typename Incoming>
 struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<Impl> {

@@ -1,5 +1,4 @@
-// SlowPath: packets from workers. Each ends here: dropped with a reason, held, handed back to a worker or to the control
-// process.
+// SlowPath: packets from workers. Each is dropped with a reason, held, or handed to a worker or the control process.
 #include <algorithm>
 #include <cstring>
 

@@ -6,9 +6,7 @@
 //     handle(packets from workers, now)         everything of Outputs::handshake and Outputs::slow
 //     commands (peers, policies, datagrams …)   from the main thread through a queue of the runtime
 //     if (now >= poll_timeout().at) handle_timeout(now)
-//     drain(): output().to_workers → ring of packet->rss_worker (process_injected), .punt → control process,
-//              .freed → pool
-//     poll_event() until empty
+//     drain output() (SlowOutput says where each goes) and poll_event()
 //     sleep until poll_timeout().at or input
 //
 // Nothing here depends on another process: tunnels live, heal and answer probes while the control process is away.

@@ -2,6 +2,7 @@
 """The data plane as a process on real interfaces, without tunnels: it starts, answers for its own addresses over every
 driver, rests when there is nothing to do, refuses bad configurations, and leaves nothing behind."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -23,16 +24,16 @@ ports:
 {extra}"""
 
 
+@contextlib.contextmanager
 def wired_network():
-    net = Network("wan", "gw", "lan")
-    net.__enter__()
-    net.wire("wan", "wan0", "gw", "gw-wan")
-    net.wire("lan", "lan0", "gw", "gw-lan")
-    net.up("wan", "wan0", "198.51.100.130/24")
-    net.up("lan", "lan0", "203.0.113.80/24", "2001:db8:1a::80/64")
-    net.up_without_kernel("gw", "gw-wan")
-    net.up_without_kernel("gw", "gw-lan")
-    return net
+    with Network("wan", "gw", "lan") as net:
+        net.wire("wan", "wan0", "gw", "gw-wan")
+        net.wire("lan", "lan0", "gw", "gw-lan")
+        net.up("wan", "wan0", "198.51.100.130/24")
+        net.up("lan", "lan0", "203.0.113.80/24", "2001:db8:1a::80/64")
+        net.up_without_kernel("gw", "gw-wan")
+        net.up_without_kernel("gw", "gw-lan")
+        yield net
 
 
 def answers_pings(net):
@@ -54,8 +55,7 @@ def rests_and_wakes(plane, net):
 
 
 def over_af_packet():
-    net = wired_network()
-    try:
+    with wired_network() as net:
         plane = DataPlane(net, "gw", configuration(net, "net_af_packet0,iface=gw-wan", "net_af_packet1,iface=gw-lan"))
         answers_pings(net)
         note = rests_and_wakes(plane, net)
@@ -65,34 +65,26 @@ def over_af_packet():
         if pathlib.Path(f"/var/run/dpdk/penstock-{plane.process.pid}").exists():
             raise Failure("a run-time directory of DPDK is left behind")
         return note
-    finally:
-        net.__exit__()
 
 
 def over_af_packet_with_two_workers():
-    net = wired_network()
-    try:
+    with wired_network() as net:
         plane = DataPlane(net, "gw", configuration(net, "net_af_packet0,iface=gw-wan", "net_af_packet1,iface=gw-lan",
                                                    "workers: {count: 2}\n"))
         answers_pings(net)
         note = rests_and_wakes(plane, net)
         plane.stop()
         return note
-    finally:
-        net.__exit__()
 
 
 def over_af_xdp(extra=""):
-    net = wired_network()
-    try:
+    with wired_network() as net:
         plane = DataPlane(net, "gw", configuration(net, "net_af_xdp0,iface=gw-wan", "net_af_xdp1,iface=gw-lan", extra),
                           mount_bpf=True)
         answers_pings(net)
         note = rests_and_wakes(plane, net)
         plane.stop()
         return note
-    finally:
-        net.__exit__()
 
 
 def over_af_xdp_with_fewer_queues_than_workers():
@@ -102,9 +94,7 @@ def over_af_xdp_with_fewer_queues_than_workers():
 
 def over_tap():
     """The kernel's side of each TAP device moves to a host of its own."""
-    net = Network("wan", "gw", "lan")
-    net.__enter__()
-    try:
+    with Network("wan", "gw", "lan") as net:
         plane = DataPlane(net, "gw", configuration(net, "net_tap0,iface=tap-wan", "net_tap1,iface=tap-lan"))
         for host, interface, *addresses in (("wan", "tap-wan", "198.51.100.130/24"),
                                             ("lan", "tap-lan", "203.0.113.80/24", "2001:db8:1a::80/64")):
@@ -116,15 +106,11 @@ def over_tap():
         if net.ip("wan", "-br", "link", "show").stdout.count("tap-"):
             raise Failure("a TAP device is left behind")
         return note
-    finally:
-        net.__exit__()
 
 
 def several_instances_and_mtu():
     """Side by side on one machine, with jumbo frames."""
-    net = Network("wan", "gw")
-    net.__enter__()
-    try:
+    with Network("wan", "gw") as net:
         planes = []
         for i in range(2):
             net.wire("wan", f"wan{i}", "gw", f"gw-wan{i}", mtu=9000)
@@ -143,14 +129,11 @@ ports:
             net.ping("wan", f"198.51.100.{i * 64 + 1}", "-s", "8000", "-M", "do")
         for plane in planes:
             plane.stop()
-    finally:
-        net.__exit__()
 
 
 def without_the_tuning_asked_for():
     """trap: io-13 — hugepages and a core that are not there are no reason to stay away."""
-    net = wired_network()
-    try:
+    with wired_network() as net:
         text = configuration(net, "net_af_packet0,iface=gw-wan", "net_af_packet1,iface=gw-lan",
                              "workers: {cores: [1000]}\n").replace("hugepages: false", "hugepages: true")
         plane = DataPlane(net, "gw", text)
@@ -159,14 +142,11 @@ def without_the_tuning_asked_for():
         if "worker-0 cannot be pinned to core 1000" not in log:
             raise Failure(f"no warning about the core\n{log}")
         plane.stop()
-    finally:
-        net.__exit__()
 
 
 def exception_tap():
     """The host's own kernel reaches both networks through the data plane."""
-    net = wired_network()
-    try:
+    with wired_network() as net:
         plane = DataPlane(net, "gw", configuration(net, "net_af_packet0,iface=gw-wan", "net_af_packet1,iface=gw-lan",
                                                    "exception: {tap: penstock0}\n"))
         # The kernel sees the frames of these interfaces too; only the data plane may act on them.
@@ -198,14 +178,10 @@ print(s.recv(100).decode())
         plane.stop()
         if "penstock0" in net.ip("gw", "-br", "link", "show").stdout:
             raise Failure("the TAP device is left behind")
-    finally:
-        net.__exit__()
 
 
 def refuses_bad_configurations():
-    net = Network("gw")
-    net.__enter__()
-    try:
+    with Network("gw") as net:
         binary = build_directory() / "dataplane" / "penstock-dataplane"
         file = net.directory / "bad.yaml"
         good = configuration(net, "net_af_packet0,iface=nothing", "net_ring0")
@@ -232,8 +208,6 @@ def refuses_bad_configurations():
         if checked.returncode != 0 or not re.search(r": ok: 2 ports", checked.stdout):
             raise Failure(f"--check says {checked.returncode}: {checked.stdout}{checked.stderr}")
         run(str(binary), "--version")
-    finally:
-        net.__exit__()
 
 
 if __name__ == "__main__":

@@ -4,19 +4,11 @@
 // Input: per packet three bytes: length (two, little-endian, taken modulo 9001) and what to do with it (low bit: flip a
 // bit after sealing; the rest: where). Keys, counters and payloads follow from the input by a simple generator.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <vector>
 
 #include "dataplane/core/wireguard/aead.h"
-
-namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
+#include "tests/fuzz/require.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t size) {
   using namespace penstock::wireguard;

@@ -4,11 +4,11 @@
 // Input: for each message a byte of length class and flags, four bytes of source, then its bytes.
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <vector>
 
 #include "dataplane/core/wireguard/cookie.h"
 #include "dataplane/core/wireguard/handshake_gate.h"
+#include "tests/fuzz/require.h"
 
 namespace penstock::wireguard {
 namespace {
@@ -22,10 +22,6 @@ class CountingRandom final : public Random {
  private:
   std::uint64_t state_ = 1;
 };
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 }  // namespace
 }  // namespace penstock::wireguard

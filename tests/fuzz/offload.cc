@@ -1,21 +1,13 @@
 // Offloads of the client's TUN device. Any header over any bytes is refused or cut within bounds; any burst that is joined
 // gives every packet back, in order within its flow. Input: packets of a length byte pair each.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <vector>
 
 #include "controlplane/core/offload/coalesce.h"
 #include "controlplane/core/offload/segment.h"
-
-namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
+#include "tests/fuzz/require.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace penstock;

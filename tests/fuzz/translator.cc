@@ -4,19 +4,15 @@
 // The input is a list of packets: a byte that says where it comes from and what is done to it, two of length, the
 // packet. Half of the sources give the packet a right IPv4 header checksum, so that more gets past the first check.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 
 #include "dataplane/core/packet/checksum.h"
 #include "dataplane/core/packet/headers.h"
+#include "tests/fuzz/require.h"
 #include "tests/path/world.h"
 
 namespace penstock::path {
 namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 policy::Translation name(const char* text, const char* proxy4, const char* proxy6, const char* real) {
   policy::Translation out;

@@ -1,11 +1,11 @@
 // Datagrams of any content into a Device with a live session: whatever they are, they end in a reason, and the session
 // still carries data afterwards. To get past the first checks, half of the inputs get a valid mac1 or a live index.
 #include <cstdint>
-#include <cstdlib>
 #include <vector>
 
 #include "dataplane/core/wireguard/cookie.h"
 #include "dataplane/core/wireguard/device.h"
+#include "tests/fuzz/require.h"
 
 namespace penstock::wireguard {
 namespace {
@@ -20,10 +20,6 @@ class CountingRandom final : public Random {
  private:
   std::uint64_t state_;
 };
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
 
 // Two devices with an established session, made anew for every input so that a crash repeats alone.
 struct Established {

@@ -1,7 +1,6 @@
 // In-tunnel control, padding and keys: parsers of what stands inside a tunnel or a file. What parses is written again
 // as it was.
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <string_view>
 #include <vector>
@@ -9,14 +8,7 @@
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/core/wireguard/keys.h"
 #include "dataplane/core/wireguard/probe.h"
-
-namespace {
-
-void require(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
+#include "tests/fuzz/require.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace penstock;

@@ -1,7 +1,7 @@
 // lab_meter: two ends that send each other numbered UDP packets at a fixed rate, and a paced TCP download, and write
 // down when each packet was sent and received. What `scripts/heal` and `scripts/soak` count with.
 //
-//   lab_meter server --bind ADDRESS... --port 7000 --directory D                     writes up.received and down.sent until SIGTERM
+//   lab_meter server --bind ADDRESS... --port 7000 --directory D   writes up.received and down.sent until SIGTERM
 //   lab_meter client --to HOST --port 7000 --directory D ...       writes up.sent, down.received and download
 //
 // SIGUSR1 pauses an end and lets it go on. The client lingers for what is still on its way and prints a summary.

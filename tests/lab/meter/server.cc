@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
 #include <cstdio>
 #include <vector>
 
@@ -15,12 +14,10 @@
 #include "tests/lab/meter/meter.h"
 #include "tests/lab/meter/packet.h"
 #include "tests/lab/meter/record.h"
+#include "tests/lab/meter/signals.h"
 
 namespace penstock::meter {
 namespace {
-
-volatile std::sig_atomic_t stopped = 0;
-volatile std::sig_atomic_t paused = 0;
 
 int listen_on(const std::string& address, int port, int type) {
   addrinfo hints{};
@@ -71,12 +68,7 @@ class Upload {
 }  // namespace
 
 int run_server(const Options& options) {
-  struct sigaction action{};
-  action.sa_handler = [](int) { stopped = 1; };
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
-  action.sa_handler = [](int) { paused = paused == 0 ? 1 : 0; };
-  sigaction(SIGUSR1, &action, nullptr);
+  catch_signals();
 
   RecordFile sent(options.directory + "/down.sent"), received(options.directory + "/up.received");
   std::vector<pollfd> sockets;  // UDP and TCP in turn, for each address

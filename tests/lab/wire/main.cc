@@ -7,9 +7,6 @@
 // Commands are datagrams to the unix socket FILE, answered with `ok` or what is wrong: forget, cut, mend, become SPEC,
 // move ADDRESS..., show.
 #include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,6 +19,7 @@
 #include <sstream>
 
 #include "tests/lab/meter/clock.h"
+#include "tests/lab/wire/tun.h"
 #include "tests/lab/wire/wire.h"
 
 namespace {
@@ -35,15 +33,6 @@ volatile std::sig_atomic_t stopped = 0;
 
 Instant now() {
   return Instant{std::chrono::nanoseconds{penstock::meter::monotonic()}};
-}
-
-int open_tun(const std::string& name) {
-  const int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return -1;
-  ifreq request{};
-  request.ifr_flags = IFF_TUN | IFF_NO_PI;
-  std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
-  return ioctl(fd, TUNSETIFF, &request) == 0 ? fd : -1;
 }
 
 int open_control(const std::string& file) {
@@ -172,7 +161,7 @@ int main(int argc, char** argv) {
   action.sa_handler = [](int) { stopped = 1; };
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
-  const int tun = open_tun(device), control = open_control(control_file);
+  const int tun = penstock::wire::open_tun(device), control = open_control(control_file);
   if (tun < 0 || control < 0) {
     std::perror("wire");
     return 1;

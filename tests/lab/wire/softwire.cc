@@ -4,11 +4,8 @@
 //   lab_softwire --tun sw0 --local 2001:db8:0:1::30 --remote 2001:db8:0:1::60
 #include <arpa/inet.h>
 #include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -19,18 +16,11 @@
 #include <cstring>
 #include <vector>
 
+#include "tests/lab/wire/tun.h"
+
 namespace {
 
 volatile std::sig_atomic_t stopped = 0;
-
-int open_tun(const std::string& name) {
-  const int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) return -1;
-  ifreq request{};
-  request.ifr_flags = IFF_TUN | IFF_NO_PI;
-  std::strncpy(request.ifr_name, name.c_str(), IFNAMSIZ - 1);
-  return ioctl(fd, TUNSETIFF, &request) == 0 ? fd : -1;
-}
 
 bool parse(const std::string& text, sockaddr_in6& out) {
   out = {};
@@ -76,7 +66,7 @@ int main(int argc, char** argv) {
   action.sa_handler = [](int) { stopped = 1; };
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
-  const int tun = open_tun(device), tunnel = open_tunnel(local, remote);
+  const int tun = penstock::wire::open_tun(device), tunnel = open_tunnel(local, remote);
   if (tun < 0 || tunnel < 0) {
     std::perror("softwire");
     return 1;

@@ -11,7 +11,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -21,6 +20,7 @@
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/system_random.h"
 #include "perf/harness/flows.h"
+#include "perf/scale/resident.h"
 
 namespace {
 
@@ -29,17 +29,6 @@ using namespace penstock::perf;
 
 constexpr std::size_t kRoom = 512;
 constexpr std::uint32_t kWindow = 1 << 16;  // flows per sample of the rate
-
-double resident(const char* field) {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (word == field) {
-      double kib = 0;
-      status >> kib;
-      return kib * 1024;
-    }
-  return 0;
-}
 
 // The burst's buffers, used again and again.
 class Buffers final : public PacketSource {

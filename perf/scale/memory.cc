@@ -12,7 +12,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,23 +21,13 @@
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/system_random.h"
+#include "perf/scale/resident.h"
 
 namespace {
 
 using namespace penstock;
+using perf::resident;
 using runtime::read_clock;
-
-// Bytes of this process in memory: now, and at most so far.
-double resident(const char* field = "VmRSS:") {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (word == field) {
-      double kib = 0;
-      status >> kib;
-      return kib * 1024;
-    }
-  return 0;
-}
 
 [[noreturn]] void fail(const char* what, std::uint32_t peer) {
   std::fprintf(stderr, "peer %u: %s\n", peer, what);

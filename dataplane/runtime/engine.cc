@@ -9,6 +9,7 @@
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/engine_state.h"
 #include "dataplane/runtime/numa.h"
+#include "dataplane/runtime/peer_config.h"
 
 namespace penstock::runtime {
 namespace {
@@ -66,17 +67,6 @@ std::unique_ptr<nat::ReplySteering> find_steering(const Config& config, const ga
   if (!common) return nullptr;
   spdlog::info("ports of flows are chosen so that replies come to the flow's worker");
   return std::make_unique<nat::ReplySteering>(*common);
-}
-
-wireguard::PeerConfig peer_config(const PeerSpec& spec) {
-  wireguard::PeerConfig out;
-  out.public_key.bytes = spec.public_key;
-  out.preshared_key.bytes = spec.preshared_key;
-  out.persistent_keepalive_s = spec.persistent_keepalive_s;
-  out.path_switch = spec.control;
-  out.pinned_endpoint = spec.pinned_endpoint;
-  out.endpoints = spec.endpoints;
-  return out;
 }
 
 void change_peer(gateway::SlowPath& slow, PeerChange& change, Now now) {

@@ -7,6 +7,7 @@
 
 #include "dataplane/gateway/messages.h"
 #include "dataplane/rpc/convert.h"
+#include "dataplane/runtime/peer_config.h"
 
 namespace penstock::model {
 namespace {
@@ -16,17 +17,6 @@ using namespace std::chrono_literals;
 constexpr Duration kUseInterval = 10s;  // as the engine's
 constexpr std::uint16_t kRoom = 2048;
 constexpr std::size_t kResendBlocks = 64;
-
-wireguard::PeerConfig peer_config(const runtime::PeerSpec& spec) {
-  wireguard::PeerConfig out;
-  out.public_key.bytes = spec.public_key;
-  out.preshared_key.bytes = spec.preshared_key;
-  out.persistent_keepalive_s = spec.persistent_keepalive_s;
-  out.path_switch = spec.control;
-  out.pinned_endpoint = spec.pinned_endpoint;
-  out.endpoints = spec.endpoints;
-  return out;
-}
 
 }  // namespace
 
@@ -272,7 +262,7 @@ void DataPlane::change_peers(std::span<runtime::PeerChange> changes) {
       slow_->remove_peer(change.spec.public_key, now_);
       continue;
     }
-    const auto peer = slow_->upsert_peer(peer_config(change.spec), now_);
+    const auto peer = slow_->upsert_peer(runtime::peer_config(change.spec), now_);
     if (peer)
       change.peer = *peer;
     else

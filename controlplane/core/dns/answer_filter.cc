@@ -6,11 +6,6 @@
 #include <unordered_set>
 
 namespace penstock::dns {
-namespace {
-
-constexpr std::uint32_t kMaxCacheTtl = 86400;
-constexpr std::uint32_t kMaxNegativeTtl = 3600;  // RFC 2308 §5 suggests one to three hours
-constexpr std::size_t kMaxChain = 16;
 
 bool bears_address(std::uint16_t type) {
   switch (type) {
@@ -30,6 +25,12 @@ bool bears_address(std::uint16_t type) {
       return false;
   }
 }
+
+namespace {
+
+constexpr std::uint32_t kMaxCacheTtl = 86400;
+constexpr std::uint32_t kMaxNegativeTtl = 3600;  // RFC 2308 §5 suggests one to three hours
+constexpr std::size_t kMaxChain = 16;
 
 class Filter {
  public:

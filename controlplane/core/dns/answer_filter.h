@@ -28,6 +28,9 @@ struct NameRule {
 // nullopt: the name is under no Resource.
 using NameRules = std::function<std::optional<NameRule>(const WireName&)>;
 
+// Records of this type bear addresses, or hints of them.
+[[nodiscard]] bool bears_address(std::uint16_t type);
+
 struct FilteredAnswer {
   std::vector<std::uint8_t> message;  // without OPT
   std::size_t question_end = kHeaderSize;

@@ -147,17 +147,9 @@ Bytes StubResolver::Impl::answer_resource(const Query& query, Families families,
       builder.start(query, rcode::noerror, true, server_cookie);
       builder.add(type::hinfo, config.proxy_ttl_s, kAnyAnswer);
       return builder.finish(limit);
-    case type::https:  // address hints would go around the proxy addresses; likewise the others
-    case type::svcb:
-    case type::wks:
-    case type::a6:
-    case type::apl:
-    case type::ipseckey:
-    case type::l32:
-    case type::l64:
-    case type::amtrelay:
-      return denial(query, rcode::noerror, config.proxy_ttl_s, limit);
     default: {
+      // They would lead around the proxy addresses.
+      if (bears_address(query.qtype)) return denial(query, rcode::noerror, config.proxy_ttl_s, limit);
       const std::string resource = patterns.find(text).front();
       return ask(query, message, client, &resource, now);
     }

@@ -60,7 +60,8 @@ void take_up(io::HandoverLink& link, runtime::Engine& engine, runtime::PolicySto
                    rights->operations.size());
   }
   const runtime::WarmStart warm = engine.inherit_flows(*state);
-  spdlog::info("warm start: {} sessions of {} peers and {} flows taken up ({} flows left), {:.0f} ms after the process before",
+  spdlog::info("warm start: {} sessions of {} peers and {} flows taken up ({} flows left), {:.0f} ms "
+               "after the process before",
                warm.sessions, warm.peers, warm.flows, warm.flows_left,
                milliseconds(runtime::read_clock().monotonic - state->at));
 }

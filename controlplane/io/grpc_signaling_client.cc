@@ -83,14 +83,15 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     current.reset();
   }
 
-  // At most one dial a second for it, but none of them is forgotten: what is suspected after a dial began may concern the
-  // stream that this dial brings.
+  // At most one dial a second for it, but none of them is forgotten: what is suspected after a dial began may concern
+  // the stream that this dial brings.
   void suspect() {
     if (!running) return;
     const Instant now = Loop::now().monotonic;
     if (in_round) {
       suspected_in_round = suspected_in_round || now - round_began > kSameSuspicion;
-      // TCP asks again later and later (a network that has just come back may be waited for until 7 s): once more, beside it.
+      // TCP asks again later and later (a network that has just come back may be waited for until 7 s): once more,
+      // beside it.
       if (now - last_suspicion < kSuspectInterval || now - round_began < kSuspectInterval) return;
       last_suspicion = now;
       waiting.assign(targets.begin(), targets.end());
@@ -124,7 +125,8 @@ struct SignalingClient<Outgoing, Incoming>::Impl : std::enable_shared_from_this<
     if (!host_port) return end_round("the portal's address is malformed: " + config.address);
     // The proxy resolves the portal's name: here nobody may be able to.
     if (!config.proxy.empty()) return resolved({"dns:///" + config.address});
-    if (const auto address = IpAddress::parse(host_port->host)) return resolved({target_of({*address, host_port->port})});
+    if (const auto address = IpAddress::parse(host_port->host))
+      return resolved({target_of({*address, host_port->port})});
     std::thread([weak = this->weak_from_this(), gate_copy = gate, number, host_port] {
       std::string error;
       auto endpoints = resolve_blocking(*host_port, error);

@@ -273,7 +273,8 @@ std::unique_ptr<SignalingServer> SignalingServer::listen(Loop& loop, const Signa
   tls.pem_key_cert_pairs.push_back({config.key_pem, config.certificate_pem});
   grpc::ServerBuilder builder;
   builder.AddListeningPort(config.listen, grpc::SslServerCredentials(tls), &impl->port);
-  const auto keepalive = static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(config.keepalive).count());
+  const auto keepalive =
+      static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(config.keepalive).count());
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, keepalive);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, keepalive);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);

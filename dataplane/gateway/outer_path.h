@@ -1,6 +1,6 @@
-// The path of a WireGuard data message, read where it stands: tunnel_input leaves the outer headers untouched in front of
-// the message, with l4_offset and the flag ip6 still theirs, and decap asks for the path of the few packets whose path
-// matters, instead of keeping that of every packet.
+// The path of a WireGuard data message, read where it stands: tunnel_input leaves the outer headers untouched in front
+// of the message, with l4_offset and the flag ip6 still theirs, and decap asks for the path of the few packets whose
+// path matters, instead of keeping that of every packet.
 #pragma once
 
 #include <cstdint>

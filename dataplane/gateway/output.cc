@@ -41,8 +41,8 @@ inline void transmit(Worker& worker, Packet* packet, const MacAddress& to) {
 }
 
 // RFC 791 §3.2: an IPv4 packet without DF that is larger than the port's MTU leaves in pieces, first piece first, its
-// options as their copied flags say. Translation fragments to the LAN's MTU by itself; this is for a port with a smaller
-// one.
+// options as their copied flags say. Translation fragments to the LAN's MTU by itself; this is for a port with a
+// smaller one.
 void transmit_fragments(Worker& worker, Packet* packet, const MacAddress& to) {
   thread_local std::vector<Packet*> pieces;  // keeps its memory
   pieces.clear();
@@ -80,7 +80,8 @@ void output(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   Recent<Known> recent;
   for (Packet* packet : packets) {
     const bool six = is_ip6(*packet);
-    const AddressWords destination = six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
+    const AddressWords destination =
+        six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
     if (six && (destination.high & 0xff) == 0xff) {
       transmit(worker, packet, multicast_mac_of(destination.address()));
       continue;

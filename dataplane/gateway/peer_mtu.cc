@@ -1,7 +1,7 @@
-// The way between us and a peer may carry less than the configured inner MTU; the peer says so in its probes. A packet that
-// is longer leaves in pieces where IPv4 allows that. Otherwise its sender is told (RFC 1191, RFC 8201): by an error as the
-// peer itself would have sent it, which goes the way of all that comes from the peer. So it is translated back like any
-// other, and the flow knows from then on.
+// The way between us and a peer may carry less than the configured inner MTU; the peer says so in its probes. A packet
+// that is longer leaves in pieces where IPv4 allows that. Otherwise its sender is told (RFC 1191, RFC 8201): by an
+// error as the peer itself would have sent it, which goes the way of all that comes from the peer. So it is translated
+// back like any other, and the flow knows from then on.
 #include "dataplane/core/nat/fragments.h"
 #include "dataplane/core/packet/ip_parse.h"
 #include "dataplane/gateway/configuration.h"

@@ -167,7 +167,8 @@ void PeerWatch::probed(PeerIndex index, const Path& path, Said said, Duration rt
       peer.doubtful = Instant::min();
     else if (peer.doubtful == Instant::min())
       peer.doubtful = in_doubt_since(peer);
-    if (said.moved || doubts_of_late(peer, now) || peer.suspect || (missed && usual <= kNotWatched)) send_again(index, path, now);
+    if (said.moved || doubts_of_late(peer, now) || peer.suspect || (missed && usual <= kNotWatched))
+      send_again(index, path, now);
   }
   peer.suspect = false;
   if (rtt > Duration{}) peer.rtt = rtt;
@@ -243,8 +244,8 @@ bool PeerWatch::excused(PeerIndex index, Instant now) {
   return true;
 }
 
-// A peer of the kind that probes, which slept: it should probe now. Once per pause of ours, and never while it is watched
-// anyway.
+// A peer of the kind that probes, which slept: it should probe now. Once per pause of ours, and never while it is
+// watched anyway.
 void PeerWatch::spoke_first(PeerIndex index, Instant now) {
   Peer& peer = at(index);
   if (!peer.known || peer.silence != kNever || peer.spoken_to != Instant::min()) return;
@@ -282,8 +283,8 @@ Instant PeerWatch::in_doubt_since(const Peer& peer) const {
   return peer.last_probe - (peer.rtt > Duration{} ? peer.rtt * kUnderWayRtts + kUnderWaySlack : kUnderWay);
 }
 
-// To `paths` of the addresses besides the endpoint, from the `first` on, those heard last before others: the one that it
-// keeps warm first. Every further one costs as much again of what may be sent twice.
+// To `paths` of the addresses besides the endpoint, from the `first` on, those heard last before others: the one that
+// it keeps warm first. Every further one costs as much again of what may be sent twice.
 void PeerWatch::copy_to_others(PeerIndex index, std::size_t first, std::size_t paths, Instant now) {
   Peer& peer = peers_[index];
   const auto endpoint = tunnels_.endpoint(index);

@@ -1,6 +1,6 @@
-// What was looked up for an address a moment ago, within one call of a stage: the packets of a burst go to few places, in
-// any order. Direct-mapped, on the stack; forgets what does not fit. Nothing is kept from call to call, so that no change
-// of the tables behind it can be missed.
+// What was looked up for an address a moment ago, within one call of a stage: the packets of a burst go to few places,
+// in any order. Direct-mapped, on the stack; forgets what does not fit. Nothing is kept from call to call, so that no
+// change of the tables behind it can be missed.
 #pragma once
 
 #include <array>

@@ -1,9 +1,10 @@
 // What a worker has sent of late to Penstock clients, kept to be sent again (paths.md "Failure").
 //
-// Theory of operation. While a path fails, packets that were sent over it are lost before anybody knows. So encap copies
-// the ciphertexts of a peer's current session into a ring of its own, and when the slow thread notices that something is
-// wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well until U. The
-// receiver's replay window discards whatever had arrived. A copy is the same datagram, so no counter is ever used twice.
+// Theory of operation. While a path fails, packets that were sent over it are lost before anybody knows. So encap
+// copies the ciphertexts of a peer's current session into a ring of its own, and when the slow thread notices that
+// something is wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well
+// until U. The receiver's replay window discards whatever had arrived. A copy is the same datagram, so no counter is
+// ever used twice.
 //
 // A ring is a list of blocks from one pool; when the pool or a peer's share is used up, the oldest block goes. What is
 // older than kKeepFor is of no use to anybody and goes too. A peer that sends faster than the promise of "zero lost"
@@ -80,8 +81,8 @@ class ResendStore {
   static constexpr Duration kKeepFor = std::chrono::seconds{30};
   static constexpr Duration kQuiet = std::chrono::seconds{1};
   static constexpr ResendGates::Rate kKeepRate{4000, 512'000, 500'000'000};  // faster than that is not kept
-  // Copies of one peer go in bites, at about 5000 packets a second: sockets on the way hold a few hundred small packets,
-  // and a relay on a busy machine has to keep up with the copies of both ends at once, beside what is new.
+  // Copies of one peer go in bites, at about 5000 packets a second: sockets on the way hold a few hundred small
+  // packets, and a relay on a busy machine has to keep up with the copies of both ends at once, beside what is new.
   static constexpr std::uint32_t kBite = 16;
   static constexpr Duration kPause = std::chrono::milliseconds{3};
 
@@ -100,7 +101,8 @@ class ResendStore {
 
   // Something is to be sent or to be forgotten.
   [[nodiscard]] bool due(Instant now) const { return now >= next_; }
-  // The next copy that may go now; false: none, and next() says when to ask again. `bytes` is valid until the next call.
+  // The next copy that may go now; false: none, and next() says when to ask again. `bytes` is valid until the next
+  // call.
   struct Copy {
     PeerIndex peer;
     Path to;

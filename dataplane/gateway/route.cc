@@ -31,7 +31,8 @@ void route(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
   std::size_t kept = 0;
   for (Packet* packet : packets) {
     const bool six = is_ip6(*packet);
-    const AddressWords destination = six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
+    const AddressWords destination =
+        six ? AddressWords::of_v6(packet->data + 24) : AddressWords::of_v4(packet->data + 16);
     if (six && stays_on_link(destination)) {
       packet->next_hop = 0;  // stays on the port it belongs to
       if (packet->port >= configuration.ports.size()) {
@@ -42,7 +43,8 @@ void route(Worker& worker, PacketBurst& packets, PacketBurst& errors) {
       const Route** known = recent.find(destination);
       if (known == nullptr) {
         known = &recent.put(destination);
-        *known = six ? configuration.routes.lookup_v6(packet->data + 24) : configuration.routes.lookup_v4(packet->data + 16);
+        *known = six ? configuration.routes.lookup_v6(packet->data + 24)
+                     : configuration.routes.lookup_v4(packet->data + 16);
       }
       const Route* const found = *known;
       if (found == nullptr) {

@@ -137,8 +137,8 @@ class SlowPath {
   // Hand-over (core/handover/state.h). What the next process goes on with: peers in the order of their slots and, per
   // slot, their position among them (kNoPeer: no peer), and neighbours. No thread runs.
   [[nodiscard]] std::vector<PeerIndex> export_state(handover::State& to) const;
-  // The peers and neighbours of the process before. Peers are taken up as upsert_peer names them; forget_inherited() ends
-  // that. Before any thread runs. `ports`: of its port numbers ours; kNoPort: gone.
+  // The peers and neighbours of the process before. Peers are taken up as upsert_peer names them; forget_inherited()
+  // ends that. Before any thread runs. `ports`: of its port numbers ours; kNoPort: gone.
   void inherit(handover::State& from, std::span<const PortIndex> ports, Now now);
   // How many sessions were taken up.
   std::size_t forget_inherited();

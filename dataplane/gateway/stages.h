@@ -44,8 +44,8 @@ void local(Worker& worker, PacketBurst& packets);
 // MAC address is still to be found, to be routed.
 void neighbour_input(Worker& worker, PacketBurst& packets);
 
-// For an inner packet that is longer than its peer's `mtu`: cut into `pieces` (the packet is the first of them), or gone;
-// then perhaps an ICMP error that goes on like a packet from the peer, else nullptr.
+// For an inner packet that is longer than its peer's `mtu`: cut into `pieces` (the packet is the first of them), or
+// gone; then perhaps an ICMP error that goes on like a packet from the peer, else nullptr.
 Packet* fit_to_peer(Worker& worker, Packet* packet, std::uint16_t mtu, std::vector<Packet*>& pieces);
 
 // Seals inner packets (empty ones too: keepalives) for packet->peer; leaves outer IP packets, to be routed.

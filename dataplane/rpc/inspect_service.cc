@@ -79,7 +79,8 @@ void fill_status(Backend& backend, v1::StatusReply& reply) {
     line("tunnel address", Endpoint{address, info.listen_port}.to_string());
   for (const auto& address : info.source_addresses) line("source address", address.to_string());
   line("source nat", info.site.keep_source ? "off: within a family clients appear as they are" : "on");
-  line("mapping", info.site.mapping == nat::Mapping::endpoint_independent ? "endpoint independent" : "address and port dependent");
+  line("mapping", info.site.mapping == nat::Mapping::endpoint_independent ? "endpoint independent"
+                                                                          : "address and port dependent");
   line("start", info.warm ? fmt::format("warm: {} sessions and {} flows taken up after {:.0f} ms", info.warm->sessions,
                                         info.warm->flows, seconds(info.warm->pause) * 1000)
                           : "cold");

@@ -1,6 +1,6 @@
-// `nat.log`: what the workers' translators record, on its way to the log. One object per worker: the worker writes into a
-// ring, the main thread takes it out and logs a line per record; what the ring has no room for is counted and the count
-// is logged.
+// `nat.log`: what the workers' translators record, on its way to the log. One object per worker: the worker writes into
+// a ring, the main thread takes it out and logs a line per record; what the ring has no room for is counted and the
+// count is logged.
 #pragma once
 
 #include <atomic>

@@ -48,7 +48,8 @@ WarmStart Engine::inherit_flows(const handover::State& from) {
   WarmStart& warm = *state_->warm;
   warm.sessions = state_->slow_path->forget_inherited();
   std::vector<PeerIndex> peers;
-  for (const KeyBytes& key : state_->inherited_keys) peers.push_back(state_->slow_path->find_peer(key).value_or(kNoPeer));
+  for (const KeyBytes& key : state_->inherited_keys)
+    peers.push_back(state_->slow_path->find_peer(key).value_or(kNoPeer));
   state_->inherited_keys.clear();
   const Now now = read_clock();
   for (const handover::Flow& one : from.flows) {

@@ -20,11 +20,12 @@ using wireguard::MessageType;
 
 // Of the works, strangers, who pass only while there is no load or with a cookie, may not have the last ones.
 constexpr std::size_t kWorksForKnown = 128;
-// The gate's share of a turn, between two batches of multiplications: two milliseconds of a flood of two million a second.
+// The gate's share of a turn, between two batches of multiplications: two milliseconds of a flood of two million a
+// second.
 constexpr std::size_t kStrangersPerTurn = 4096;
 constexpr std::size_t kKnownPerTurn = 256;
-// Cookie replies to us cost the Device a look-up and a decryption, and have no mac1 that would keep strangers off. Known
-// sources, of whom we expect them, have as many for themselves.
+// Cookie replies to us cost the Device a look-up and a decryption, and have no mac1 that would keep strangers off.
+// Known sources, of whom we expect them, have as many for themselves.
 constexpr std::uint32_t kCookieMessagesPerSecond = 1000;
 constexpr Duration kLongestSleep = 1s;
 

@@ -9,8 +9,8 @@
 // waits for the other. What keeps tunnels alive is the slow thread's and goes on whatever happens here.
 //
 // Order of service: handshakes that were begun, then messages from known sources, then those of strangers who showed a
-// cookie (or need none). Up to eight at a time share the time of hashing (wireguard/handshake.h); in between the gate takes
-// what has arrived meanwhile, so that its rings do not fill while others are served.
+// cookie (or need none). Up to eight at a time share the time of hashing (wireguard/handshake.h); in between the gate
+// takes what has arrived meanwhile, so that its rings do not fill while others are served.
 #pragma once
 
 #include <array>

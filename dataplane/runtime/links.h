@@ -18,8 +18,8 @@
 
 namespace penstock::runtime {
 
-// Between one worker and one handshake thread. Of all threads together they hold the same number of buffers, however many
-// there are: a flood may not take those that data needs.
+// Between one worker and one handshake thread. Of all threads together they hold the same number of buffers, however
+// many there are: a flood may not take those that data needs.
 struct HandshakeRings {
   explicit HandshakeRings(std::size_t threads)
       : known(std::max<std::size_t>(1024 / threads, 128)), strangers(std::max<std::size_t>(4096 / threads, 256)) {}

@@ -1,5 +1,5 @@
-// Peers, authorisations, translations and the site's settings as the control side states them: plain values, compared by ==.
-// From the YAML file (`static:`) and from gRPC alike; PolicyStore checks and applies them.
+// Peers, authorisations, translations and the site's settings as the control side states them: plain values, compared
+// by ==. From the YAML file (`static:`) and from gRPC alike; PolicyStore checks and applies them.
 #pragma once
 
 #include <array>
@@ -95,7 +95,8 @@ struct RemoveTranslation {
 };
 
 using Operation =
-    std::variant<PeerSpec, RemovePeer, AuthorisationSpec, RemoveAuthorisation, TranslationSpec, RemoveTranslation, SiteSpec>;
+    std::variant<PeerSpec, RemovePeer, AuthorisationSpec, RemoveAuthorisation, TranslationSpec, RemoveTranslation,
+                 SiteSpec>;
 
 // Where addresses may come from; defaults of the protocol.
 struct PoolsSpec {

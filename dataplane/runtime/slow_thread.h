@@ -1,8 +1,8 @@
 // The thread that drives gateway::SlowPath: WireGuard sessions and timers, neighbours, held packets, the kernel's TAP.
 //
 // Sleeps on an eventfd until a worker, a handshake thread, a caller, the kernel or the next deadline wants something;
-// RCU-offline meanwhile. The costly part of handshakes is done by handshake threads (handshake_thread.h); where there are
-// none, by this one, few at a time, so that a flood of them delays nothing else by more than a millisecond.
+// RCU-offline meanwhile. The costly part of handshakes is done by handshake threads (handshake_thread.h); where there
+// are none, by this one, few at a time, so that a flood of them delays nothing else by more than a millisecond.
 #pragma once
 
 #include <array>

@@ -31,8 +31,8 @@ constexpr Duration kLongAgo = 1s;
 constexpr Duration kLongestSleep = 50ms;
 
 constexpr int kSendAttempts = 8;
-// How many bursts of handshakes a port may have in a turn: enough to catch up after a gap, and data keeps more than half
-// of the time whatever comes.
+// How many bursts of handshakes a port may have in a turn: enough to catch up after a gap, and data keeps more than
+// half of the time whatever comes.
 constexpr int kBurstsOfHandshakes = 6;
 
 }  // namespace

@@ -1,13 +1,13 @@
 #!/usr/bin/python3 -B
 """TCP through the client's TUN device, beside Debian's wireguard-go as the client of the same gateway, in turn.
 
-Two labs, in turn. Ends: the same software at both ends of a veth pair, wireguard-go and wireguard-go, penstock-client and
-perf-tun-peer (the client's own I/O as a responder). Gateway: either client before the data plane on af_xdp.
+Two labs, in turn. Ends: the same software at both ends of a veth pair, wireguard-go and wireguard-go, penstock-client
+and perf-tun-peer (the client's own I/O as a responder). Gateway: either client before the data plane on af_xdp.
 
-    client: penstock-client or wireguard-go -- 198.51.100.0/24 -- gw: penstock-dataplane -- 203.0.113.0/24 -- lan: iperf3
+  client: penstock-client or wireguard-go -- 198.51.100.0/24 -- gw: penstock-dataplane -- 203.0.113.0/24 -- lan: iperf3
 
-Everything runs on this machine's cores, so Gbit/s are those of the whole chain; Gbit per second of the client's processor
-time is the client's own, with what the kernel does in its name, the far end of a veth pair included."""
+Everything runs on this machine's cores, so Gbit/s are those of the whole chain; Gbit per second of the client's
+processor time is the client's own, with what the kernel does in its name, the far end of a veth pair included."""
 
 import contextlib
 import json
@@ -76,7 +76,8 @@ static:
 
 
 class Ends:
-    """The same software at both ends of a plain veth pair, with the offloads that network cards have; no gateway between.
+    """The same software at both ends of a plain veth pair, with the offloads that network cards have; no gateway
+    between.
 
         a: penstock-client or wireguard-go -- 198.51.100.0/24 -- b: perf-tun-peer or wireguard-go, and iperf3"""
 

@@ -2,8 +2,8 @@
 """This project beside wireguard-go, tayga, OpenSSL and ipsec-mb, on this machine, in one run, interleaved.
 
 aead/*   the AEAD backends alone, one core
-core/*   packets per second and core: our worker loop (perf-pipeline) beside what wireguard-go and tayga do in a second of
-         processor time, under more load than they can carry
+core/*   packets per second and core: our worker loop (perf-pipeline) beside what wireguard-go and tayga do in a second
+         of processor time, under more load than they can carry
 veth/*   like for like: the three as processes over the same two veth pairs, loaded by the same generator
 """
 
@@ -35,7 +35,8 @@ def aead(suite):
             if peer in of_size:
                 suite.row(f"aead/{size}", ours["gbit"], "Gbit/s", spread=[ours["low"], ours["high"]], peer=peer,
                           peer_value=of_size[peer]["gbit"],
-                          note=f"{ours['cycles']:.0f} cycles per packet ({ours['context']})" if peer == "ipsec-mb" else None)
+                          note=f"{ours['cycles']:.0f} cycles per packet ({ours['context']})" if peer == "ipsec-mb"
+                          else None)
 
 
 def pipeline(names, seconds):

@@ -36,7 +36,8 @@ nlohmann::json to_json(const Trial& trial) {
 
 void show(const char* what, Direction direction, const std::string& size, const Trial& trial) {
   std::fprintf(stderr, "%-4s %5s  %-9s %9.3f Mpps %8.3f Gbit/s  sent %lu lost %lu (%.4f %%) corrupt %lu of %lu",
-               name_of(direction), size.c_str(), what, trial.received_rate() / 1e6, trial.gbit(), trial.sent, trial.lost(),
+               name_of(direction), size.c_str(), what, trial.received_rate() / 1e6, trial.gbit(), trial.sent,
+               trial.lost(),
                trial.sent > 0 ? 100.0 * static_cast<double>(trial.lost()) / static_cast<double>(trial.sent) : 0.0,
                trial.corrupt, trial.checked);
   if (trial.latency.count() > 0)

@@ -197,7 +197,8 @@ int measure(bool quick, const std::string& json) {
     const double packets = static_cast<double>(times.everything.size());
     const double aside = static_cast<double>(times.aside) / packets;
     const std::string note =
-        fmt::format("at {:.2f} of {:.2f} Mpps; {:.2f} % of {:.0f} packets overlapped a gap and are set aside; with them p99 "
+        fmt::format("at {:.2f} of {:.2f} Mpps; {:.2f} % of {:.0f} packets overlapped a gap and are set aside; "
+                    "with them p99 "
                     "is {:.1f} us",
                     full * kLoad / 1e6, full / 1e6, aside * 100, packets, quantile(times.everything, 0.99));
     const auto row = [&](const char* figure, double value, const char* unit, nlohmann::json more) {

@@ -1,5 +1,6 @@
 #!/usr/bin/python3 -B
-"""The data plane as it ships, in a process of its own with memif ports, loaded by penstock-generator from another process.
+"""The data plane as it ships, in a process of its own with memif ports, loaded by penstock-generator from another
+process.
 
     penstock-generator ==memif== wan :penstock-dataplane (one worker, busy): lan ==memif== penstock-generator
 
@@ -44,7 +45,8 @@ def generate(net, key, *arguments, seconds):
     process = net.start("box", "generator", GENERATOR, "--wan", device(0, "client", net.directory / "wan.sock"),
                         "--lan",
                         device(1, "client", net.directory / "lan.sock"), "--gateway-key", key, "--core", "0", "--peers",
-                        str(PEERS), "--gateway", WAN_GATEWAY, "--lan-gateway", LAN_GATEWAY, "--server", f"{SERVER}:7000",
+                        str(PEERS), "--gateway", WAN_GATEWAY, "--lan-gateway", LAN_GATEWAY, "--server",
+                        f"{SERVER}:7000",
                         "--json", out, *arguments)
     try:
         code = process.wait(seconds)
@@ -86,7 +88,8 @@ def main():
         sizes = "64,1420" if suite.quick else "64,imix,1420"
         # A machine with other things to do loses some packets at any rate: a share of 1e-4 may be.
         results = generate(net, plane.public_key(), "--sizes", sizes, "--seconds", "0.4" if suite.quick else "1",
-                           "--tolerance", "1e-4", "--resolution", "0.1" if suite.quick else "0.03", "--latency-share", "0.5",
+                           "--tolerance", "1e-4", "--resolution", "0.1" if suite.quick else "0.03", "--latency-share",
+                           "0.5",
                            seconds=60 if suite.quick else 400)
         for line in net.log("generator").splitlines():
             suite.say(line)

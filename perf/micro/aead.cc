@@ -77,7 +77,8 @@ void register_aead(bool quick) {
         if (quick && burst != 1 && burst != 8 && burst != 32) continue;
         for (const bool seal : {true, false}) {
           if (!seal && burst != 32) continue;
-          const std::string name = std::string(seal ? "seal/" : "open/") + size.name + "/burst" + std::to_string(burst) +
+          const std::string name = std::string(seal ? "seal/" : "open/") + size.name + "/burst" +
+                                   std::to_string(burst) +
                                    "/" + backend;
           benchmark::RegisterBenchmark(name.c_str(), [backend, seal, size, burst](benchmark::State& state) {
             run(state, backend, seal, size.lengths, burst);

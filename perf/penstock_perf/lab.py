@@ -1,5 +1,5 @@
-"""One wire, several devices under test: penstock-generator on both ends, and in the middle the data plane, wireguard-go or
-tayga, one after the other over the same veth pairs.
+"""One wire, several devices under test: penstock-generator on both ends, and in the middle the data plane, wireguard-go
+or tayga, one after the other over the same veth pairs.
 
     gen: wan0 ---- gw-wan :gw: gw-lan ---- lan0 :gen
 """
@@ -195,8 +195,8 @@ class Tayga(Device):
         state = net.directory / "tayga"
         state.mkdir(exist_ok=True)
         settings = net.directory / "tayga.conf"
-        settings.write_text(f"tun-device nat64\nipv4-addr 192.0.0.1\nipv6-addr 2001:db8:64::1\nprefix 2001:db8:64:1::/96\n"
-                            f"dynamic-pool 192.0.0.128/25\ndata-dir {state}\n")
+        settings.write_text(f"tun-device nat64\nipv4-addr 192.0.0.1\nipv6-addr 2001:db8:64::1\n"
+                            f"prefix 2001:db8:64:1::/96\ndynamic-pool 192.0.0.128/25\ndata-dir {state}\n")
         net.inside("gw", "tayga", "--mktun", "-c", str(settings))
         self.stack.callback(lambda: net.inside("gw", "tayga", "--rmtun", "-c", str(settings), check=False))
         net.ip("gw", "link", "set", "nat64", "up")

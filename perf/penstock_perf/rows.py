@@ -14,7 +14,8 @@ class BadRow(Exception):
 
 
 def read(path, suite):
-    """The rows of one suite, complete (absent keys are None) and in order. A file is a list, or has one row per line."""
+    """The rows of one suite, complete (absent keys are None) and in order. A file is a list, or has one row per
+    line."""
     text, out = path.read_text(), []
     try:
         rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if

@@ -174,7 +174,9 @@ def lines(path, title, subtitle, x_label, y_label, series, footer="", log_x=Fals
     y_scale = _value_axis(canvas, y_top or max(y for _, points, _ in series for _, y in points), y_label)
     bottom = canvas.height - BOTTOM
     x_scale = Scale(xs[0], xs[-1], LEFT + 10, canvas.width - RIGHT - 10, log_x)
-    marks = [m for m in (m * 10 ** e for e in range(-1, 9) for m in (1, 2, 5)) if xs[0] <= m <= xs[-1]] if len(xs) > 12 else xs
+    marks = xs
+    if len(xs) > 12:
+        marks = [m for m in (m * 10 ** e for e in range(-1, 9) for m in (1, 2, 5)) if xs[0] <= m <= xs[-1]]
     last = -100
     for mark in marks:
         if x_scale(mark) - last < 34:

@@ -142,10 +142,11 @@ int main(int argc, char** argv) {
   const double end = resident();
   const double session = sessions > 1 ? (end - half) / (sessions - sessions / 2) : 0.0;
   std::printf(
-      "{\"empty_bytes\": %.0f, \"peer_bytes\": %.1f, \"policy_bytes\": %.1f, \"session_bytes\": %.1f, \"tables_bytes\": %.0f, \"total_bytes\": %.0f, "
+      "{\"empty_bytes\": %.0f, \"peer_bytes\": %.1f, \"policy_bytes\": %.1f, \"session_bytes\": %.1f, "
+      "\"tables_bytes\": %.0f, \"total_bytes\": %.0f, "
       "\"session_size\": %zu, \"ready_s\": %.4f, \"add_s\": %.3f}\n",
-      empty - before, (configured - before) / peers, (with_policy - configured) / peers,
-      session, end - with_policy - session * sessions, resident("VmHWM:") - before, sizeof(wireguard::Session), ready_s,
+      empty - before, (configured - before) / peers, (with_policy - configured) / peers, session,
+      end - with_policy - session * sessions, resident("VmHWM:") - before, sizeof(wireguard::Session), ready_s,
       add_s);
   for (PeerIndex i = 0; i < peers; ++i) delete policies.publish(i, nullptr);
   return 0;

@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -B
-"""Peers, sessions and flows in large numbers: memory, throughput beside that of few, new flows per second, start-up, and
-programming peers over gRPC."""
+"""Peers, sessions and flows in large numbers: memory, throughput beside that of few, new flows per second, start-up,
+and programming peers over gRPC."""
 
 import json
 import pathlib
@@ -61,8 +61,9 @@ def flows(suite):
     suite.row("memory/flows", found["peak_bytes"] / GIB, "GiB", goal=2.5, better="less",
               note=f"{count:,} flows, peak; {found['bytes'] / count:.0f} bytes each")
     suite.row("new-flows", found["mflows_s"], "M/s", spread=[found["low"], found["high"]], goal=1,
-              note=f"{found['cycles']:.0f} cycles for the first packet in the translator while the table fills to {count:,}, "
-                   f"of 16 peers in turn; of 512 peers, whose policies no cache holds, {many['mflows_s']:.2f} M/s")
+              note=f"{found['cycles']:.0f} cycles for the first packet in the translator while the table fills to "
+                   f"{count:,}, of 16 peers in turn; of 512 peers, whose policies no cache holds, "
+                   f"{many['mflows_s']:.2f} M/s")
 
 
 def flow_table(suite):

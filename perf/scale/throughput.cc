@@ -75,7 +75,8 @@ int main(int argc, char** argv) {
     if (!measure(few) || !measure(many)) return 1;
     if (round == 1) few.mpps = many.mpps = {};  // the first ones warm up
   }
-  std::printf("{\"few\": %.5f, \"few_low\": %.5f, \"few_high\": %.5f, \"many\": %.5f, \"many_low\": %.5f, \"many_high\": "
+  std::printf("{\"few\": %.5f, \"few_low\": %.5f, \"few_high\": %.5f, \"many\": %.5f, \"many_low\": %.5f, "
+              "\"many_high\": "
               "%.5f, \"windows\": %zu}\n",
               few.mpps.median(), few.mpps.quantile(0.1), few.mpps.quantile(0.9), many.mpps.median(),
               many.mpps.quantile(0.1), many.mpps.quantile(0.9), many.mpps.count());

@@ -59,7 +59,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* input, std::size_t siz
   lanes->open(ours);
   for (std::size_t i = 0; i < all.size(); ++i) {
     require(ours[i].ok == !all[i].flip);
-    if (ours[i].ok && all[i].length != 0) require(std::memcmp(all[i].lanes.data(), all[i].plain.data(), all[i].length) == 0);
+    if (ours[i].ok && all[i].length != 0)
+      require(std::memcmp(all[i].lanes.data(), all[i].plain.data(), all[i].length) == 0);
   }
   return 0;
 }

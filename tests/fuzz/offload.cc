@@ -1,5 +1,5 @@
-// Offloads of the client's TUN device. Any header over any bytes is refused or cut within bounds; any burst that is joined
-// gives every packet back, in order within its flow. Input: packets of a length byte pair each.
+// Offloads of the client's TUN device. Any header over any bytes is refused or cut within bounds; any burst that is
+// joined gives every packet back, in order within its flow. Input: packets of a length byte pair each.
 #include <cstdint>
 #include <cstring>
 #include <map>

@@ -1,5 +1,6 @@
-// Packets of any content into a Translator that has live flows of all four kinds: every packet handed in comes out once,
-// none is lost or longer than its way allows, state stays bounded, and a flow of before still carries data afterwards.
+// Packets of any content into a Translator that has live flows of all four kinds: every packet handed in comes out
+// once, none is lost or longer than its way allows, state stays bounded, and a flow of before still carries data
+// afterwards.
 //
 // The input is a list of packets: a byte that says where it comes from and what is done to it, two of length, the
 // packet. Half of the sources give the packet a right IPv4 header checksum, so that more gets past the first check.

@@ -168,7 +168,8 @@ class Lab(Network):
             rules = self.ip("client", family, "rule").stdout
             found += [line for line in rules.splitlines() if TABLE in line]
             routes = self.inside("client", "ip", family, "route", "show", "table", TABLE, check=False).stdout
-            found += [line for line in routes.splitlines() if line.strip() and "does not exist" not in line and line != "Dump terminated"]
+            found += [line for line in routes.splitlines()
+                      if line.strip() and "does not exist" not in line and line != "Dump terminated"]
         if "penstock0" in self.ip("client", "link").stdout:
             found.append("the device")
         if self.resolv_conf() != ORIGINAL:

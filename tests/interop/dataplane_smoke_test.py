@@ -51,7 +51,8 @@ def rests_and_wakes(plane, net):
     if share >= 0.05:
         raise Failure(f"uses {share:.1%} of a core without traffic; less than 5 % is allowed")
     times = net.ping("wan", "198.51.100.1", count=20, interval=0.02)
-    return f"start {plane.start_seconds:.2f} s, idle {share:.2%} of a core, ping median {statistics.median(times):.3f} ms"
+    return (f"start {plane.start_seconds:.2f} s, idle {share:.2%} of a core, "
+            f"ping median {statistics.median(times):.3f} ms")
 
 
 def over_af_packet():

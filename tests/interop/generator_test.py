@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""The packet generator against the data plane over memif: both translations, both directions, sealed and opened for real;
-and what it says when there is nobody to measure."""
+"""The packet generator against the data plane over memif: both translations, both directions, sealed and opened for
+real; and what it says when there is nobody to measure."""
 
 import json
 import os
@@ -17,9 +17,9 @@ def device(number, role, socket):
 
 def generate(net, key, *arguments, seconds=60):
     out = net.directory / "results.json"
-    process = net.start("box", "generator", GENERATOR, "--wan", device(0, "client", net.directory / "wan.sock"), "--lan",
-                        device(1, "client", net.directory / "lan.sock"), "--gateway-key", key, "--peers", "3", "--json", out,
-                        *arguments)
+    process = net.start("box", "generator", GENERATOR, "--wan", device(0, "client", net.directory / "wan.sock"),
+                        "--lan", device(1, "client", net.directory / "lan.sock"), "--gateway-key", key, "--peers", "3",
+                        "--json", out, *arguments)
     try:
         code = process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -28,8 +28,8 @@ def generate(net, key, *arguments, seconds=60):
 
 
 def start_plane(net, translation):
-    keys = subprocess.run([GENERATOR, "--peers", "3", "--translation", translation, "keys"], text=True, capture_output=True,
-                          check=True).stdout
+    keys = subprocess.run([GENERATOR, "--peers", "3", "--translation", translation, "keys"], text=True,
+                          capture_output=True, check=True).stdout
     return DataPlane(net, "box", f"""
 private_key_file: {net.directory}/key
 control: {{socket: {net.directory}/dataplane.sock}}
@@ -45,11 +45,12 @@ ports:
 def carries(translation):
     with Network("box") as net:
         plane = start_plane(net, translation)
-        code, results = generate(net, plane.public_key(), "--translation", translation, "--rate", "5k", "--seconds", "0.5",
-                                 "--flows", "40", "--sizes", "64,imix,1420")
+        code, results = generate(net, plane.public_key(), "--translation", translation, "--rate", "5k", "--seconds",
+                                 "0.5", "--flows", "40", "--sizes", "64,imix,1420")
         if code != 0:
             raise Failure(net.log("generator"))
-        if [(r["direction"], r["size"]) for r in results] != [(d, s) for d in ("up", "down") for s in ("64", "imix", "1420")]:
+        asked_for = [(direction, size) for direction in ("up", "down") for size in ("64", "imix", "1420")]
+        if [(r["direction"], r["size"]) for r in results] != asked_for:
             raise Failure(f"results for other trials than asked for: {results}")
         for found in results:
             trial = found["result"]

@@ -89,8 +89,10 @@ static:
         - {{resource: web, address: 203.0.113.200, tcp: [80]}}
         - {{resource: corp, dns: "**.corp.example"}}
       translations:
-        - {{resource: corp, name: only4.corp.example, proxy_v4: {ONLY4[0]}, proxy_v6: "{ONLY4[1]}", addresses: [{LAN4}]}}
-        - {{resource: corp, name: only6.corp.example, proxy_v4: {ONLY6[0]}, proxy_v6: "{ONLY6[1]}", addresses: ["{LAN6}"]}}
+        - {{resource: corp, name: only4.corp.example, proxy_v4: {ONLY4[0]}, proxy_v6: "{ONLY4[1]}",
+            addresses: [{LAN4}]}}
+        - {{resource: corp, name: only6.corp.example, proxy_v4: {ONLY6[0]}, proxy_v6: "{ONLY6[1]}",
+            addresses: ["{LAN6}"]}}
 """, mount_bpf=driver == "af_xdp")
             self.interface = f"wg{os.getpid()}"
             net.start("peer", "wireguard-go", "env", "LOG_LEVEL=verbose", "wireguard-go", "-f", self.interface)
@@ -255,10 +257,12 @@ def cookie_under_load():
             return any(row["reason"] == "wg_mac2_required" and int(row.get("packets", 0)) > 20
                        for row in json.loads(shown)["drops"])
         wait_until(asked_for_cookies, 5, "the data plane to ask for cookies")
-        # An initiation may find the one token that the flood left over; then there is no cookie in it, and we try again.
+        # An initiation may find the one token that the flood left over; then there is no cookie in it, and we try
+        # again.
         for _ in range(10):
             before = time.monotonic()
-            wait_until(lambda: setup.net.inside("peer", "ping", "-c", "1", "-W", "1", LAN4, check=False).returncode == 0,
+            wait_until(lambda: setup.net.inside("peer", "ping", "-c", "1", "-W", "1", LAN4,
+                                                check=False).returncode == 0,
                        20, "a handshake under load")
             if "cookie response" in setup.net.log("wireguard-go"):
                 setup.plane.stop()

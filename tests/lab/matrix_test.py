@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""Direct wherever RFC 4787 theory allows it, relayed elsewhere, never nothing: real processes behind the wire's NATs, cell
-by cell. `--all` runs all 81 cells; otherwise a subset that has every mapping and filtering on both sides."""
+"""Direct wherever RFC 4787 theory allows it, relayed elsewhere, never nothing: real processes behind the wire's NATs,
+cell by cell. `--all` runs all 81 cells; otherwise a subset that has every mapping and filtering on both sides."""
 
 import os
 import subprocess

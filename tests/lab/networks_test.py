@@ -93,7 +93,8 @@ def users_have_their_own_rights(lab):
 
 
 def both_at_once(lab):
-    """two clients behind one address, both busy, each gets its own answers through a reset of that NAT (trap: paths-1)"""
+    """two clients behind one address, both busy, each gets its own answers through a reset of that NAT (trap:
+    paths-1)"""
     flows = [subprocess.Popen(["ip", "netns", "exec", lab.network.namespace(host), "ping", "-n", "-i", "0.05", "-c",
                                "120", "-W", "2", address], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
              for host, address in (("client", "web.corp.example"), ("client2", net.ADDRESS4))]

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
-"""All four translations with more than the least MTU inside the tunnel, over DPDK's af_packet: large datagrams in pieces,
-and narrow wires in the LAN and on the WAN.
+"""All four translations with more than the least MTU inside the tunnel, over DPDK's af_packet: large datagrams in
+pieces, and narrow wires in the LAN and on the WAN.
 
 The kernels on both sides judge: what they were told about the way, and that nothing stalls.
 """
@@ -69,9 +69,9 @@ class WideTests(Tests):
         return min(int(match[1]) if match else 0 for match in found) if found else 0
 
     def tunnel_narrower_than_its_mtu(self):
-        """A wire between client and gateway that does not carry the configured inner MTU. That its router says so goes to
-        sockets that do not look; what is lost is found out, and both sides' senders are told. (Before the LAN is narrower
-        still: the gateway remembers that of each destination for ten minutes.)"""
+        """A wire between client and gateway that does not carry the configured inner MTU. That its router says so goes
+        to sockets that do not look; what is lost is found out, and both sides' senders are told. (Before the LAN is
+        narrower still: the gateway remembers that of each destination for ten minutes.)"""
         kind, name, family = self.each()[0]
         self.ask("echo", name, family, 1000)
         wait_until(lambda: self.proved() == INNER, 30, f"{INNER} bytes to be proved")
@@ -96,7 +96,8 @@ class WideTests(Tests):
                     if "reached" not in out or f"pmtu {fits} " not in out.replace("\n", " "):
                         raise LabError(f"{kind}, WAN {wan}, want pmtu {fits}: {out} {errors} {self.paths()}")
                     self.forget()
-                    too_long = fits + 16 - (28 if family == 4 else 48)  # as payload; short enough for the configured MTU
+                    # as payload; short enough for the configured MTU
+                    too_long = fits + 16 - (28 if family == 4 else 48)
                     seen = self.ask("long", name, family, too_long)["seen"]
                     wanted = fits + {"NAT44": 0, "NAT64": -20, "NAT46": 20, "NAT66": 0}[kind]
                     if not seen or seen[-1] is None or seen[-1] != [wanted, 2]:

@@ -1,6 +1,6 @@
-// A link in one direction: delay, jitter, loss (single or in bursts), duplication, reordering, a narrow MTU, a bottleneck
-// with a queue, cuts. Pure: the size of a packet and the time go in, when its copies come out comes out. It carries
-// nothing itself; Network and the lab's wire do.
+// A link in one direction: delay, jitter, loss (single or in bursts), duplication, reordering, a narrow MTU, a
+// bottleneck with a queue, cuts. Pure: the size of a packet and the time go in, when its copies come out comes out. It
+// carries nothing itself; Network and the lab's wire do.
 #pragma once
 
 #include <algorithm>

@@ -50,7 +50,7 @@ struct NatBehaviour {
   Duration tcp_timeout = std::chrono::minutes{124};     // RFC 5382 REQ-5
   Duration tcp_transitory = std::chrono::minutes{4};    // not yet, or no longer, established
   Duration icmp_timeout = std::chrono::seconds{60};     // RFC 5508 REQ-2
-  Duration lifetime{};                                  // a mapping dies so long after its creation, whatever passes; 0: no
+  Duration lifetime{};                                  // of a mapping from its creation, whatever passes; 0: no end
   bool refreshed_by_inbound = false;                    // §4.3, besides outbound
   bool rejects = false;             // unexpected inbound is answered with an ICMP error, else dropped silently
   bool inbound_takes_port = false;  // unexpected inbound makes the next mapping to its sender use another port (Linux)

@@ -3,8 +3,9 @@
 //   node ── link ── [NAT] ── core ── [NAT] ── link ── node
 //
 // Links delay, jitter (and so reorder), lose and duplicate; the core adds nothing, but may be cut between two
-// addresses. A node is a state machine with an outbox and a deadline; real agents are put behind this interface. Nothing
-// here knows what the bytes mean. Datagrams travel event by event; segments of byte streams are asked about with carry().
+// addresses. A node is a state machine with an outbox and a deadline; real agents are put behind this interface.
+// Nothing here knows what the bytes mean. Datagrams travel event by event; segments of byte streams are asked about
+// with carry().
 //
 // A node's deadline is read again after each of its own calls and after every scheduled action; whoever changes a node
 // by other means calls touch().

@@ -156,7 +156,8 @@ void PacketNat::from_inside(std::vector<std::uint8_t>& packet, const IpView& vie
                             std::vector<SidedPacket>& out) {
   const auto flow = flow_of<Flow>(packet, view);
   const auto source =
-      flow ? box_.outbound(flow->source, flow->destination, now, flow->transport, life_of(packet, *flow)) : std::nullopt;
+      flow ? box_.outbound(flow->source, flow->destination, now, flow->transport, life_of(packet, *flow))
+           : std::nullopt;
   if (!source) {
     ++statistics_.dropped;
     return;

@@ -24,8 +24,8 @@ struct SidedPacket {
   std::vector<std::uint8_t> bytes;
 };
 
-// An ICMP error about `packet` from `from`, in the packet's family. Quotes as much as fits 576 or 1280 bytes. Empty when
-// there must be no error (RFC 1122 §3.2.2, RFC 4443 §2.4): about an ICMP error, a later fragment, a multicast
+// An ICMP error about `packet` from `from`, in the packet's family. Quotes as much as fits 576 or 1280 bytes. Empty
+// when there must be no error (RFC 1122 §3.2.2, RFC 4443 §2.4): about an ICMP error, a later fragment, a multicast
 // destination, an address that no packet may come from. `field2`: IPv4's next-hop MTU.
 [[nodiscard]] std::vector<std::uint8_t> icmp_error(Bytes packet, const IpAddress& from, std::uint8_t type,
                                                    std::uint8_t code, std::uint32_t mtu = 0);

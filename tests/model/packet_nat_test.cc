@@ -222,7 +222,9 @@ TEST(PacketNat, TcpLivesLongOnceEstablished) {
       source_of(bench.pass(Side::inside, tcp_packet(bench.host, bench.server, tcp_flag::syn)).at(0).bytes);
   EXPECT_TRUE(bench.pass(Side::outside, tcp_packet(bench.server, shown, tcp_flag::ack), kStart + 5min).empty());
   const Endpoint again =
-      source_of(bench.pass(Side::inside, tcp_packet(bench.host, bench.server, tcp_flag::ack), kStart + 6min).at(0).bytes);
+      source_of(bench.pass(Side::inside, tcp_packet(bench.host, bench.server, tcp_flag::ack), kStart + 6min)
+                    .at(0)
+                    .bytes);
   EXPECT_EQ(bench.pass(Side::outside, tcp_packet(bench.server, again, tcp_flag::ack), kStart + 2h).size(), 1u);
 }
 

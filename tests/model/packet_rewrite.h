@@ -1,4 +1,5 @@
-// Changing IP packets in place with their checksums, and making the answers that routers and hosts give. Pure functions.
+// Changing IP packets in place with their checksums, and making the answers that routers and hosts give. Pure
+// functions.
 #pragma once
 
 #include <optional>

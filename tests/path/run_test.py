@@ -250,7 +250,8 @@ def main(cases):
     six = b"\x86\xdd"
     ppp = struct.pack("!HHH8s", 0, 1, 6, b"")
     links = [("raw, of BSD", 12, b""), ("raw, of OpenBSD", 14, b""), ("raw", 101, b""), ("IPV6", 229, b""),
-             ("loopback, little-endian", 0, struct.pack("<I", 30)), ("loopback, big-endian", 108, struct.pack(">I", 24)),
+             ("loopback, little-endian", 0, struct.pack("<I", 30)),
+             ("loopback, big-endian", 108, struct.pack(">I", 24)),
              ("Ethernet", 1, ether + six), ("Ethernet in two tags", 1, ether + b"\x88\xa8\0\x64\x81\0\0\5" + six),
              ("Linux cooked", 113, ppp + six), ("Linux cooked, second", 276, six + bytes(18))]
     for name, link, head in links:
@@ -294,14 +295,16 @@ def main(cases):
         r"(as expected.*\n){3}MISMATCH(.|\n)*(as expected.*\n){4}")
     run("another order", PAIRS, list(ins), list(reversed(outs)), 1, "MISMATCH")
     run("another order, in any order", PAIRS + ["--any-order"], list(ins), list(reversed(outs)), 0)
-    run("any order, but one is missing", PAIRS + ["--any-order"], list(ins[1:]), list(reversed(outs)), 1, "UDP 100 -> 53")
+    run("any order, but one is missing", PAIRS + ["--any-order"], list(ins[1:]), list(reversed(outs)), 1,
+        "UDP 100 -> 53")
     run("each mismatch has its section", PAIRS, list(ins) + [nobody], list(outs[4:]) + ["drop"], 1,
         r"^(as expected.*\n|dropped.*\n|MISMATCH.*\n( +RFC.*\n)+|    .*\n)+$")
 
     # RFC 6052 3.1, which suites do not heed
     wkp = ["--map", f"{A4}={A6}", "--map", "64:ff9b::/96"]
     private, public = ip4(A4, "10.0.0.1", udp(A4, "10.0.0.1")), ip4(A4, "8.8.8.8", udp(A4, "8.8.8.8"))
-    run("well-known prefix and a private address", wkp, [private], [ip6(A6, "64:ff9b::10.0.0.1", udp(A6, "64:ff9b::a00:1"))], 0)
+    run("well-known prefix and a private address", wkp, [private],
+        [ip6(A6, "64:ff9b::10.0.0.1", udp(A6, "64:ff9b::a00:1"))], 0)
     run("well-known prefix and a private address is explained", wkp, [private], ["drop"], 1, "RFC 6052 §3.1")
     run("well-known prefix, strictly", wkp + ["--strict-wkp"], [private, public],
         ["drop", ip6(A6, "64:ff9b::8.8.8.8", udp(A6, "64:ff9b::808:808"))], 0, "RFC 6052 §3.1")

@@ -245,8 +245,8 @@ std::vector<v1::Relay> Broker::relays_for(const Session& session, WallTime wall)
     }
     message.set_realm(relay.realm);
     if (session.role == Role::client && !relay.shared_secret.empty()) {
-      // The same name for every client that asks again within a while: what it has on a relay stands under its name, and
-      // can be touched by no other.
+      // The same name for every client that asks again within a while: what it has on a relay stands under its name,
+      // and can be touched by no other.
       const auto lifetime = static_cast<std::uint64_t>(config_.relay_credential_lifetime.count());
       const std::uint64_t step = std::max<std::uint64_t>(lifetime / kRelayNameSteps, 1);
       const WallTime expires{(wall.seconds + lifetime + step - 1) / step * step, 0};

@@ -291,8 +291,8 @@ void Broker::grant(const GrantKey& key, Pending pending, Session& gateway, const
     revoke_at(gateway.actor, key);
     return refuse(connection, pending.request, v1::REFUSAL_REASON_OFFLINE, "the resource has moved to another site");
   }
-  // Until the gateway reports its load again, whom it has just been given counts: or a thousand clients that come at once
-  // would all be sent to the one that was least loaded a moment ago.
+  // Until the gateway reports its load again, whom it has just been given counts: or a thousand clients that come at
+  // once would all be sent to the one that was least loaded a moment ago.
   const auto& held = grants_of_gateway_[gateway.actor];
   if (std::none_of(held.begin(), held.end(), [&](const GrantKey& other) { return other.first == key.first; }))
     ++gateway.peers;

@@ -48,8 +48,8 @@ class Access {
   // False when it answers no request that is under way. A forbidden or unknown Resource loses its grant too.
   bool refused(const std::string& request_id, Refusal reason, Now now);
   void revoked();
-  // The granted gateway does not answer: ask anew, spaced; the grant stands meanwhile. `insist`: also when nothing waits,
-  // because what is in use will (unwant() does not drop it).
+  // The granted gateway does not answer: ask anew, spaced; the grant stands meanwhile. `insist`: also when nothing
+  // waits, because what is in use will (unwant() does not drop it).
   void unreachable(Now now, bool insist = false);
   // The Resource's rules changed or the portal sent a fresh snapshot: an earlier refusal no longer counts.
   void forget_refusal();

@@ -196,8 +196,8 @@ void ClientAgent::handle_timeout(Now now) {
   d.settle(now);
 }
 
-// Targets that nobody has used for long; the next packet makes them anew. Not those that the gateway knows: it need not be
-// asked again, nor its control process be there, when somebody uses them after all. Names bound their number.
+// Targets that nobody has used for long; the next packet makes them anew. Not those that the gateway knows: it need not
+// be asked again, nor its control process be there, when somebody uses them after all. Names bound their number.
 void ClientAgent::Impl::sweep(Now now) {
   next_sweep = now.monotonic + kSweep;
   for (const auto& [id, state] : states) {

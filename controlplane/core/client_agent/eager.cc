@@ -1,6 +1,6 @@
-// Protocol 1.0, "eager" (docs/protocol.md, Versions): the tunnel is set up during the DNS query, on whatever path answers
-// first, and stays there. Nothing is repaired: a tunnel that has not answered for 15 s is dead, and only the next query
-// sets one up again. It exists so that upgrades can be tested and the failure be seen that 1.1 repairs.
+// Protocol 1.0, "eager" (docs/protocol.md, Versions): the tunnel is set up during the DNS query, on whatever path
+// answers first, and stays there. Nothing is repaired: a tunnel that has not answered for 15 s is dead, and only the
+// next query sets one up again. It exists so that upgrades can be tested and the failure be seen that 1.1 repairs.
 #include <algorithm>
 #include <utility>
 

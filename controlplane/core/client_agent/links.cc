@@ -120,8 +120,8 @@ void ClientAgent::Impl::session_up(Link& link, const Path& path, Now now) {
   link.session = true;
   if (link.heals) {
     connectivity.handle_session_up(link.peer, path, now);
-    // The probe that says where we are goes before the first data: a gateway with a live session of our former life would
-    // answer that one to where we were.
+    // The probe that says where we are goes before the first data: a gateway with a live session of our former life
+    // would answer that one to where we were.
     settle_paths(now);
   }
   link.heard_at = link.check_at = now.monotonic;

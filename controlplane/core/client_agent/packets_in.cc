@@ -133,8 +133,8 @@ void ClientAgent::Impl::handle_control(Link& link, Bytes inner, const Path& from
   const auto packet = wireguard::parse_control(inner);
   if (!packet || packet->direction != wireguard::ControlDirection::to_client)
     return drop(DropReason::control_malformed);
-  // An answer proves the path of its probe, wherever it comes from. Its source is no further path: between two NATs that
-  // map by address and port every probe is answered from a new one, and that would be probed in turn, without end.
+  // An answer proves the path of its probe, wherever it comes from. Its source is no further path: between two NATs
+  // that map by address and port every probe is answered from a new one, and that would be probed in turn, without end.
   if (link.heals && packet->type != wireguard::ControlType::probe_reply)
     connectivity.note_received(link.peer, from, false, now);
   switch (packet->type) {

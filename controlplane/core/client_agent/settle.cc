@@ -106,8 +106,8 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         send_inner(*link, what->probe, &what->path, now);
         break;
       case Kind::path_changed:
-        log_info("gateway " + link->gateway + ": path is now " + what->path.to_string() + " (" + std::string(what->why) +
-                 ")");
+        log_info("gateway " + link->gateway + ": path is now " + what->path.to_string() + " (" +
+                 std::string(what->why) + ")");
         device.set_endpoint(link->peer, what->path, now);
         link->control.way_changed(now.monotonic);
         send_control(*link, now);

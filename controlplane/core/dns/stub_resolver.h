@@ -146,8 +146,8 @@ class StubResolver {
   // A message from a client. Returns the answer if there is one now (valid until the next call on this object), else
   // nothing: it was ignored, or the answer comes out of poll_output.
   [[nodiscard]] Bytes handle_query(Bytes message, const Client& client, Now now);
-  // SERVFAIL to a query that somebody else held back and cannot have answered (valid until the next call). Everything the
-  // asker expects of an answer is in it, such as its cookie.
+  // SERVFAIL to a query that somebody else held back and cannot have answered (valid until the next call). Everything
+  // the asker expects of an answer is in it, such as its cookie.
   [[nodiscard]] Bytes failure(Bytes message, const Client& client);
   // What arrived on an exchange's socket. `from`: the datagram's source (TCP: the upstream).
   void handle_upstream(std::uint64_t exchange, const Endpoint& from, Bytes message, Now now);

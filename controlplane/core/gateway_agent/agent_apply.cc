@@ -230,7 +230,8 @@ std::vector<v1::Operation> GatewayAgent::unknown_in(const std::vector<v1::DumpIt
       // One that the client has numbered anew meanwhile still has an address that may be another name's by now.
       const v1::PeerTranslation& theirs = item.translation();
       const auto known = translations_.find(theirs.id());
-      const auto holds = [](const std::string& bytes, const IpAddress& ours) { return bytes.empty() || bytes == to_wire(ours); };
+      const auto holds =
+          [](const std::string& bytes, const IpAddress& ours) { return bytes.empty() || bytes == to_wire(ours); };
       if (known == translations_.end() || !holds(theirs.proxy_v4(), known->second.proxy_v4) ||
           !holds(theirs.proxy_v6(), known->second.proxy_v6))
         out.emplace_back().set_remove_translation(theirs.id());

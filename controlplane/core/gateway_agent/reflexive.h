@@ -28,7 +28,8 @@ class ReflexiveGatherer {
   void set_servers(const std::vector<Endpoint>& servers, Instant now);
   // Everything anew, at once: the data plane is back, perhaps behind another mapping.
   void restart(Instant now);
-  // From the data plane's tick; nullopt: the server does not answer any more. True: it saw us at another address before.
+  // From the data plane's tick; nullopt: the server does not answer any more. True: it saw us at another address
+  // before.
   bool set_mapped(const Endpoint& server, const std::optional<Endpoint>& mapped);
   // True when it was an answer to one of our requests.
   bool handle_datagram(const Endpoint& from, Bytes datagram, Instant now);

@@ -6,7 +6,8 @@
 //   - TCP with ACK, or ACK and PSH: next sequence number; equal acknowledgement, window, options; PSH ends a run
 //   - UDP of one size with a checksum
 //   - of one run every packet is as long as the first but the last, which may be shorter and ends it
-//   - equal addresses, ports, traffic class with ECN, TTL, flow label, DF; no IP options or extension headers, no fragments
+//   - equal addresses, ports, traffic class with ECN, TTL, flow label, DF; no IP options or extension headers, no
+//     fragments
 //   - IPv4 identification: counting up by one; with DF it may also stay the same (RFC 6864: it means nothing then)
 //   - header and transport checksums are right: a wrong one stays what it is and goes by itself
 // Order within a flow is kept. A packet that is not merged ends its flow's run; one whose flow cannot be told (a
@@ -41,8 +42,8 @@ class Coalescer {
     std::size_t packets = 1;
   };
 
-  // Takes a burst; `output` can be walked until the next call, as long as the packets stand. Bytes behind a packet's own
-  // length must have been cut off.
+  // Takes a burst; `output` can be walked until the next call, as long as the packets stand. Bytes behind a packet's
+  // own length must have been cut off.
   void coalesce(std::span<const Bytes> packets);
   [[nodiscard]] std::size_t size() const { return runs_.size(); }
   [[nodiscard]] Output output(std::size_t i);

@@ -168,7 +168,8 @@ class Connectivity {
   // idle) and keeps a copy in the resend ring.
   [[nodiscard]] std::span<const Path> data_paths(GatewayHandle gateway, Bytes sealed, Now now);
   [[nodiscard]] std::optional<Path> primary(GatewayHandle gateway) const;
-  // An application waits for something else than a packet of its own (a name, an answer): as much a reason not to be idle.
+  // An application waits for something else than a packet of its own (a name, an answer): as much a reason not to be
+  // idle.
   void wake(GatewayHandle gateway, Now now);
 
   // The envelope for a datagram of `size` bytes over `path`; nullopt when the path is gone (relay lost, no permission).

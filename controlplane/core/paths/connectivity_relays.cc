@@ -48,7 +48,8 @@ void Connectivity::Impl::choose_near_relays() {
   for (const RelayConfig& relay : configured) {
     if (relay.username.empty()) continue;
     ++usable;
-    known += std::any_of(relay.udp.begin(), relay.udp.end(), [&](const Endpoint& e) { return gatherer.rtt(e).has_value(); });
+    known += std::any_of(relay.udp.begin(), relay.udp.end(),
+                         [&](const Endpoint& e) { return gatherer.rtt(e).has_value(); });
   }
   if (std::exchange(relays_measured, known) == known || usable <= config.max_relays || known < usable) return;
   refresh_relays();

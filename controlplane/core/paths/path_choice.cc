@@ -91,7 +91,8 @@ void PathAgent::make_primary(PathState& path, std::string_view why, Now time) {
     old->penalty_until = now_ + std::min(kMaxPenalty, kPenalty * (1 << std::min(old->demotions, 4U)));
     ++old->demotions;
   }
-  // A primary left for a better one with an answer overdue: what was sent over it since it last proved itself is in doubt.
+  // A primary left for a better one with an answer overdue: what was sent over it since it last proved itself is in
+  // doubt.
   const PathState* left = find(primary_);
   const bool overdue = left != nullptr && !suspected_at_ && left->overdue(now_);
   primary_ = path.number;

@@ -135,8 +135,8 @@ void PathAgent::set_remote_candidates(std::span<const Candidate> candidates, Now
   if (session_ && primary_ == 0) choose(time);
 }
 
-// An allocation that is lost takes its paths along, and the gateway's list may be without the address meanwhile (its STUN
-// servers were that relay): the next allocation has to let it in all the same.
+// An allocation that is lost takes its paths along, and the gateway's list may be without the address meanwhile (its
+// STUN servers were that relay): the next allocation has to let it in all the same.
 void PathAgent::note_reached(const Path& path) {
   if (path.relay == 0) return;
   const IpAddress remote = path.remote.address;

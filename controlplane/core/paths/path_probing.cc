@@ -93,7 +93,8 @@ void PathAgent::send_probe(PathState& path, Now time) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
     // that never comes. Twelve and a half a second is the most we use for long.
     constexpr std::uint64_t kEpoch = 1'704'067'200;  // 2024-01-01
-    const auto floor = static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 25 / 2);
+    const auto floor =
+        static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 25 / 2);
     if (switch_sequence_ == 0) switch_sequence_ = floor;
     probe.switch_sequence = ++switch_sequence_;
   }

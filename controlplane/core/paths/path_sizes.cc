@@ -6,8 +6,8 @@
 
 namespace penstock::paths {
 
-// Which path's length counts: the primary's at once, the standby's when it is known. Applications remember what they were told
-// for ten minutes, and hardly anything goes over a standby while it is searched.
+// Which path's length counts: the primary's at once, the standby's when it is known. Applications remember what they
+// were told for ten minutes, and hardly anything goes over a standby while it is searched.
 bool PathAgent::counts(const PathState& path) const {
   const Role is = role(path);
   return is == Role::primary || (is == Role::standby && !path.size.searching());

@@ -64,7 +64,8 @@ struct PathState {
 
   // An answer is later than answers of this path are; not late enough to judge it by.
   [[nodiscard]] bool overdue(Instant now) const {
-    return !outstanding.empty() && srtt && now - outstanding.front().at > *srtt + std::max(rttvar * 4, Duration{std::chrono::milliseconds{5}});
+    return !outstanding.empty() && srtt &&
+           now - outstanding.front().at > *srtt + std::max(rttvar * 4, Duration{std::chrono::milliseconds{5}});
   }
 
   void sent(std::uint64_t id, Instant now) {

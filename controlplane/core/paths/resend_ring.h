@@ -5,8 +5,8 @@
 // first; the receiver's replay window discards what had arrived. Bounded by packets and bytes: above that rate the
 // oldest are lost to the ring ("zero lost" is promised only below it).
 //
-// DuplicationBudget bounds copies and resent packets alike: 2000 packets/s and 2 Mbit/s with a second's worth at once, so
-// that a failing path cannot melt a relay.
+// DuplicationBudget bounds copies and resent packets alike: 2000 packets/s and 2 Mbit/s with a second's worth at once,
+// so that a failing path cannot melt a relay.
 #pragma once
 
 #include <deque>

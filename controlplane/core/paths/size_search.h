@@ -1,15 +1,16 @@
-// How large an inner packet may be that a path carries in both directions: Datagram Packetization Layer Path MTU Discovery
-// (RFC 8899) with in-tunnel probes that are as long as the packet in question, answered by probes of the same length.
+// How large an inner packet may be that a path carries in both directions: Datagram Packetization Layer Path MTU
+// Discovery (RFC 8899) with in-tunnel probes that are as long as the packet in question, answered by probes of the same
+// length.
 //
 //   unknown   the ceiling (the configured inner MTU) is asked for. It counts meanwhile: most networks carry it, and a
 //             smaller figure that an application is told once stays with its kernel for ten minutes
 //   search    it was not answered: between what is known to pass (at first 1280, RFC 8200 §5, which every network must
 //             carry) and what did not, in steps of the padding
-//   found     confirmed again every kConfirm while packets flow (the way may have changed without a word: "black hole");
-//             the ceiling is asked for again every kRaise (RFC 8899 §5.1.1, PMTU_RAISE_TIMER)
+//   found     confirmed again every kConfirm while packets flow (the way may have changed without a word: a "black
+//             hole"); the ceiling is asked for again every kRaise (RFC 8899 §5.1.1, PMTU_RAISE_TIMER)
 //
-// A size is given up when kTries probes of it stayed without an answer although the path worked meanwhile: silence of the
-// path as a whole says nothing about sizes (RFC 8899 §4.3). Sans-IO; one thread; times are monotonic.
+// A size is given up when kTries probes of it stayed without an answer although the path worked meanwhile: silence of
+// the path as a whole says nothing about sizes (RFC 8899 §4.3). Sans-IO; one thread; times are monotonic.
 #pragma once
 
 #include <array>

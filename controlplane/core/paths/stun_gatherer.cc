@@ -78,7 +78,8 @@ Duration StunGatherer::interval(const Target& target) const {
   if (target.mapped && target.unanswered == 0) return kOtherServers;
   // Not (or no longer) answering: 250 ms, 500 ms, … for ever.
   const bool soon = target.rtt && target.unanswered < kSoonRetries;
-  return std::min(soon ? kSoonRetry : kMaxRetry, kFirstRetry * (1 << std::min(target.unanswered > 0 ? target.unanswered - 1 : 0U, 7U)));
+  return std::min(soon ? kSoonRetry : kMaxRetry,
+                  kFirstRetry * (1 << std::min(target.unanswered > 0 ? target.unanswered - 1 : 0U, 7U)));
 }
 
 void StunGatherer::ask(Target& target, Instant now) {

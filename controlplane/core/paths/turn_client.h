@@ -76,13 +76,14 @@ class TurnClient {
   void start(Instant now);
   // Deletes the allocation (Refresh with lifetime 0, once) and stays silent.
   void close(Instant now);
-  // Taken for the next allocation. A live one goes on under the credentials it was made with (RFC 8656 §7.1, 441), and so
-  // does a request for one that is under way: if both came through, the second user would never get what the first holds.
+  // Taken for the next allocation. A live one goes on under the credentials it was made with (RFC 8656 §7.1, 441), and
+  // so does a request for one that is under way: if both came through, the second user would never get what the first
+  // holds.
   void update_credentials(const TurnCredentials& credentials, Instant now);
   // Our address, socket or NAT mapping changed: move the allocation, or make another.
   void handle_local_change(Instant now);
-  // The relay sees us at `mapped` now. An allocation made from elsewhere is out of reach, and a Refresh that is accepted
-  // proves nothing: it may be for an earlier allocation, on a 5-tuple that our NAT has given back to us.
+  // The relay sees us at `mapped` now. An allocation made from elsewhere is out of reach, and a Refresh that is
+  // accepted proves nothing: it may be for an earlier allocation, on a 5-tuple that our NAT has given back to us.
   void handle_mapped(const Endpoint& mapped, Instant now);
   // Packets through this relay are not answered: find out whether the allocation still stands.
   void suspect(Instant now);
@@ -196,9 +197,9 @@ class TurnClient {
   Instant refresh_at_ = kNever;
   Instant retry_at_ = kNever;
   std::optional<Duration> rtt_;
-  // What the last request took, and half as much again. A way that has become longer would else be asked twice until the
-  // smoothed time has grown, and of two moves the second is refused. Karn's doubt about a request that had to be repeated
-  // does not matter: that it took longer is no harm.
+  // What the last request took, and half as much again. A way that has become longer would else be asked twice until
+  // the smoothed time has grown, and of two moves the second is refused. Karn's doubt about a request that had to be
+  // repeated does not matter: that it took longer is no harm.
   Duration patience_{};
 
   std::vector<Transaction> transactions_;

@@ -341,8 +341,8 @@ void TurnClient::use(const TurnCredentials& credentials) {
   key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
 }
 
-// What stands on our 5-tuple can be deleted by its own user alone (RFC 8656 §7.1, 441): that may be a name we had before,
-// when a NAT gives back a mapping of some time ago. False: all have been tried.
+// What stands on our 5-tuple can be deleted by its own user alone (RFC 8656 §7.1, 441): that may be a name we had
+// before, when a NAT gives back a mapping of some time ago. False: all have been tried.
 bool TurnClient::clear_five_tuple(Instant now) {
   if (clear_tried_ > former_credentials_.size()) return false;
   use(clear_tried_ == 0 ? config_.credentials : former_credentials_[clear_tried_ - 1]);

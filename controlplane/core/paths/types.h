@@ -51,7 +51,8 @@ struct Transmit {
 };
 
 // How a WireGuard datagram of the caller's is to be put on the wire: `prefix`, the datagram, `padding` zero bytes, in
-// one UDP datagram from `local` to `remote`, or as one message on `stream`. Direct paths have neither prefix nor padding.
+// one UDP datagram from `local` to `remote`, or as one message on `stream`. Direct paths have neither prefix nor
+// padding.
 struct Envelope {
   Endpoint local;
   Endpoint remote;

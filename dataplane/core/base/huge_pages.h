@@ -2,8 +2,8 @@
 // cache, which costs as much again.
 //
 // A wish only. Called once per table when it is made (a system call; this file has the only ones in core); where the
-// system grants no transparent huge pages nothing changes. Pages are still mapped, and zeroed, when they are first used, or
-// ahead of that by map_ahead().
+// system grants no transparent huge pages nothing changes. Pages are still mapped, and zeroed, when they are first
+// used, or ahead of that by map_ahead().
 #pragma once
 
 #include <sys/mman.h>
@@ -21,8 +21,8 @@ inline void ask_for_huge_pages(void* memory, std::size_t size) {
   static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
 }
 
-// Maps, and zeroes, the pages of memory that will be written soon, so that who writes them need not wait for the system.
-// Contents stay. A wish only (Linux 5.14). Any thread, also while others use the memory.
+// Maps, and zeroes, the pages of memory that will be written soon, so that who writes them need not wait for the
+// system. Contents stay. A wish only (Linux 5.14). Any thread, also while others use the memory.
 inline void map_ahead(void* memory, std::size_t size) {
 #ifdef MADV_POPULATE_WRITE
   constexpr std::uintptr_t kPage = 4096;

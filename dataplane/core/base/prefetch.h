@@ -1,7 +1,7 @@
 // Fetches a cache line that will be needed soon.
 //
-// Not __builtin_prefetch: to GCC 12 a function that does nothing but prefetch has no effect, and what calls it through one
-// more function drops the call without a word. An instruction written out is kept.
+// Not __builtin_prefetch: to GCC 12 a function that does nothing but prefetch has no effect, and what calls it through
+// one more function drops the call without a word. An instruction written out is kept.
 #pragma once
 
 namespace penstock {

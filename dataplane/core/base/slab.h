@@ -1,8 +1,8 @@
 // Objects of one type side by side, on large pages: what every packet of another peer looks up at random must not lie
 // scattered over thousands of small pages, each a miss of the TLB besides that of the cache.
 //
-// For types that give `operator new` and `operator delete` (see penstock::Slabbed). Memory grows by the chunk and is kept
-// for use again until the process ends. Any thread; a mutex, so not for what a worker makes.
+// For types that give `operator new` and `operator delete` (see penstock::Slabbed). Memory grows by the chunk and is
+// kept for use again until the process ends. Any thread; a mutex, so not for what a worker makes.
 #pragma once
 
 #include <cstddef>

@@ -24,8 +24,8 @@ class FlowIndex {
 
   void prefetch(std::uint64_t hash) const { prefetch_read(&buckets_[first(hash)]); }
 
-  // First slot in the first bucket whose tag fits, to prefetch its record; kNoSlot when none does. `absent`: it is in no
-  // other bucket either; otherwise the next one is fetched.
+  // First slot in the first bucket whose tag fits, to prefetch its record; kNoSlot when none does. `absent`: it is in
+  // no other bucket either; otherwise the next one is fetched.
   [[nodiscard]] Slot candidate(std::uint64_t hash, bool& absent) const {
     const Bucket& bucket = buckets_[first(hash)];
     const std::uint64_t lanes = matching(bucket, tag_of(hash));

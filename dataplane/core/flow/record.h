@@ -2,8 +2,8 @@
 //
 // What a packet of an existing flow needs is in the first two: the line it is found by and the line it is rewritten
 // with. The third is for set-up, ageing and the rare cases. It has room to spare (`spare`): who needs a per-flow field
-// that the fast path does not read takes it from there. A field that makes the fast path unfit for a flow's packets sets
-// a bit in `flags` besides, which the fast path tests as a whole (flow_flag::slow).
+// that the fast path does not read takes it from there. A field that makes the fast path unfit for a flow's packets
+// sets a bit in `flags` besides, which the fast path tests as a whole (flow_flag::slow).
 #pragma once
 
 #include <array>
@@ -68,8 +68,10 @@ struct alignas(64) FlowRecord {
   IpAddress remote;
   std::uint16_t up_delta;  // transport checksum: sum to add when translating up (RFC 1624), memory order
   std::uint16_t down_delta;
-  std::uint16_t up_header;  // IPv4 header checksum, memory order: within IPv4 the sum to add for the addresses; from IPv6
-  std::uint16_t down_header;  // to IPv4 the sum of what all the flow's headers share. 0 towards IPv6
+  // IPv4 header checksum, memory order: within IPv4 the sum to add for the addresses; from IPv6 to IPv4 the sum of what
+  // all the flow's headers share. 0 towards IPv6.
+  std::uint16_t up_header;
+  std::uint16_t down_header;
   std::uint64_t packets_up;
   std::uint64_t packets_down;
   std::uint32_t version;  // even: stable; of the copying protocol

@@ -1,9 +1,9 @@
 // The flows of one worker: records, an index for each side, ageing, and counts per peer.
 //
-// Memory is bounded: 192 bytes of record, 16 of wheel and about 17 of index per flow (2.3 GB, 2.1 GiB, for ten million).
-// It is reserved at construction and mapped as it is first used (records and wheel from the front, index buckets at
-// random), so that a table costs what its flows cost and never stalls to grow; another thread may do the mapping ahead of
-// the use (map_ahead). Set-up, look-up and removal are O(1); a full table refuses.
+// Memory is bounded: 192 bytes of record, 16 of wheel and about 17 of index per flow (2.3 GB, 2.1 GiB, for ten
+// million). It is reserved at construction and mapped as it is first used (records and wheel from the front, index
+// buckets at random), so that a table costs what its flows cost and never stalls to grow; another thread may do the
+// mapping ahead of the use (map_ahead). Set-up, look-up and removal are O(1); a full table refuses.
 //
 // Threads: one writer, the owning worker, which calls everything. Any thread may call size(), capacity(), high_water()
 // and copy(); a copy is of one moment. One thread, any, may call map_ahead().
@@ -90,8 +90,8 @@ class FlowTable {
   [[nodiscard]] std::uint32_t capacity() const { return static_cast<std::uint32_t>(records_.size()); }
   // Slots at or above have never been used.
   [[nodiscard]] Slot high_water() const { return high_water_.load(std::memory_order_acquire); }
-  // Maps the memory of flows to come, so that a first packet does not wait for the system to zero it. To be called now and
-  // then; the more flows there were since the last call, the further ahead it looks.
+  // Maps the memory of flows to come, so that a first packet does not wait for the system to zero it. To be called now
+  // and then; the more flows there were since the last call, the further ahead it looks.
   void map_ahead();
   // A consistent copy of a live record; false when the slot is free or kept changing.
   [[nodiscard]] bool copy(Slot slot, FlowRecord& out) const;

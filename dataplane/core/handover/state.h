@@ -3,9 +3,9 @@
 //
 //     "PSTKHAND"  version:32  reserved:32  length:64  checksum:64  body
 //
-// Integers are little-endian. `length` counts the body. The checksum finds damage, not forgery: who may hand bytes in is
-// checked where they come from. A reader takes its own version and nothing else, and a body in which anything is out of
-// range not at all: then the data plane starts cold.
+// Integers are little-endian. `length` counts the body. The checksum finds damage, not forgery: who may hand bytes in
+// is checked where they come from. A reader takes its own version and nothing else, and a body in which anything is out
+// of range not at all: then the data plane starts cold.
 #pragma once
 
 #include <array>

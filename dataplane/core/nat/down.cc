@@ -145,7 +145,8 @@ void Translator::Implementation::down_error(const Call& call, Packet& packet, co
     rewrite.source = what.tuple.source;  // a router on the way, as it is
   } else {
     rewrite.source =
-        inside6 ? policy::embed_v4(config_.hop_prefix, what.tuple.source) : pooled(config_.hop_pool_v4, what.tuple.source);
+        inside6 ? policy::embed_v4(config_.hop_prefix, what.tuple.source)
+                : pooled(config_.hop_pool_v4, what.tuple.source);
   }
   rewrite.quoted.to = {record.inside_source, record.inside_destination, record.inside_source_port,
                        record.inside_destination_port};

@@ -1,11 +1,12 @@
 // The short way for packets of existing flows: plain headers, read and rewritten in place.
 //
-// Theory of operation. Nearly every packet is an unfragmented TCP or UDP packet without IP options or extension headers,
-// of a flow that exists, may go on, and changes nothing by this packet. The translator looks at a burst in three steps
-// (burst.cc): read the plain headers and hash the keys while the index is fetched; fetch the records; then check
-// and rewrite each. Whatever is not plain, not found or not fit goes the whole way (up.cc, down.cc), packet by packet and
-// in its place in the order. So this file decides nothing that the whole way would decide differently: it may only
-// decline. What it writes is what translate.h would write, byte by byte (tests/unit/nat/fast_path_test.cc compares them).
+// Theory of operation. Nearly every packet is an unfragmented TCP or UDP packet without IP options or extension
+// headers, of a flow that exists, may go on, and changes nothing by this packet. The translator looks at a burst in
+// three steps (burst.cc): read the plain headers and hash the keys while the index is fetched; fetch the records; then
+// check and rewrite each. Whatever is not plain, not found or not fit goes the whole way (up.cc, down.cc), packet by
+// packet and in its place in the order. So this file decides nothing that the whole way would decide differently: it
+// may only decline. What it writes is what translate.h would write, byte by byte (tests/unit/nat/fast_path_test.cc
+// compares them).
 //
 // Checksums are adjusted by differences that were worked out when the flow was opened (RFC 1624), so a wrong transport
 // checksum stays wrong; IPv4 header checksums are verified here. Pure functions, any thread.
@@ -25,13 +26,13 @@
 
 namespace penstock::nat {
 
-// The two directions of a burst, read. False: not plain (or not well-formed, or TTL used up, or a UDP checksum of zero).
-// `key.peer` is not filled.
+// The two directions of a burst, read. False: not plain (or not well-formed, or TTL used up, or a UDP checksum of
+// zero). `key.peer` is not filled.
 [[nodiscard]] inline bool read_plain(const Packet& packet, flow::InsideKey& key);
 [[nodiscard]] inline bool read_plain(const Packet& packet, flow::OutsideKey& key);
 
-// Works the differences of a new flow out, or of one whose remote end or port of ours has changed: up_delta, down_delta,
-// up_header, down_header. `source`: the address of ours that record.source_address stands for.
+// Works the differences of a new flow out, or of one whose remote end or port of ours has changed: up_delta,
+// down_delta, up_header, down_header. `source`: the address of ours that record.source_address stands for.
 void prepare_rewrite(flow::FlowRecord& record, const IpAddress& source);
 
 // Whether a TCP segment with these flags leaves a session in `state` as it is, and proves that it is alive.

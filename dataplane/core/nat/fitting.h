@@ -1,10 +1,10 @@
-// Length against MTU: whether a translated packet fits its way, may be cut, or is too big for it, and what its sender is
-// then told. Pure functions, for the stateful and the stateless translator alike.
+// Length against MTU: whether a translated packet fits its way, may be cut, or is too big for it, and what its sender
+// is then told. Pure functions, for the stateful and the stateless translator alike.
 //
 // RFC 7915 §4: an IPv4 packet without DF may be cut, towards IPv6 to lowest-ipv6-mtu, by
 // default the 1280 bytes that every way carries. §5.1: what
-// comes from IPv6 and is at most 1260 bytes long in IPv4, or was a fragment before, has no DF and may be cut. The rest is
-// refused with an MTU as it looks from the sender's side (±20, ±28 with a fragment header).
+// comes from IPv6 and is at most 1260 bytes long in IPv4, or was a fragment before, has no DF and may be cut. The rest
+// is refused with an MTU as it looks from the sender's side (±20, ±28 with a fragment header).
 #pragma once
 
 #include <cstdint>

@@ -102,8 +102,8 @@ class FragmentCollector {
                                          PacketSource& packets, std::vector<Packet*>& out);
 
 // The counterpart: one packet out of all the pieces of a datagram, in order. For ICMP errors, which can only be
-// translated whole. Extension headers of IPv6 are left out. nullptr when it would not fit a buffer or there is none; the
-// pieces stay the caller's.
+// translated whole. Extension headers of IPv6 are left out. nullptr when it would not fit a buffer or there is none;
+// the pieces stay the caller's.
 [[nodiscard]] Packet* join_fragments(std::span<Packet* const> pieces, PacketSource& packets);
 
 }  // namespace penstock::nat

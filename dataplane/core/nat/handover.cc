@@ -19,10 +19,12 @@ constexpr Duration kLongestIdle = std::chrono::hours{3};
 void Translator::Implementation::export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const {
   const flow::Tick tick = tick_of(now.monotonic);
   flow::FlowRecord record;
-  // The flow that made a binding must make it again: others of the same inside port may have a port of their own (nat-2).
+  // The flow that made a binding must make it again: others of the same inside port may have a port of their own
+  // (nat-2).
   for (const bool bound : {true, false}) {
     for (flow::Slot slot = 0; slot < table_.high_water(); ++slot) {
-      if ((bindings_.on() && bindings_.of(slot) != BindingTable::kNone) != bound || !table_.copy(slot, record)) continue;
+      if ((bindings_.on() && bindings_.of(slot) != BindingTable::kNone) != bound || !table_.copy(slot, record))
+        continue;
       FlowHandover out;
       out.peer = record.peer;
       out.inside_source = record.inside_source;

@@ -59,8 +59,8 @@ bool ends_within(Bytes original, std::size_t unit) {
          original.size() - parsed.view.total_length < unit;
 }
 
-// RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c): what an error may be long without being cut on its way. Extensions lie at its end
-// and are lost (RFC 4884 §5: without a length there are none).
+// RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c): what an error may be long without being cut on its way. Extensions lie at its
+// end and are lost (RFC 4884 §5: without a length there are none).
 void shorten(Packet& packet, const IpView& view) {
   packet.truncate(view.v6() ? kIpv6MinimumMtu : kIpv4MinimumMtu);
   const be16 length =

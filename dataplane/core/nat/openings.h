@@ -1,6 +1,6 @@
 // Flows whose first SYN has not been answered yet, while their name has other addresses to try: the SYN as its sender
-// sent it, the addresses tried so far, and when the next one is due. All wait equally long, so a list in order of arrival
-// is in order of time.
+// sent it, the addresses tried so far, and when the next one is due. All wait equally long, so a list in order of
+// arrival is in order of time.
 //
 // Bounded; a flow for which there is no room has the one address it began with. The queue owns the packets it is given
 // until close() gives them back. One thread, no allocation after construction.

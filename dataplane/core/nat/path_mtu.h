@@ -1,8 +1,8 @@
 // Path MTUs that ICMP has told us (RFC 1191 §6.3, RFC 8201 §5.2), per destination, so that a new flow need not learn
 // again what an older one knows. What is known of a live flow stands beside its record (flow_extra.h).
 //
-// Bounded: a destination has two places it may be kept in; the older entry makes room. The table is keyed with a secret,
-// so that an outsider cannot choose whom to push out. One thread, no allocation after construction.
+// Bounded: a destination has two places it may be kept in; the older entry makes room. The table is keyed with a
+// secret, so that an outsider cannot choose whom to push out. One thread, no allocation after construction.
 #pragma once
 
 #include <array>

@@ -38,8 +38,8 @@ class AeadContext {
   [[nodiscard]] virtual std::string_view name() const = 0;
 };
 
-// "auto" (best for this machine), "lanes" (across packets: AVX-512 or AVX2), "ipsec-mb" or "openssl". nullptr when the name is
-// unknown or not available here.
+// "auto" (best for this machine), "lanes" (across packets: AVX-512 or AVX2), "ipsec-mb" or "openssl". nullptr when the
+// name is unknown or not available here.
 [[nodiscard]] std::unique_ptr<AeadContext> make_aead_context(std::string_view backend);
 
 }  // namespace penstock::wireguard

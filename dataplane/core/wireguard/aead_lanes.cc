@@ -1,6 +1,6 @@
 // AEAD backend that encrypts across packets, with the widest instructions that the machine has
-// (chacha20_poly1305_x16.h, else chacha20_poly1305_x8.h), and with the best of the other backends for what does not fill
-// the lanes: one packet alone, or with sixteen lanes a few long ones, is faster by itself.
+// (chacha20_poly1305_x16.h, else chacha20_poly1305_x8.h), and with the best of the other backends for what does not
+// fill the lanes: one packet alone, or with sixteen lanes a few long ones, is faster by itself.
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -12,8 +12,8 @@
 namespace penstock::wireguard {
 namespace {
 
-// Sixteen lanes: cost in cycles, measured (perf/run micro): a pass of the lanes pays for its longest packet whatever the number of
-// lanes in use; the other backend pays per packet. Only the crossing matters, so round figures do.
+// Sixteen lanes: cost in cycles, measured (perf/run micro): a pass of the lanes pays for its longest packet whatever
+// the number of lanes in use; the other backend pays per packet. Only the crossing matters, so round figures do.
 constexpr std::uint64_t lanes_cost(std::uint32_t longest) {
   return 700 + 830 * ((std::uint64_t{longest} + 63) / 64);
 }

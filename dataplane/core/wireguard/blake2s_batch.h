@@ -1,6 +1,6 @@
 // BLAKE2s over many messages of equal length: as many at once as the machine's vectors hold. With a key and 16 bytes of
-// output (WireGuard's MAC), which is how a flood of handshake messages is looked through, and plain, which is how several
-// handshakes share the time that hashing takes. Any thread, no state.
+// output (WireGuard's MAC), which is how a flood of handshake messages is looked through, and plain, which is how
+// several handshakes share the time that hashing takes. Any thread, no state.
 #pragma once
 
 #include <span>

@@ -1,5 +1,5 @@
-// The primitives of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s and of WireGuard's cookies, over OpenSSL 3 except for BLAKE2s,
-// which is our own (blake2s.h) unless set_own_blake2s says otherwise.
+// The primitives of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s and of WireGuard's cookies, over OpenSSL 3 except for
+// BLAKE2s, which is our own (blake2s.h) unless set_own_blake2s says otherwise.
 //
 // Algorithms are fetched once per process and contexts are kept per thread, so that a message costs no look-ups. Any
 // thread. Functions that can fail in the library or on bad input return false and leave their output unspecified.

@@ -169,7 +169,9 @@ void Device::Impl::open_batch(std::span<Inbound*> batch, std::span<Session*> ses
   aead->open({jobs.data(), batch.size()});
   // Runs of one session and path share the window's atomics, the notes and the accounting.
   for (std::size_t start = 0, end = 0; start < batch.size(); start = end) {
-    while (end < batch.size() && session_indices[end] == session_indices[start] && batch[end]->from == batch[start]->from) ++end;
+    while (end < batch.size() && session_indices[end] == session_indices[start] &&
+           batch[end]->from == batch[start]->from)
+      ++end;
     // Notes may have retired the session meanwhile.
     Session* session = data.find_session(session_indices[start]);
     if (session == nullptr) {

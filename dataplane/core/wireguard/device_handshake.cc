@@ -298,9 +298,9 @@ void Device::Impl::send_copies(Peer& peer, std::span<const Path> paths, Instant 
 }
 
 // A path found while a handshake is under way is not kept waiting for the retry. The initiation that is under way goes
-// there as well: a fresh one would make void what is being answered, and paths that are found one by one, faster than an
-// answer takes, would keep every answer from counting. Whoever has taken it already answers a copy only for a moment, so
-// one that has been out for longer is replaced.
+// there as well: a fresh one would make void what is being answered, and paths that are found one by one, faster than
+// an answer takes, would keep every answer from counting. Whoever has taken it already answers a copy only for a
+// moment, so one that has been out for longer is replaced.
 void Device::Impl::hurry(Peer& peer) {
   if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->initiation_sent_at) return;
   Live& state = *peer.live;

@@ -52,8 +52,8 @@ bool create_response(NoiseState state, const InitiationMessage& initiation, cons
                      const PresharedKey& preshared, const PrivateKey& ephemeral, std::uint32_t local_index,
                      ResponseMessage& out, TransportKeys& keys);
 
-// The same for several handshakes at once, with their hashing in lanes (blake2s_batch.h): what several handshakes have in
-// common is everything but their multiplications. The results are those of the functions above, one by one. At most
+// The same for several handshakes at once, with their hashing in lanes (blake2s_batch.h): what several handshakes have
+// in common is everything but their multiplications. The results are those of the functions above, one by one. At most
 // kHandshakeBatch; `ok` says which succeeded.
 inline constexpr std::size_t kHandshakeBatch = 8;
 struct OpenedInitiation {

@@ -1,5 +1,5 @@
-// The responder's steps of several handshakes at once (handshake.h). Every step is the same for all of them, on bytes of
-// the same number, so that each is one pass over the lanes; multiplications and AEADs are done one by one.
+// The responder's steps of several handshakes at once (handshake.h). Every step is the same for all of them, on bytes
+// of the same number, so that each is one pass over the lanes; multiplications and AEADs are done one by one.
 #include "dataplane/core/wireguard/blake2s_batch.h"
 #include "dataplane/core/wireguard/handshake.h"
 

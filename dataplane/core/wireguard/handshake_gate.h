@@ -1,5 +1,5 @@
-// What stands before every handshake: mac1, load, rate limits, cookies (whitepaper section 5.4.4, 5.4.7), in batches, so
-// that a flood of forged messages costs a few hundred cycles each and none of it reaches a scalar multiplication.
+// What stands before every handshake: mac1, load, rate limits, cookies (whitepaper section 5.4.4, 5.4.7), in batches,
+// so that a flood of forged messages costs a few hundred cycles each and none of it reaches a scalar multiplication.
 //
 // Order, cheapest first:
 //   1. mac1: proves that the sender knows our public key. Wrong: dropped.

@@ -1,11 +1,11 @@
-// Addresses from which our peers may be expected to speak: those the control process has named, and those they were last
-// heard from. While a flood of forged handshakes goes on, messages from these (within their rate limit) are served
+// Addresses from which our peers may be expected to speak: those the control process has named, and those they were
+// last heard from. While a flood of forged handshakes goes on, messages from these (within their rate limit) are served
 // without a cookie, so that the tunnels of those who are known neither end nor wait.
 //
-// One writer (the Device's thread); any thread may ask. Counted, since peers share addresses behind a NAT. A fixed table
-// of 8-byte slots: a 48-bit fingerprint under a secret seed and the count, so that a stranger passes for known with a
-// chance of 2^-47 for every address in the table. When it is full, further addresses are not known, which costs them a
-// cookie.
+// One writer (the Device's thread); any thread may ask. Counted, since peers share addresses behind a NAT. A fixed
+// table of 8-byte slots: a 48-bit fingerprint under a secret seed and the count, so that a stranger passes for known
+// with a chance of 2^-47 for every address in the table. When it is full, further addresses are not known, which costs
+// them a cookie.
 #pragma once
 
 #include <atomic>

@@ -42,7 +42,8 @@ std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe) {
   const be32 rtt = be32::from_host(probe.rtt_us);
   std::memcpy(out.data(), &layout, sizeof layout);
   const ProbeTail tail{be16::from_host(probe.inner_mtu), be16::from_host(static_cast<std::uint16_t>(
-                                                              (probe.doubt ? kDoubt : 0) | (probe.sized ? kSized : 0)))};
+                                                              (probe.doubt ? kDoubt : 0) |
+                                                                 (probe.sized ? kSized : 0)))};
   std::memcpy(out.data() + sizeof layout, &rtt, sizeof rtt);
   std::memcpy(out.data() + sizeof layout + sizeof rtt, &tail, sizeof tail);
   return out;

@@ -3,8 +3,9 @@
 //
 //     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32  inner_mtu:16  flags:16
 //
-// Flags: bit 0 doubt, bit 1 sized. A reply echoes all but the type. A sized probe goes on with zeroes and is answered by a
-// reply as long as itself: so the client finds how long packets may be, both ways (RFC 8899). Pure functions, any thread. Malformed input gives nullopt.
+// Flags: bit 0 doubt, bit 1 sized. A reply echoes all but the type. A sized probe goes on with zeroes and is answered
+// by a reply as long as itself: so the client finds how long packets may be, both ways (RFC 8899). Pure functions, any
+// thread. Malformed input gives nullopt.
 #pragma once
 
 #include <array>
@@ -27,7 +28,7 @@ struct Probe {
   std::uint64_t sent_at = 0;  // sender's clock, nanoseconds; opaque to the other end
   std::uint32_t rtt_us = 0;   // of this path, smoothed; 0: not known (or an older client, which does not send it)
   std::uint16_t inner_mtu = 0;  // bytes of the longest inner packet that reaches the client; 0: nothing said
-  bool doubt = false;         // the client knows that its primary path did not work for a while: send again what is in doubt
+  bool doubt = false;         // the client's primary path did not work for a while: send again what is in doubt
   bool sized = false;         // asks whether a packet of its length comes through; nothing else is to be made of it
 
   bool operator==(const Probe&) const = default;
@@ -39,7 +40,8 @@ inline constexpr std::size_t kProbePacketSize = kControlHeaderSize + kProbeSize;
 inline constexpr std::uint8_t kProbeVersion = 1;
 
 [[nodiscard]] std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe);
-// `payload`: of a control packet. At least 24 bytes (what follows may be missing); more are ignored: later versions may append.
+// `payload`: of a control packet. At least 24 bytes (what follows may be missing); more are ignored: later versions may
+// append.
 [[nodiscard]] std::optional<Probe> parse_probe(Bytes payload);
 [[nodiscard]] Probe reply_to(const Probe& probe);
 

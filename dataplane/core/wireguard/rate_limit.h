@@ -1,4 +1,5 @@
-// Handshake load (handshake_gate.h): how much there is in all, and how much per source (IPv4 /32, IPv6 /64). One thread.
+// Handshake load (handshake_gate.h): how much there is in all, and how much per source (IPv4 /32, IPv6 /64). One
+// thread.
 //
 // One noisy source must not put everybody under load, and a flood from forged sources must not lock out those who can
 // prove theirs. So there are two sets of token buckets: `unproved` for any message with a valid mac1 (empty: this
@@ -23,8 +24,8 @@ class SourceLimiter {
   // `sets`: a power of two; memory is sets × 8 × 32 bytes. Rates above a message per nanosecond are that.
   SourceLimiter(std::size_t sets, std::uint32_t per_second, std::uint32_t burst, Random& random);
 
-  // Takes a token of the source's bucket; false when there is none. A source that stands for `peers` of them (a NAT) has
-  // that many times the rate and burst.
+  // Takes a token of the source's bucket; false when there is none. A source that stands for `peers` of them (a NAT)
+  // has that many times the rate and burst.
   bool allow(const IpAddress& source, Instant now, std::uint32_t peers = 1);
 
  private:

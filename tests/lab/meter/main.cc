@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
     end->add_option("--directory", options.directory, "for the records");
   }
   CLI11_PARSE(app, argc, argv);
-  if (!penstock::meter::become_prompt()) std::fprintf(stderr, "meter: no real-time priority: times are the machine's\n");
+  if (!penstock::meter::become_prompt())
+    std::fprintf(stderr, "meter: no real-time priority: times are the machine's\n");
   return client->parsed() ? penstock::meter::run_client(options) : penstock::meter::run_server(options);
 }

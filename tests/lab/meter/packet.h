@@ -1,5 +1,5 @@
-// The meter's UDP packet: 24 bytes, then padding up to the wanted size. Both ends are the same machine, so fields are in
-// its byte order.
+// The meter's UDP packet: 24 bytes, then padding up to the wanted size. Both ends are the same machine, so fields are
+// in its byte order.
 #pragma once
 
 #include <cstdint>

@@ -18,7 +18,8 @@ struct Record {
 };
 static_assert(sizeof(Record) == 24);
 
-// Buffered, so that writing disturbs nothing; flushed when the buffer is full, every quarter of a second, and at the end.
+// Buffered, so that writing disturbs nothing; flushed when the buffer is full, every quarter of a second, and at the
+// end.
 class RecordFile {
  public:
   explicit RecordFile(const std::string& path) : file_(std::fopen(path.c_str(), "wb")) {}

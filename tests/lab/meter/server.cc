@@ -101,7 +101,8 @@ int run_server(const Options& options) {
       const Header header{Header::kMagic, sequence, at, 0, 0};
       std::memcpy(packet.data(), &header, sizeof header);
       const ssize_t status =
-          sendto(peer_socket, packet.data(), packet.size(), MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&peer), peer_length);
+          sendto(peer_socket, packet.data(), packet.size(), MSG_DONTWAIT, reinterpret_cast<sockaddr*>(&peer),
+                 peer_length);
       sent.add({sequence++, static_cast<std::uint32_t>(status < 0 ? errno : 0), at, at});
     }
     if (download.due(now)) {

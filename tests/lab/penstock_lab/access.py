@@ -58,7 +58,8 @@ def _second_uplink(network):
 
 
 def _ipv6_only(network):
-    """No IPv4 on the client's link; the router translates (NAT64, tayga and the NAT behind it) and routes IPv6 as it is."""
+    """No IPv4 on the client's link; the router translates (NAT64, tayga and the NAT behind it) and routes IPv6 as it
+    is."""
     network.ip("client", "address", "flush", "dev", "eth0", "scope", "global")
     network.ip("client", "route", "flush", "default", check=False)
     network.address("client", "eth0", f"{net.CLIENT6}/64")

@@ -39,7 +39,8 @@ class Capture:
 
     def start(self):
         self.process = subprocess.Popen(
-            ["ip", "netns", "exec", self.lab.network.namespace(self.host), "tcpdump", "-n", "-U", "-s", "160", "-B", "8192",
+            ["ip", "netns", "exec", self.lab.network.namespace(self.host), "tcpdump", "-n", "-U", "-s", "160", "-B",
+             "8192",
              "--time-stamp-precision=nano", "-i", self.interface, "-w", str(self.file), "udp"],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         wait_until(lambda: self.file.exists() and self.file.stat().st_size >= 24, 10, f"tcpdump on {self.host}")

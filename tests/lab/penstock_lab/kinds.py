@@ -18,8 +18,8 @@ class Kind:
 
     @property
     def fixed(self):
-        """Whether the tunnel's port shows the same outside whoever it is sent to. A single inside host's port is free, so
-        a NAT that keeps ports keeps this one."""
+        """Whether the tunnel's port shows the same outside whoever it is sent to. A single inside host's port is free,
+        so a NAT that keeps ports keeps this one."""
         return self.mapping == "independent" or self.ports in ("preserving", "overloading")
 
 
@@ -30,13 +30,14 @@ def parse(name):
     if name == "random":
         return Kind("port", "port", "random")
     if not name.startswith(WIRE):
-        raise LabError(f"unknown kind of NAT {name}; there are: {' '.join(NFTABLES)} wire:MAPPING,FILTERING,PORTS[,...]")
+        raise LabError(f"unknown kind of NAT {name}; there are: {' '.join(NFTABLES)} "
+                       "wire:MAPPING,FILTERING,PORTS[,...]")
     words = name[len(WIRE):].split(",")
     if words[0] == "none":
         return Kind("independent", "independent", "preserving")
     if len(words) < 3 or words[0] not in MAPPINGS or words[1] not in MAPPINGS or words[2] not in PORTS:
-        raise LabError(f"{name}: a wire's kind is MAPPING,FILTERING,PORTS[,...] or none[,...], with mapping and filtering "
-                       f"of {' '.join(MAPPINGS)} and ports of {' '.join(PORTS)}")
+        raise LabError(f"{name}: a wire's kind is MAPPING,FILTERING,PORTS[,...] or none[,...], with mapping and "
+                       f"filtering of {' '.join(MAPPINGS)} and ports of {' '.join(PORTS)}")
     return Kind(*words[:3])
 
 

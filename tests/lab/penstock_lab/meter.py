@@ -184,8 +184,8 @@ class Meter:
         return Traffic(up, down, ping, [(at / NANO, size) for at, size in zip(times, sizes)], summary)
 
     def _ping_flow(self):
-        """A ping as a flow: number -> when it was asked, number -> when the answer came. It was asked a round trip before
-        its answer; where none came, a tenth of a second after the one before."""
+        """A ping as a flow: number -> when it was asked, number -> when the answer came. It was asked a round trip
+        before its answer; where none came, a tenth of a second after the one before."""
         if self.ping is None:
             return Flow("ping", {}, {}, 0, 0)
         text, _ = self.ping.communicate(timeout=20)

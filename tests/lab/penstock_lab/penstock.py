@@ -28,7 +28,8 @@ def yaml(value, indent=0):
 class Penstock:
     def __init__(self, network, processes, directory, build, driver, parts=(), options=None):
         """`options`: what a test wants different, a dictionary: `client_arguments` (list),
-        `goodbye_on_exit` (bool), `mtu` (inside the tunnel), `site` (of the portal's site: source_nat, mapping, filtering)."""
+        `goodbye_on_exit` (bool), `mtu` (inside the tunnel), `site` (of the portal's site: source_nat, mapping,
+        filtering)."""
         self.parts = parts
         self.options = options or {}
         self.network = network
@@ -74,7 +75,8 @@ class Penstock:
     @property
     def started(self):
         """The processes that such a lab starts, in order."""
-        return ("portal", "dataplane", "gateway", *(SECOND_GATEWAY if "gateway2" in self.parts else ()), *self._clients())
+        return ("portal", "dataplane", "gateway", *(SECOND_GATEWAY if "gateway2" in self.parts else ()),
+                *self._clients())
 
     def _clients(self):
         return ("client", "client2") if "client2" in self.parts else ("client",)

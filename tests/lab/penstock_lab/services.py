@@ -54,7 +54,8 @@ def make_certificate(directory, name, host):
     run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(key),
         "-out", str(request), "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}")
     run("openssl", "x509", "-req", "-in", str(request), "-CA", str(directory / "ca.pem"), "-CAkey",
-        str(directory / "ca.key"), "-CAcreateserial", "-days", "3", "-copy_extensions", "copy", "-out", str(certificate))
+        str(directory / "ca.key"), "-CAcreateserial", "-days", "3", "-copy_extensions", "copy", "-out",
+        str(certificate))
     os.chmod(key, 0o600)
 
 
@@ -100,7 +101,8 @@ class Services:
         directory = self.directory / name
         config = write(directory / "turnserver.conf", "\n".join([
             *(f"listening-ip={address}" for address in listening), f"relay-ip={addresses[0]}",
-            *self._relay_tls(), "listening-port=3478", "min-port=49152", "max-port=49999", "fingerprint", "use-auth-secret",
+            *self._relay_tls(), "listening-port=3478", "min-port=49152", "max-port=49999", "fingerprint",
+            "use-auth-secret",
             f"static-auth-secret={self.relay_secret.read_text().strip()}", "realm=penstock", "no-dtls",
             "no-cli", "mobility", "no-multicast-peers", "log-file=stdout", "simple-log",
             f"userdb={directory}/turndb", f"pidfile={directory}/turnserver.pid", ""]), 0o600)
@@ -110,7 +112,8 @@ class Services:
         """Over TLS as well where nothing else gets through; once the certificate is there (see start())."""
         if not (self.directory / "pki" / "relay.pem").exists():
             return ["no-tls"]
-        return ["tls-listening-port=443", f"cert={self.directory}/pki/relay.pem", f"pkey={self.directory}/pki/relay.key"]
+        return ["tls-listening-port=443", f"cert={self.directory}/pki/relay.pem",
+                f"pkey={self.directory}/pki/relay.key"]
 
     def _public_resolver(self):
         config = write(self.directory / "unbound" / "unbound.conf", f"""server:

@@ -1,5 +1,6 @@
-"""A NAT and its links in user space (tests/lab/wire): what nftables cannot be. Kind `wire:MAPPING,FILTERING,PORTS[,...]`;
-tests/lab/wire/spec.h has the words. `egress=N` gives the NAT N outside addresses."""
+"""A NAT and its links in user space (tests/lab/wire): what nftables cannot be. Kind
+`wire:MAPPING,FILTERING,PORTS[,...]`; tests/lab/wire/spec.h has the words. `egress=N` gives the NAT N outside
+addresses."""
 
 import pathlib
 import socket
@@ -10,7 +11,8 @@ from .topology import LabError
 
 # host -> (inside interface, inside prefix, own inside address, outside addresses, the router's own address outside)
 PLACES = {
-    "cnat": ("lan", "198.51.100.128/28", net.CNAT_LAN, (net.CNAT_WAN, "198.51.100.34", "198.51.100.35"), "198.51.100.32"),
+    "cnat": ("lan", "198.51.100.128/28", net.CNAT_LAN, (net.CNAT_WAN, "198.51.100.34", "198.51.100.35"),
+             "198.51.100.32"),
     "cnat2": ("lan", "198.51.100.144/28", net.CNAT2_LAN, (net.CNAT2_WAN, "198.51.100.36", "198.51.100.37"),
               "198.51.100.33"),
     "gnat": ("site", "198.51.100.192/26", net.GNAT_LAN, (net.GNAT_WAN, "198.51.100.44", "198.51.100.45"),

@@ -1,5 +1,6 @@
-// lab_softwire: IPv4 in IPv6 (RFC 2473), one end of a tunnel: what DS-Lite's B4 and AFTR speak (RFC 6333) and the kernel
-// here lacks. Packets that the host routes into the TUN device leave in IPv6 towards the other end, and the reverse.
+// lab_softwire: IPv4 in IPv6 (RFC 2473), one end of a tunnel: what DS-Lite's B4 and AFTR speak (RFC 6333) and the
+// kernel here lacks. Packets that the host routes into the TUN device leave in IPv6 towards the other end, and the
+// reverse.
 //
 //   lab_softwire --tun sw0 --local 2001:db8:0:1::30 --remote 2001:db8:0:1::60
 #include <arpa/inet.h>

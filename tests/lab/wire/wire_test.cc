@@ -20,7 +20,8 @@ Spec spec(std::string_view text) {
 
 TEST(Spec, Kinds) {
   const Spec all = spec(
-      "address,port,parity,reject,takes-port,refresh-in,arbitrary,no-hairpin,timeout=30s,life=30m,delay=10ms,jitter=2ms,"
+      "address,port,parity,reject,takes-port,refresh-in,arbitrary,no-hairpin,timeout=30s,life=30m,delay=10ms,"
+      "jitter=2ms,"
       "keep-order,reorder=5,reorder-by=7ms,loss=10,burst=3,duplicate=1,mtu=1400,black-hole,rate=1000000,queue=65536");
   EXPECT_TRUE(all.nat);
   EXPECT_EQ(all.behaviour.mapping, Dependence::address);
@@ -48,7 +49,8 @@ TEST(Spec, Kinds) {
 
 TEST(Spec, SaysWhatIsWrong) {
   for (const char* text : {"", "independent", "independent,independent", "foo,port,random", "port,foo,random",
-                           "port,port,foo", "none,foo", "none,delay=10", "none,delay=ms", "none,delay=", "none,loss=1001",
+                           "port,port,foo", "none,foo", "none,delay=10", "none,delay=ms", "none,delay=",
+                           "none,loss=1001",
                            "none,loss=-1", "none,mtu=70000", "none,foo=1", "none,,", "none,loss=5ms"})
     EXPECT_TRUE(std::holds_alternative<std::string>(parse_spec(text))) << text;
 }

@@ -1,8 +1,8 @@
 // What applications send: numbered UDP packets to named servers, and the ledger of what became of each.
 //
 // A flow is one client's socket talking to one server by name, over one family. Requests go up; the server echoes each;
-// now and then the server speaks first (a push). Every packet names its flow and the server it is meant for, so that one
-// that turns up elsewhere is recognised.
+// now and then the server speaks first (a push). Every packet names its flow and the server it is meant for, so that
+// one that turns up elsewhere is recognised.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,8 @@ struct AppPacket {
 inline constexpr std::uint16_t kServerPort = 7777;
 
 // An IP packet with UDP and right checksums.
-[[nodiscard]] std::vector<std::uint8_t> make_app_packet(const AppPacket& what, const Endpoint& from, const Endpoint& to);
+[[nodiscard]] std::vector<std::uint8_t> make_app_packet(const AppPacket& what, const Endpoint& from,
+                                                        const Endpoint& to);
 struct ParsedApp {
   AppPacket what;
   Endpoint from, to;

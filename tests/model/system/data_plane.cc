@@ -307,7 +307,8 @@ v1::ApplyResponse DataPlane::apply(const v1::ApplyRequest& request, Now now) {
     numbers.push_back(i);
   }
   const auto result = store_->apply(batch, runtime::PolicyStore::Origin::control);
-  for (const auto& error : result.errors) failed(error.index < numbers.size() ? numbers[error.index] : 0, error.message);
+  for (const auto& error : result.errors)
+    failed(error.index < numbers.size() ? numbers[error.index] : 0, error.message);
   response.set_removed(result.removed);
   gateway::end_of_loop(*worker_);
   drain_worker();

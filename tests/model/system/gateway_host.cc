@@ -114,7 +114,8 @@ void GatewayHost::transmit(PortIndex port, Bytes frame) {
     const auto question = gateway::parse_arp(packet);
     if (question && question->request && question->target == router_of(config_.wan_v4))
       answer(frames::ethernet(kRouterMac, kWanMac, EtherType::arp,
-                              frames::arp(false, question->target, kRouterMac, question->sender, question->sender_mac)));
+                              frames::arp(false, question->target, kRouterMac, question->sender,
+                                          question->sender_mac)));
     return;
   }
   const IpParse parse = parse_ip(packet);

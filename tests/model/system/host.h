@@ -1,6 +1,6 @@
-// Machines and processes of the simulation. A machine may be off or asleep: then it hears nothing and none of its timers
-// fires; what it was sent is lost. A process may be stopped (SIGSTOP): what its inputs bring waits; or killed: it is
-// gone with everything on its way to it.
+// Machines and processes of the simulation. A machine may be off or asleep: then it hears nothing and none of its
+// timers fires; what it was sent is lost. A process may be stopped (SIGSTOP): what its inputs bring waits; or killed:
+// it is gone with everything on its way to it.
 #pragma once
 
 #include <functional>
@@ -53,7 +53,8 @@ class Host : public Node {
 
  protected:
   [[nodiscard]] Now here(Now now) const {
-    const auto total = std::chrono::seconds{now.wall.seconds} + std::chrono::nanoseconds{now.wall.nanoseconds} + wall_offset;
+    const auto total = std::chrono::seconds{now.wall.seconds} + std::chrono::nanoseconds{now.wall.nanoseconds} +
+                       wall_offset;
     now.wall = {static_cast<std::uint64_t>(total / std::chrono::seconds{1}),
                 static_cast<std::uint32_t>(total % std::chrono::seconds{1} / std::chrono::nanoseconds{1})};
     return now;

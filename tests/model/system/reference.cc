@@ -117,7 +117,8 @@ bool Reference::translated(unsigned flow, Duration sent) const {
   const Duration arrived = sent - kDelivery;
   Duration last = Duration::min();
   for (const Traffic& traffic : plan_.traffic)
-    if (traffic.flow == flow && traffic.from <= arrived) last = std::max(last, std::min(traffic.until - traffic.gap, arrived));
+    if (traffic.flow == flow && traffic.from <= arrived)
+      last = std::max(last, std::min(traffic.until - traffic.gap, arrived));
   return last != Duration::min() && sent - last < settle::kUdpIdle;
 }
 
@@ -209,8 +210,9 @@ void Reference::take(const Event& event) {
       for (unsigned c = 0; c < plan_.clients.size(); ++c) add_reset(c, site_of(event.who), event, false, false, true);
       break;
     case Mishap::gateway_nat_moves:
-      // Relays have no permission for the new address, nor does a client's NAT that filters know it; nor does the gateway
-      // find a client that is elsewhere too: only the portal can tell of it, over a stream that the gateway dials anew.
+      // Relays have no permission for the new address, nor does a client's NAT that filters know it; nor does the
+      // gateway find a client that is elsewhere too: only the portal can tell of it, over a stream that the gateway
+      // dials anew.
       for (unsigned c = 0; c < plan_.clients.size(); ++c) {
         const auto& nat = plan_.networks[client_network_[c]].nat;
         const bool filtered = nat && nat->filtering != Dependence::independent;

@@ -1,6 +1,6 @@
-// The simple model that predicts what must happen. It knows the scenario and nothing of the implementation: which flow is
-// disturbed from when to when, and who has which right. From that follows, for every packet an application sent, whether
-// it must arrive, may arrive, or must not.
+// The simple model that predicts what must happen. It knows the scenario and nothing of the implementation: which flow
+// is disturbed from when to when, and who has which right. From that follows, for every packet an application sent,
+// whether it must arrive, may arrive, or must not.
 //
 // Times a flow has to be whole again after each kind of disturbance are `settle` below, one place for all; they are
 // paths.md's goals where those speak of it, plus what several mishaps at once may add.
@@ -64,12 +64,13 @@ class Reference {
   // The client has no tunnel to the site, or one that nothing passed through for so long that it is idle.
   [[nodiscard]] bool asleep(unsigned client, unsigned site, Duration at) const;
   void add_reset(unsigned client, unsigned site, const Event& event, bool anew, bool told, bool lossless);
-  // A session that is gone is missed when it is used next, be it by a keepalive: settled `usual` after `end`, or a while
-  // after that.
+  // A session that is gone is missed when it is used next, be it by a keepalive: settled `usual` after `end`, or a
+  // while after that.
   [[nodiscard]] Duration missed(unsigned client, unsigned site, Duration end, Duration usual) const;
-  // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on. A gateway's
-  // stream that a NAT cut counts as away until keepalives find it, if the NAT gives the same ports again and nothing
-  // else shows. `streams`: those of clients too, which dial another when they want something, but not when they are told.
+  // When whoever must be asked or told (portal, control processes) has been there for a while, from `at` on. A
+  // gateway's stream that a NAT cut counts as away until keepalives find it, if the NAT gives the same ports again and
+  // nothing else shows. `streams`: those of clients too, which dial another when they want something, but not when they
+  // are told.
   [[nodiscard]] Duration informed(Duration at, bool streams = false) const;
   [[nodiscard]] Verdict right(unsigned client, unsigned site, Duration sent) const;
   [[nodiscard]] bool calm(unsigned flow, Duration sent) const;

@@ -11,8 +11,8 @@ using namespace std::chrono_literals;
 
 // How long after its end a disturbance may still be felt.
 namespace settle {
-// Of a reset: paths.md's 300 ms and four round trips, yet no less than this, as two may come at once. One NAT alone loses
-// nothing at all (only_a_reset_near).
+// Of a reset: paths.md's 300 ms and four round trips, yet no less than this, as two may come at once. One NAT alone
+// loses nothing at all (only_a_reset_near).
 inline constexpr Duration kNatReset = 2s;
 // Round trips besides, when the client needs another allocation and the gateway's word: the refused refresh, Allocate,
 // CreatePermission, a stream to the portal (TCP, TLS, Hello), the candidates' way, and the first probe.
@@ -32,7 +32,7 @@ inline constexpr Duration kWelcomed = 2s;         // after its start
 inline constexpr Duration kDataPlane = 8s;
 inline constexpr Duration kGatewayOff = 12s;
 inline constexpr Duration kKeepalive = 28s;       // an idle client's keepalive goes out every 25 s (paths.md) ...
-inline constexpr Duration kMissed = 3s;           // ... and a gateway that is gone is detected within 3 s of a packet to it
+inline constexpr Duration kMissed = 3s;           // ... and a gateway that is gone is missed 3 s after a packet to it
 inline constexpr Duration kLeft = 2s;             // of silence, after which another gateway is asked for
 inline constexpr Duration kTunnel = 1s;           // a cold tunnel, from its first packet on
 inline constexpr Duration kLoss = 2s;

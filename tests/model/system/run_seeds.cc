@@ -148,7 +148,8 @@ Outcome play(const Scenario& plan, const std::function<void(const std::string&)>
     if (log && traced.second > traced.first)
       system.network.trace = [&](const std::string& text) {
         const Duration at = system.since_start();
-        if (traced.first <= at && at < traced.second) log(std::to_string(at / std::chrono::milliseconds{1}) + " ms  . " + text);
+        if (traced.first <= at && at < traced.second)
+          log(std::to_string(at / std::chrono::milliseconds{1}) + " ms  . " + text);
       };
     system.run();
     out.ok = system.ledger.violations.empty();
@@ -156,7 +157,8 @@ Outcome play(const Scenario& plan, const std::function<void(const std::string&)>
     if (!out.ok) out.violation = system.ledger.violations.front();
     if (log) {
       for (const auto& client : system.clients)
-        for (const auto& [what, count] : client->kinds()) log(client->id() + ": " + std::to_string(count) + " x " + what);
+        for (const auto& [what, count] : client->kinds())
+          log(client->id() + ": " + std::to_string(count) + " x " + what);
       for (const auto& gateway : system.gateways)
         if (DataPlane* plane = gateway->data_plane()) log(gateway->id() + " " + plane->describe_drops());
     }

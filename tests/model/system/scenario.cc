@@ -63,7 +63,8 @@ Event any_event(SeededRandom& dice, const Scenario& plan, Duration at, bool long
     }
     pick -= weight;
   }
-  const auto clients = static_cast<unsigned>(plan.clients.size()), gateways = static_cast<unsigned>(plan.gateways.size());
+  const auto clients = static_cast<unsigned>(plan.clients.size());
+  const auto gateways = static_cast<unsigned>(plan.gateways.size());
   const unsigned longest = long_run && dice.chance(300) ? 600'000 : dice.chance(200) ? 20'000 : 4'000;
   out.how_long = milliseconds(50 + dice.below(longest));
   switch (out.kind) {
@@ -161,7 +162,8 @@ Scenario make_scenario(std::uint64_t seed, Duration length, const std::set<Misha
     out.networks.push_back(network);
   }
   const unsigned clients = 1 + (dice.chance(400) ? 1 : 0) + (dice.chance(150) ? 1 : 0);
-  for (unsigned i = 0; i < clients; ++i) out.clients.push_back({dice.below(networks), milliseconds(1 + dice.below(40))});
+  for (unsigned i = 0; i < clients; ++i)
+    out.clients.push_back({dice.below(networks), milliseconds(1 + dice.below(40))});
   out.sites = dice.chance(250) ? 2 : 1;
   for (unsigned site = 0; site < out.sites; ++site)
     for (unsigned n = dice.chance(350) ? 2 : 1; n > 0; --n) {

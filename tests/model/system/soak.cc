@@ -50,7 +50,8 @@ int usage(const std::string& why) {
   std::fprintf(stderr,
                "soak: %s\n"
                "usage: soak [--virtual 120s|24h] [--seeds N] [--from-seed S] [--jobs J] [--state FILE|none]\n"
-               "                       [--keep-going] [--patience SECONDS] [--without MISHAP,...] | --seed S [--only I,J...] [--log]\n"
+               "                       [--keep-going] [--patience SECONDS] [--without MISHAP,...] "
+               "| --seed S [--only I,J...] [--log]\n"
                "                       [--trace FROM-UNTIL]\n",
                why.c_str());
   return 2;
@@ -143,7 +144,8 @@ int search(const Options& options) {
     return outcome.ok || options.keep_going;
   });
   const double wall = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  std::printf("model: %zu seeds x %s: %zu failed, %zu done before, %zu not run; %.0f s (%.3f s a seed, longest %.2f s)\n",
+  std::printf("model: %zu seeds x %s: %zu failed, %zu done before, %zu not run; %.0f s (%.3f s a seed, "
+              "longest %.2f s)\n",
               finished, options.length_text.c_str(), failed, done.size(), seeds.size() - finished, wall,
               finished == 0 ? 0 : seconds / static_cast<double>(finished), longest);
   return failed == 0 ? 0 : 1;

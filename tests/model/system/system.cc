@@ -74,7 +74,8 @@ broker::BrokerConfig System::config() const {
       if (rights_[c][site]) out.policies.push_back({number("group", c), number("r", site), {}});
   }
   for (unsigned r = 0; r < plan_.relays; ++r)
-    out.relays.push_back({number("relay", r), {{IpAddress::v4(kRelays + r), kRelayPort}}, "penstock.test", kRelaySecret, {}});
+    out.relays.push_back({number("relay", r), {{IpAddress::v4(kRelays + r), kRelayPort}}, "penstock.test", kRelaySecret,
+                          {}});
   return out;
 }
 

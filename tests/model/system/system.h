@@ -1,5 +1,6 @@
-// A whole Penstock in a simulated network, built from a Scenario: portal, relays, gateways with their sites, clients with
-// applications. The programs' state machines are the real ones. run() plays the scenario to its end; Reference judges.
+// A whole Penstock in a simulated network, built from a Scenario: portal, relays, gateways with their sites, clients
+// with applications. The programs' state machines are the real ones. run() plays the scenario to its end; Reference
+// judges.
 #pragma once
 
 #include <memory>

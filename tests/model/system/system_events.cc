@@ -1,4 +1,5 @@
-// How a System carries out what the scenario says goes wrong, and how it judges what became of the applications' packets.
+// How a System carries out what the scenario says goes wrong, and how it judges what became of the applications'
+// packets.
 #include "tests/model/system/system.h"
 
 namespace penstock::model {
@@ -98,14 +99,16 @@ void System::apply(const Event& event) {
     }
     case Mishap::client_link_down:
     case Mishap::gateway_link_down: {
-      Node& node = event.kind == Mishap::client_link_down ? static_cast<Node&>(*clients[event.who]) : *gateways[event.who];
+      Node& node = event.kind == Mishap::client_link_down ? static_cast<Node&>(*clients[event.who])
+                                                          : *gateways[event.who];
       network.for_each_link(node, [](Link& link) { link.up = false; });
       back([this, &node] { network.for_each_link(node, [](Link& link) { link.up = true; }); });
       break;
     }
     case Mishap::client_link_bad:
     case Mishap::gateway_link_bad: {
-      Node& node = event.kind == Mishap::client_link_bad ? static_cast<Node&>(*clients[event.who]) : *gateways[event.who];
+      Node& node = event.kind == Mishap::client_link_bad ? static_cast<Node&>(*clients[event.who])
+                                                         : *gateways[event.who];
       network.for_each_link(node, [&event](Link& link) {
         link.loss_permille = event.value;
         link.loss_burst = 1 + event.value % 4;
@@ -234,7 +237,8 @@ void System::look_at_limits() {
     std::uint64_t asked = 0;
     for (const Flow& flow : ledger.flows) {
       if (flow.client != c) continue;
-      for (auto fate = flow.requests.rbegin(); fate != flow.requests.rend() && network.time() - fate->sent < 10s; ++fate)
+      for (auto fate = flow.requests.rbegin();
+           fate != flow.requests.rend() && network.time() - fate->sent < 10s; ++fate)
         ++asked;
     }
     const std::uint64_t sent = clients[c]->datagrams() - sent_before_[c];

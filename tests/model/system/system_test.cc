@@ -1,5 +1,5 @@
-// The whole system in chosen networks: which NAT kinds allow a direct path, what every row of the healing table promises,
-// and that a run depends on nothing but its seed. Random schedules are soak's.
+// The whole system in chosen networks: which NAT kinds allow a direct path, what every row of the healing table
+// promises, and that a run depends on nothing but its seed. Random schedules are soak's.
 #include <gtest/gtest.h>
 
 #include "tests/model/system/run_seeds.h"
@@ -169,8 +169,8 @@ TEST(Healing, ThePortalMayBeAwayForAnHour) {
   EXPECT_EQ(lost_echoes(system), 0u);
 }
 
-// Everything the gateway's machine knew is gone when it is back. A client that had nothing to say meanwhile goes on as if
-// nothing had been, also with names that it believes the gateway to know. trap: flow-10, flow-4
+// Everything the gateway's machine knew is gone when it is back. A client that had nothing to say meanwhile goes on as
+// if nothing had been, also with names that it believes the gateway to know. trap: flow-10, flow-4
 TEST(Healing, AnIdleClientNeedsNoQueryAfterItsGatewayWasOff) {
   System system{one_of_each(nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::preserving),
                             nat(Dependence::address, Dependence::address_and_port, PortChoice::random))};

@@ -13,8 +13,8 @@ namespace penstock::path {
 // "2001:db8::/40", "192.0.2.1" (all bits); host bits are cleared. nullopt: malformed.
 [[nodiscard]] std::optional<Prefix> parse_prefix(std::string_view text);
 
-// Under 64:ff9b::/96 with an IPv4 address that RFC 5735 §3 (RFC 6890) lists as not global: RFC 6052 §3.1 has packets with
-// such addresses dropped.
+// Under 64:ff9b::/96 with an IPv4 address that RFC 5735 §3 (RFC 6890) lists as not global: RFC 6052 §3.1 has packets
+// with such addresses dropped.
 [[nodiscard]] bool is_well_known_and_not_global(const IpAddress& address);
 
 // What no router passes on, be it source or destination: "this" network, loopback, link-local, multicast and broadcast

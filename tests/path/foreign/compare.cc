@@ -102,7 +102,8 @@ Comparison compare_foreign(const Octets& expected, const ForeignOutput& actual, 
   if (const std::string layer = other_layer(want, got); !layer.empty()) {
     out.differences = "    another packet altogether: " + layer + "\n        ";
     out.differences += to6 ? "RFC 7915 §4, §4.1" : "RFC 7915 §5, §5.1";
-    out.differences += ": a packet gives one of the other family; what hosts and routers behind then answer is theirs\n";
+    out.differences +=
+        ": a packet gives one of the other family; what hosts and routers behind then answer is theirs\n";
     return out;
   }
   std::size_t w = 0;

@@ -118,7 +118,8 @@ std::string why_dropped(const Exchange& exchange) {
   if (result.held)
     return " is a fragment and waits for the others of its datagram\n"
            "        RFC 6146 §3.4; docs/translation.md#fragments\n";
-  const std::string section = result.why.empty() ? section_of(result.reason, version6(exchange.sent.bytes)) : result.why;
+  const std::string section = result.why.empty() ? section_of(result.reason, version6(exchange.sent.bytes))
+                                                 : result.why;
   return " is dropped: " + std::string{name_of(result.reason)} + "\n        " + section + "\n";
 }
 
@@ -134,7 +135,8 @@ std::string output_lines(const Event& event) {
     if (const IpParse parsed = parse_ip(packet, ParseMode::piecewise);
         parsed.reason == DropReason::none && (is_well_known_and_not_global(ip_source(packet, parsed.view)) ||
                                               is_well_known_and_not_global(ip_destination(packet, parsed.view))))
-      return "        RFC 6052 §3.1 has 64:ff9b::/96 with IPv4 addresses that are not global dropped; suites use it with them all\n"
+      return "        RFC 6052 §3.1 has 64:ff9b::/96 with IPv4 addresses that are not global dropped; suites "
+             "use it with them all\n"
              "        the same, so that is done with --strict-wkp only\n";
   for (const Octets& packet : {sent, event.output->bytes})
     if (const IpParse parsed = parse_ip(packet, ParseMode::piecewise);
@@ -150,7 +152,8 @@ std::string choices(const Octets& sent, const Octets* expected, bool cut) {
     return "    RFC 7915 §4.5: whether UDP without a checksum is dropped or gets one is for the operator to say; here\n"
            "        it gets one (docs/translation.md#zero-udp-checksums), --udp-zero drop makes the other choice\n";
   if (cut && expected != nullptr && fragment(sent) && fragment(*expected))
-    return "    RFC 6146 §3.4: fragments go on in order, once their datagram is whole (docs/translation.md#fragments)\n";
+    return "    RFC 6146 §3.4: fragments go on in order, once their datagram is whole "
+           "(docs/translation.md#fragments)\n";
   if (cut && expected != nullptr && version6(*expected) && fragment(*expected) && !version6(sent))
     return "    RFC 7915 §4.1 leaves the length that packets without DF are cut to (lowest-ipv6-mtu, 1280 unless said\n"
            "        otherwise) to the operator: --lowest-mtu6 N\n";
@@ -212,7 +215,8 @@ std::string section_of(DropReason reason, bool v6) {
       return "RFC 6146 §3.5; docs/translation.md#a-flow: nothing from outside without a session of the same addresses\n"
              "        and ports";
     case DropReason::flow_tcp_not_syn:
-      return "RFC 6146 §3.5.2.2: no SYN, and no session (with a BIB entry it SHOULD pass if policy allows: here it does\n"
+      return "RFC 6146 §3.5.2.2: no SYN, and no session (with a BIB entry it SHOULD pass if policy "
+             "allows: here it does\n"
              "        not, docs/rfc/6146.md)";
     case DropReason::nat_hairpin_refused:
     case DropReason::policy_forbidden_destination:

@@ -278,7 +278,8 @@ struct Arguments {
       return fail("a stateless translator needs --map, a stateful one --nat64 and --prefix");
     if (stateful && !have_prefix_) return fail("--nat64 needs --prefix");
     if (stateful && siit.map.has_pairs())
-      return fail("--nat64 keeps its own bindings (--bib); address pairs (--map V4=V6) are for the stateless translator");
+      return fail(
+          "--nat64 keeps its own bindings (--bib); address pairs (--map V4=V6) are for the stateless translator");
     nat64.mtu4 = siit.mtu4;
     nat64.mtu6 = siit.mtu6;
     nat64.lowest_mtu6 = siit.lowest_mtu6;

@@ -8,8 +8,8 @@ namespace {
 
 using Kind = Expectation::Kind;
 
-// What a failed expectation costs when both lists are aligned. An unrelated pair is a little cheaper than one packet too
-// many and one too few: the difference says more.
+// What a failed expectation costs when both lists are aligned. An unrelated pair is a little cheaper than one packet
+// too many and one too few: the difference says more.
 enum Cost : unsigned { kNone = 0, kSimilar = 10, kSkip = 20, kNotDropped = 30, kUnrelated = 39, kNever = 1U << 30 };
 constexpr std::size_t kMostPairs = 60000;  // beyond, no alignment: a comparison each
 
@@ -64,8 +64,8 @@ class Matcher {
     return compare(expectation, event).differences.empty();
   }
 
-  // What needs no expectation: a packet that was dropped, and words about it to its sender, which RFC 7915 §4.4 and §5.4
-  // leave to the operator. Only `silence` forbids them.
+  // What needs no expectation: a packet that was dropped, and words about it to its sender, which RFC 7915 §4.4 and
+  // §5.4 leave to the operator. Only `silence` forbids them.
   [[nodiscard]] static bool may_be_skipped(const Event& event) {
     return event.output == nullptr || event.output->answer;
   }

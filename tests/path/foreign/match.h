@@ -30,8 +30,8 @@ struct MatchOptions {
 };
 
 // `drop`: the next packet sent is not forwarded (its sender may be told); `silence`: not even that. A packet that was
-// not forwarded needs no `drop`, and its sender may be told. Returns whether all is as expected; `report` gets lines for
-// people either way.
+// not forwarded needs no `drop`, and its sender may be told. Returns whether all is as expected; `report` gets lines
+// for people either way.
 [[nodiscard]] bool match(const std::vector<Exchange>& exchanges, std::vector<Expectation> expectations,
                          const MatchOptions& options, std::string& report);
 

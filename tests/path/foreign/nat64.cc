@@ -136,7 +136,8 @@ void Nat64::open_for_error(const Octets& bytes) {
   if (binding == config_.bindings.end()) return;
   bool known = false;
   translator_->for_each_flow(now(), [&](const nat::FlowInfo& flow) {
-    known = known || (flow.inside_source == binding->inside && flow.inside_destination == Endpoint{remote, remote_port});
+    known = known ||
+            (flow.inside_source == binding->inside && flow.inside_destination == Endpoint{remote, remote_port});
   });
   const auto peer = known ? std::nullopt : peer_of(binding->inside.address, remote);
   if (!peer) return;

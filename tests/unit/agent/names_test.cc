@@ -321,7 +321,8 @@ TEST_F(Names, ARenumberedClientReplacesItsMap) {
 }
 
 // trap: flow-5, trap: flow-6
-// ... while the data plane is away: the addresses that it still has for other names are taken back before they are given.
+// ... while the data plane is away: the addresses that it still has for other names are taken back before they are
+// given.
 TEST_F(Names, AMapThatWasRenumberedMeanwhileIsTakenOver) {
   resolve(1, "a.corp.example", "100.96.0.1");
   answer_all();

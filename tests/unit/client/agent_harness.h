@@ -98,7 +98,8 @@ class Gateway {
       reply.mutable_name_status()->set_name(name);
       reply.mutable_name_status()->set_ttl_seconds(10);
       reply.mutable_name_status()->set_state(state == names.end() ? v1::NameStatus::STATE_ACTIVE : state->second);
-      for (const std::string& address : real_addresses) reply.mutable_name_status()->add_addresses(to_wire(ip(address)));
+      for (const std::string& address : real_addresses)
+        reply.mutable_name_status()->add_addresses(to_wire(ip(address)));
     } else if (message.has_dns_query()) {
       dns_queries.push_back(message.dns_query());
       // The question comes back as an empty answer, in two pieces, the second first.

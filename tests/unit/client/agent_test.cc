@@ -308,7 +308,8 @@ TEST_F(Agent, CandidatesFoundWhileThePortalDecidesAreTold) {
   EXPECT_EQ(net.updates.size(), 1U);
 }
 
-// A name that rested for an hour is not asked for again: whoever would answer - the gateway's control process - may be away.
+// A name that rested for an hour is not asked for again: whoever would answer - the gateway's control process - may be
+// away.
 TEST_F(Agent, ANameThatTheGatewayKnowsIsNotAskedForAgainAfterAPause) {
   connect();
   const std::string name = net.resolve("web.corp.example");

@@ -49,7 +49,8 @@ class Burst : public ::testing::Test {
 
 TEST_F(Burst, ASuperPacketIsCutAlsoWhileItWaits) {
   const auto packet = segment(2500);
-  send({super(packet, 1000), super(segment(100, 2501), 1000)});  // the first packets of all: a tunnel is set up for them
+  // the first packets of all: a tunnel is set up for them
+  send({super(packet, 1000), super(segment(100, 2501), 1000)});
   EXPECT_EQ(sizes(), (std::vector<std::size_t>{1040, 1040, 540, 140}));
   net.gw().packets.clear();
   send({super(packet, 1000), super(segment(100, 2501), 1000)});  // and through it

@@ -184,8 +184,8 @@ TEST(Access, RequestsAreTwoSecondsApartAndUnansweredOnesAreRepeated) {  // trap:
   EXPECT_LE(sent.size(), 12U);  // and they back off
 }
 
-// A NAT forgot the stream: what was asked over it is neither answered nor refused. The stream is doubted, and the request
-// goes over the one that takes its place as the same request, not as another two seconds later.
+// A NAT forgot the stream: what was asked over it is neither answered nor refused. The stream is doubted, and the
+// request goes over the one that takes its place as the same request, not as another two seconds later.
 TEST(Access, ARequestIsRepeatedOnTheStreamThatTakesThePlaceOfItsOwn) {
   CountingRandom random;
   Access access(random);

@@ -29,7 +29,8 @@ TEST(Grouping, IsAStablePartitionByKey) {
       seen.push_back(key);
       for (unsigned i = groups.begin_of(g); i < groups.end[g]; ++i, ++covered) {
         RC_ASSERT(keys[groups.order[i]] == key);
-        if (i > groups.begin_of(g)) RC_ASSERT(groups.order[i] > groups.order[i - 1]);  // RC_ASSERT evaluates both sides of ||
+        // RC_ASSERT evaluates both sides of ||
+        if (i > groups.begin_of(g)) RC_ASSERT(groups.order[i] > groups.order[i - 1]);
       }
     }
     RC_ASSERT(covered == n);

@@ -1,5 +1,5 @@
-// The LAN's side of the gateway: VLAN tags (crafted frames, since test machines have no 802.1Q devices) and clients that
-// appear there as they are (`source_nat: off`).
+// The LAN's side of the gateway: VLAN tags (crafted frames, since test machines have no 802.1Q devices) and clients
+// that appear there as they are (`source_nat: off`).
 #include <gtest/gtest.h>
 
 #include "tests/unit/gateway/world.h"

@@ -1,5 +1,5 @@
-// A way to the client that carries less than the configured inner MTU: what is sent to the client fits it, or its sender is
-// told, through every translation.
+// A way to the client that carries less than the configured inner MTU: what is sent to the client fits it, or its
+// sender is told, through every translation.
 #include <gtest/gtest.h>
 
 #include "dataplane/core/wireguard/probe.h"
@@ -83,7 +83,8 @@ std::optional<Told> told(const Octets& packet, const Octets& about) {
   const Bytes icmp = Bytes{packet}.subspan(parse.view.header_length);
   const auto* icmp_header = view_as<IcmpHeader>(icmp);
   const bool four = parse.view.protocol == ip_protocol::icmp;
-  if (icmp_header == nullptr || icmp_header->type != (four ? icmp4::unreachable : icmp6::packet_too_big)) return std::nullopt;
+  if (icmp_header == nullptr || icmp_header->type != (four ? icmp4::unreachable : icmp6::packet_too_big))
+    return std::nullopt;
   const Bytes quoted = icmp.subspan(sizeof(IcmpHeader));
   const std::size_t ends = four ? 20 + 8 : 40 + 8;
   Told out{icmp_header->field2.host(), quoted.size() >= ends};

@@ -118,8 +118,8 @@ TEST(PeerWatch, AHundredThousandPeersHearFromUsPacedBusyOnesFirst) {
   EXPECT_LE(most, 1500U) << "in a millisecond, silent peers included";
 }
 
-// A client that has no data just now asks once a second, and again within 300 ms when it hears nothing: one that is later
-// than that has lost its way to us. Ours may have been forgotten.
+// A client that has no data just now asks once a second, and again within 300 ms when it hears nothing: one that is
+// later than that has lost its way to us. Ours may have been forgotten.
 TEST(PeerWatch, AnActiveClientIsMissedSoonAfterItsProbeIsDue) {
   Watch w{4};
   w.known(1);

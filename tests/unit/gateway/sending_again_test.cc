@@ -278,7 +278,8 @@ TEST(SendingAgain, FlowsOfSeveralWorkersAreAllHealed) {
   flow.gateway.run(100ms);
   std::size_t hellos = 0;
   for (const Octets& inner : flow.client.received)
-    if (const auto control = wireguard::parse_control(inner)) hellos += control->type == wireguard::ControlType::message;
+    if (const auto control = wireguard::parse_control(inner))
+      hellos += control->type == wireguard::ControlType::message;
   EXPECT_EQ(hellos, 3U);
 }
 

@@ -57,7 +57,8 @@ nat::FlowHandover some_flow(SeededRandom& random, std::uint32_t peers) {
   out.peer = random.below(peers);
   for (IpAddress* address : {&out.inside_source, &out.inside_destination, &out.source, &out.remote})
     *address = some_address(random);
-  for (std::uint16_t* port : {&out.inside_source_port, &out.inside_destination_port, &out.source_port, &out.remote_port})
+  for (std::uint16_t* port :
+       {&out.inside_source_port, &out.inside_destination_port, &out.source_port, &out.remote_port})
     *port = static_cast<std::uint16_t>(random.next());
   out.protocol = static_cast<std::uint8_t>(random.next());
   out.state = static_cast<std::uint8_t>(random.next());
@@ -81,7 +82,8 @@ State some_state(std::uint64_t seed) {
     Peer& peer = out.peers.emplace_back();
     peer.tunnel = some_tunnel(random);
     peer.switch_sequence = random.next_u32();
-    for (std::uint32_t n = random.below(4); n > 0; --n) peer.addresses.push_back({some_path(random), some_time(random)});
+    for (std::uint32_t n = random.below(4); n > 0; --n)
+      peer.addresses.push_back({some_path(random), some_time(random)});
   }
   for (std::uint32_t i = random.below(20); i > 0; --i)
     out.flows.push_back({static_cast<std::uint16_t>(random.below(out.workers)),

@@ -19,7 +19,8 @@ const IpAddress kInside4 = IpAddress::v4({100, 64, 0, 7}), kProxy4 = IpAddress::
 const IpAddress kInside6 = IpAddress::parse("fd00:2021:1111::7").value();
 const IpAddress kProxy6 = IpAddress::parse("fd00:2021:1111:8000::9").value();
 const IpAddress kOurs4 = IpAddress::v4({203, 0, 113, 1}), kServer4 = IpAddress::v4({203, 0, 113, 80});
-const IpAddress kOurs6 = IpAddress::parse("2001:db8:1a::1").value(), kServer6 = IpAddress::parse("2001:db8:1a::50").value();
+const IpAddress kOurs6 = IpAddress::parse("2001:db8:1a::1").value();
+const IpAddress kServer6 = IpAddress::parse("2001:db8:1a::50").value();
 
 struct OneFlow {
   flow::FlowRecord record{};

@@ -66,8 +66,8 @@ Octets any_packet(PeerIndex peer) {
   std::string to = six ? "fd00:2021:1111:8000::" + std::to_string(number) : "100.96.0." + std::to_string(number);
   if (number == 10) to = six ? "2001:db8:ffff::1" : "203.0.113.90";
   std::string text = (six ? "ip6 src=" : "ip4 df src=") + source + " dst=" + to;
-  // Each peer and each family its own ports, since a name with one address is reached from both: two flows that would be the
-  // same outside get a port at random, which differs legitimately. Now and then the same flow twice.
+  // Each peer and each family its own ports, since a name with one address is reached from both: two flows that would
+  // be the same outside get a port at random, which differs legitimately. Now and then the same flow twice.
   const std::string port =
       std::to_string(*rc::gen::inRange(2000, 2040) + static_cast<int>(peer) * 100 + (six ? 50 : 0));
   if (*rc::gen::arbitrary<bool>()) {

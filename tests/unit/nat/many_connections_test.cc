@@ -1,5 +1,6 @@
-// One client and one server with 60 000 TCP connections at a time, each opened by a whole handshake: nearly all ports that
-// an address has towards one destination. Every one keeps its own way, both ways, for as long as TCP connections live.
+// One client and one server with 60 000 TCP connections at a time, each opened by a whole handshake: nearly all ports
+// that an address has towards one destination. Every one keeps its own way, both ways, for as long as TCP connections
+// live.
 #include <gtest/gtest.h>
 
 #include <chrono>

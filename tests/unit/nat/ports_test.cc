@@ -101,7 +101,8 @@ TEST(PortSpace, KeepsParityAndRangeClassWhenItCannotKeepThePort) {
     }
 }
 
-// What is proposed is what would be chosen: unused, of the same parity and class; and it is taken unless somebody has it.
+// What is proposed is what would be chosen: unused, of the same parity and class; and it is taken unless somebody has
+// it.
 TEST(PortSpace, ProposesWhatItWouldChoose) {
   SeededRandom source{7};
   BufferedRandom random{source};

@@ -82,7 +82,8 @@ TEST(Coalesce, TheTable) {
     const std::string where = entry.where;
     for (const bool v6 : {false, true}) {
       for (const bool udp : {false, true}) {
-        if (where.find(v6 ? '6' : '4') == std::string::npos || where.find(udp ? 'u' : 't') == std::string::npos) continue;
+        if (where.find(v6 ? '6' : '4') == std::string::npos || where.find(udp ? 'u' : 't') == std::string::npos)
+          continue;
         SCOPED_TRACE(std::string(entry.name) + (v6 ? ", IPv6" : ", IPv4") + (udp ? " UDP" : " TCP"));
         EXPECT_EQ(joined(pair(v6, udp, entry.change)).size(), entry.outputs);
       }

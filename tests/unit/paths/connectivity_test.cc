@@ -123,7 +123,8 @@ TEST(Relays, WithoutAnswersTheFirstOfTheListAreUsed) {
   Bench bench;
   std::vector<RelayConfig> relays;
   for (int i = 1; i <= 3; ++i)
-    relays.push_back({"relay" + std::to_string(i), {endpoint("198.51.100.2" + std::to_string(i) + ":3478")}, "u", "s", "", {}});
+    relays.push_back({"relay" + std::to_string(i), {endpoint("198.51.100.2" + std::to_string(i) + ":3478")}, "u", "s",
+                      "", {}});
   bench.connectivity.handle_relays(relays, bench.now());
   bench.run(500ms);
   EXPECT_TRUE(bench.allocations.contains(endpoint("198.51.100.21:3478")));

@@ -122,7 +122,8 @@ TEST_F(PathBench, PunchesTeachPortsOfKnownAddressesOnly) {
   EXPECT_LE(agent.show().size(), PathAgent::kMaxPaths);
 }
 
-// A relay restarts while its clients are all the gateway's STUN servers know: the gateway's list has its inside address only.
+// A relay restarts while its clients are all the gateway's STUN servers know: the gateway's list has its inside address
+// only.
 TEST_F(PathBench, WhereTheGatewayAnsweredOverARelayIsLetInByTheNextAllocation) {
   start();
   session_up(kRelayed);

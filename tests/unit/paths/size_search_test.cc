@@ -69,7 +69,8 @@ RC_GTEST_PROP(SizeSearch, FindsWhatThePathCarries, ()) {
   RC_ASSERT(way.search.proved() == (way.search.usable() > 1280));
   RC_ASSERT(way.probes <= 40U);
   RC_ASSERT(way.largest <= ceiling);
-  RC_ASSERT(way.search.usable() == ceiling || way.search.usable() % SizeSearch::kStep == 0);  // what padding cannot exceed
+  // what padding cannot exceed
+  RC_ASSERT(way.search.usable() == ceiling || way.search.usable() % SizeSearch::kStep == 0);
 }
 
 RC_GTEST_PROP(SizeSearch, FollowsAPathThatChangesWithoutAWord, ()) {

@@ -105,7 +105,8 @@ class Streams : public ::testing::Test {
 
   // The client starts, in a network as the switches say.
   void begin() {
-    const RelayConfig told{"r1", {kRelay}, "user", "secret", "", {{kRelay, false, ""}, {kRelayTls, true, "relay.example"}}};
+    const RelayConfig told{"r1", {kRelay}, "user", "secret", "",
+                           {{kRelay, false, ""}, {kRelayTls, true, "relay.example"}}};
     move_to("198.51.100.130:41000");
     connectivity.handle_relays({&told, 1}, now());
     connectivity.add_gateway(1, now());

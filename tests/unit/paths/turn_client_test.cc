@@ -140,8 +140,8 @@ TEST_F(TurnClientTest, RelayRestartIsNoticedWhileIdle) {
   EXPECT_EQ(client->allocations(), 2u);
 }
 
-// The portal's stream is dialled anew on suspicion, and its Welcome brings fresh credentials just while an allocation is
-// being made. Two requests of different users on one 5-tuple: the second would be refused for as long as the first's
+// The portal's stream is dialled anew on suspicion, and its Welcome brings fresh credentials just while an allocation
+// is being made. Two requests of different users on one 5-tuple: the second would be refused for as long as the first's
 // allocation lives.
 TEST_F(TurnClientTest, NewCredentialsDoNotOvertakeARequestUnderWay) {
   server->config().passwords["user2"] = "secret2";

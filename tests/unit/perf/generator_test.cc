@@ -77,7 +77,8 @@ TEST(GeneratorKeys, FollowFromSeedAndNumber) {
   EXPECT_EQ(test_peer("a", 65534).tunnel_v6.to_string(), "fd00:2021:1111::1:0");
 }
 
-// A device that carries `capacity` packets per second, drops what exceeds it, and a generator that sends at most `most`.
+// A device that carries `capacity` packets per second, drops what exceeds it, and a generator that sends at most
+// `most`.
 struct Model {
   double capacity;
   double most = 1e9;

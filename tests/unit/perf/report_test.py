@@ -100,7 +100,8 @@ class Shown(unittest.TestCase):
             "decap": 100, "route": 20}) for way in ("up", "down") for unit in ("Mpps", "Gbit/s")
             for size, value in (("64", 4.0), ("imix", 3), ("1420", 1))]
         data += [row(name=f"up/imix/stage/{stage}", value=50, unit="cycles") for stage in ("decap", "route")]
-        data += [row("scale", f"{what}/{count}", 3 - count / 1e7) for what in ("peers", "flows") for count in (16, 1000000)]
+        data += [row("scale", f"{what}/{count}", 3 - count / 1e7) for what in ("peers", "flows")
+                 for count in (16, 1000000)]
         data += [row("latency", "up", 8, "us", better="less", distribution=[[5, 0.1], [8, 0.5], [40, 0.99], [900, 1]])]
         data += [row("compare", "up/64", 4, peer="wireguard-go <&>", peer_value=0.05)]
         with tempfile.TemporaryDirectory() as directory:

@@ -58,8 +58,8 @@ TEST(Broker, CandidatesAreTrickledBothWaysButOnlyBetweenThoseWhoMayMeet) {
   EXPECT_EQ(bench.to_client[alice].back().candidate_update().gateway(), "gw1");
 }
 
-// A gateway whose stream was away (its NAT forgot) learns from its Welcome where clients are now, not where they were when
-// they asked.
+// A gateway whose stream was away (its NAT forgot) learns from its Welcome where clients are now, not where they were
+// when they asked.
 TEST(Broker, AGatewaysWelcomeNamesTheLatestCandidates) {
   Bench bench;
   ConnectionId alice = 0;

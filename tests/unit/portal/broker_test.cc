@@ -127,7 +127,8 @@ TEST(Broker, RefusesWithTheRightReason) {
        {Case{"no such resource", "nothing", true, same, v1::REFUSAL_REASON_NOT_FOUND, "no policy"},
         Case{"condition fails", "vault", true, same, v1::REFUSAL_REASON_FORBIDDEN, "client_ranges"},
         Case{"no gateway", "printer", false, same, v1::REFUSAL_REASON_OFFLINE, "site hq"},
-        Case{"old gateway", "printer", true, {1, 0}, v1::REFUSAL_REASON_VERSION_MISMATCH, "site hq speaks protocol 1.0, this client 1.1: upgrade gateway gw1"}}) {
+        Case{"old gateway", "printer", true, {1, 0}, v1::REFUSAL_REASON_VERSION_MISMATCH,
+             "site hq speaks protocol 1.0, this client 1.1: upgrade gateway gw1"}}) {
     Bench bench;
     if (c.online) bench.join_gateway("gw1", 101, c.gateway);
     const auto alice = bench.join_client("alice");

@@ -207,7 +207,8 @@ TEST_F(SignalingServer, PingsAreAnsweredByAClientThatIsBusy) {
   const auto server = listen(kKeepalive);
   int connects = 0, disconnects = 0;
   io::ClientSignaling stream{loop_, random_,
-                             {"127.0.0.1:" + std::to_string(server->port()), "portal.example", pki().ca_pem, "token", ""},
+                             {"127.0.0.1:" + std::to_string(server->port()), "portal.example", pki().ca_pem, "token",
+                              ""},
                              {[&] { ++connects; }, {}, [&](const std::string&) { ++disconnects; }, {}, {}}};
   stream.start();
   ASSERT_TRUE(wait_for([&] { return connects == 1; }));
@@ -228,7 +229,8 @@ TEST_F(SignalingServer, MessagesThatWereWrittenDoNotCount) {
   const auto server = listen(10s);
   int connects = 0, disconnects = 0;
   io::ClientSignaling stream{loop_, random_,
-                             {"127.0.0.1:" + std::to_string(server->port()), "portal.example", pki().ca_pem, "token", ""},
+                             {"127.0.0.1:" + std::to_string(server->port()), "portal.example", pki().ca_pem, "token",
+                              ""},
                              {[&] { ++connects; }, {}, [&](const std::string&) { ++disconnects; }, {}, {}}};
   stream.start();
   ASSERT_TRUE(wait_for([&] { return connects == 1; }));

@@ -120,8 +120,8 @@ TEST_F(Blake2sTest, BatchesOfEverySize) {
   }
 }
 
-// Every variant that this machine has instructions for, and every length around the edges of blocks and well beyond what
-// WireGuard needs. The output says which ones could not be run here.
+// Every variant that this machine has instructions for, and every length around the edges of blocks and well beyond
+// what WireGuard needs. The output says which ones could not be run here.
 TEST_F(Blake2sTest, EveryVariantOfThisMachineAgreesWithOpenssl) {
   std::size_t used = 0, run = 0;
   for (const MacVariant& variant : mac_variants()) {
@@ -163,10 +163,12 @@ void check_text(Make&& make_batch) {
     std::uint8_t out[Lanes][16];
     Blake2sLanes<Lanes>::mac(nullptr, batch.key_at.data(), batch.at.data(), length, out);
     for (std::size_t i = 0; i < Lanes; ++i)
-      ASSERT_EQ(Octets(out[i], out[i] + 16), batch.expected_each[i]) << Lanes << " lanes, " << i << ", length " << length;
+      ASSERT_EQ(Octets(out[i], out[i] + 16), batch.expected_each[i]) << Lanes << " lanes, " << i << ", length "
+                                                                     << length;
     Blake2sLanes<Lanes>::mac(MacKey(batch.common).chain().data(), nullptr, batch.at.data(), length, out);
     for (std::size_t i = 0; i < Lanes; ++i)
-      ASSERT_EQ(Octets(out[i], out[i] + 16), batch.expected_common[i]) << Lanes << " lanes, " << i << ", length " << length;
+      ASSERT_EQ(Octets(out[i], out[i] + 16), batch.expected_common[i]) << Lanes << " lanes, " << i << ", length "
+                                                                     << length;
     std::uint8_t hashes[Lanes][32];
     Blake2sLanes<Lanes>::hash(batch.at.data(), length, hashes);
     for (std::size_t i = 0; i < Lanes; ++i)

@@ -182,7 +182,8 @@ TEST(DeviceData, ADirectSendDoesNotOvertakeTheQueue) {
     Node& from = initiator ? pair.a : pair.b;
     Node& to = initiator ? pair.b : pair.a;
     std::uint8_t next = 1;
-    const auto send = [&] { ASSERT_EQ(from.device->send(0, inner_packet(60, next++), pair.net.now()), DropReason::none); };
+    const auto send =
+        [&] { ASSERT_EQ(from.device->send(0, inner_packet(60, next++), pair.net.now()), DropReason::none); };
     if (!initiator) {  // the responder has an endpoint and something to say before the initiator has confirmed
       pair.a.device->want_session(0, pair.net.now());
       pair.net.collect(pair.a);

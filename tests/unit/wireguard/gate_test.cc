@@ -29,7 +29,8 @@ class Gate : public testing::Test {
   static Endpoint stranger(std::uint32_t n) { return {IpAddress::v4(0xc6120000 + n), 1000}; }
 
   // The verdict on one message, and the cookie it was offered, if any.
-  DropReason judge(const Message& bytes, const Endpoint& source, Instant now, std::optional<CookieMessage>* reply = nullptr) {
+  DropReason judge(const Message& bytes, const Endpoint& source, Instant now,
+                   std::optional<CookieMessage>* reply = nullptr) {
     GateMessage one;
     one.bytes = bytes;
     one.source = source;

@@ -64,7 +64,8 @@ TEST_F(Poly1305, Vectors) {
   // RFC 8439 appendix A.3, those of whole blocks: 1, 7 to 11.
   const std::string two = "02" + std::string(30, '0');
   const Vector vectors[] = {
-      {"1: zeroes", kZero.c_str(), kZero.c_str(), "00000000000000000000000000000000", "00000000000000000000000000000000"},
+      {"1: zeroes", kZero.c_str(), kZero.c_str(), "00000000000000000000000000000000",
+       "00000000000000000000000000000000"},
       {"7: 2^130 - 5 must be reduced", two.c_str(), kZero.c_str(), "ffffffffffffffffffffffffffffffff",
        "03000000000000000000000000000000"},
       {"8: the final addition wraps", two.c_str(), kOnes.c_str(), "02000000000000000000000000000000",

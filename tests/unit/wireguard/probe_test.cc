@@ -102,7 +102,8 @@ TEST(Control, ExactlyThisPairAndHeader) {
   for (const Case& one :
        {Case{"version", 0, 0x40, false}, Case{"next header", 6, 17, true}, Case{"hop limit", 7, 254, true},
         Case{"source", 23, 3, true}, Case{"source is the gateway", 23, 2, true}, Case{"destination", 39, 9, true},
-        Case{"longer than its packet", 5, kProbeSize + 1, true}, Case{"empty", 5, 0, true}, Case{"unknown type", 40, 4, true},
+        Case{"longer than its packet", 5, kProbeSize + 1, true}, Case{"empty", 5, 0, true},
+        Case{"unknown type", 40, 4, true},
         Case{"type 0", 40, 0, true}}) {
     auto packet = good;
     packet[one.offset] = one.value;

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "dataplane/core/wireguard/messages.h"
-#include "dataplane/core/wireguard/probe.h"
 
 namespace penstock::model {
 

@@ -3,8 +3,7 @@
 // Theory of operation. While a path fails, packets that were sent over it are lost before anybody knows. So encap
 // copies the ciphertexts of a peer's current session into a ring of its own, and when the slow thread notices that
 // something is wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well
-// until U. The receiver's replay window discards whatever had arrived. A copy is the same datagram, so no counter is
-// ever used twice.
+// until U. The receiver's replay window discards what had arrived. The datagram is the same: no counter is used twice.
 //
 // A ring is a list of blocks from one pool; when the pool or a peer's share is used up, the oldest block goes. What is
 // older than kKeepFor is of no use to anybody and goes too. A peer that sends faster than the promise of "zero lost"
@@ -101,8 +100,7 @@ class ResendStore {
 
   // Something is to be sent or to be forgotten.
   [[nodiscard]] bool due(Instant now) const { return now >= next_; }
-  // The next copy that may go now; false: none, and next() says when to ask again. `bytes` is valid until the next
-  // call.
+  // The next copy that may go now; false: none, and next() says when to ask again. `bytes`: until the next call.
   struct Copy {
     PeerIndex peer;
     Path to;

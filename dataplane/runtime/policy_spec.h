@@ -95,8 +95,7 @@ struct RemoveTranslation {
 };
 
 using Operation =
-    std::variant<PeerSpec, RemovePeer, AuthorisationSpec, RemoveAuthorisation, TranslationSpec, RemoveTranslation,
-                 SiteSpec>;
+    std::variant<PeerSpec, RemovePeer, AuthorisationSpec, RemoveAuthorisation, TranslationSpec, RemoveTranslation, SiteSpec>;
 
 // Where addresses may come from; defaults of the protocol.
 struct PoolsSpec {

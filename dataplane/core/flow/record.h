@@ -68,10 +68,8 @@ struct alignas(64) FlowRecord {
   IpAddress remote;
   std::uint16_t up_delta;  // transport checksum: sum to add when translating up (RFC 1624), memory order
   std::uint16_t down_delta;
-  // IPv4 header checksum, memory order: within IPv4 the sum to add for the addresses; from IPv6 to IPv4 the sum of what
-  // all the flow's headers share. 0 towards IPv6.
-  std::uint16_t up_header;
-  std::uint16_t down_header;
+  std::uint16_t up_header;    // IPv4 header checksum, memory order: within IPv4 the sum to add for the addresses; from
+  std::uint16_t down_header;  // IPv6 to IPv4 the sum of what all the flow's headers share. 0 towards IPv6
   std::uint64_t packets_up;
   std::uint64_t packets_down;
   std::uint32_t version;  // even: stable; of the copying protocol

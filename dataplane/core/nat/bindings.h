@@ -1,6 +1,5 @@
 // The binding information base of an endpoint-independent mapping (RFC 6146 §3.1, RFC 4787 REQ-1): which address and
-// port of ours a client's address and port has, whoever it speaks to. A binding lives as long as it has a flow, or for
-// ever if it is pinned.
+// port of ours a client's address and port has, whoever it speaks to. A binding lives as long as a flow, or is pinned.
 //
 // Memory is taken at construction. One thread.
 #pragma once

@@ -4,9 +4,8 @@
 // headers, of a flow that exists, may go on, and changes nothing by this packet. The translator looks at a burst in
 // three steps (burst.cc): read the plain headers and hash the keys while the index is fetched; fetch the records; then
 // check and rewrite each. Whatever is not plain, not found or not fit goes the whole way (up.cc, down.cc), packet by
-// packet and in its place in the order. So this file decides nothing that the whole way would decide differently: it
-// may only decline. What it writes is what translate.h would write, byte by byte (tests/unit/nat/fast_path_test.cc
-// compares them).
+// packet and in its place in the order. So this file decides nothing differently: it may only decline. What it writes
+// is what translate.h would write, byte by byte (tests/unit/nat/fast_path_test.cc compares them).
 //
 // Checksums are adjusted by differences that were worked out when the flow was opened (RFC 1624), so a wrong transport
 // checksum stays wrong; IPv4 header checksums are verified here. Pure functions, any thread.

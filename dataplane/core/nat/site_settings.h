@@ -37,8 +37,7 @@ class SharedSiteSettings {
   // All of it, to be compared with what was read before.
   [[nodiscard]] Word word() const { return word_.load(std::memory_order_relaxed); }
   [[nodiscard]] static SiteSettings of(Word word) {
-    return {(word & kKeepSource) != 0, static_cast<Mapping>(word >> 8 & 0xff),
-            static_cast<Filtering>(word >> 16 & 0xff)};
+    return {(word & kKeepSource) != 0, static_cast<Mapping>(word >> 8 & 0xff), static_cast<Filtering>(word >> 16 & 0xff)};
   }
   // Clients appear as they are, or did once: there may be flows that do.
   [[nodiscard]] static bool kept_sources(Word word) { return (word & kKeptSources) != 0; }

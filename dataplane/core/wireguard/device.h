@@ -183,8 +183,7 @@ class Device {
   // Types 1–3. none: consumed.
   DropReason handle_handshake(Bytes datagram, const Path& from, Now now);
   // With handshake threads: the same for what their gate has let in, and the Device's two steps of a responder's
-  // handshake (handshake_work.h). After a claim that gives none, finish() must follow; the work's secrets are wiped
-  // then.
+  // handshake (handshake_work.h). After a claim that gives none, finish() must follow: it wipes the work's secrets.
   DropReason handle_admitted(Bytes datagram, const Path& from, Now now);
   DropReason claim(InitiationWork& work, Now now);
   DropReason finish(InitiationWork& work, Now now);

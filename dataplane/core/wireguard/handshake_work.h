@@ -54,8 +54,7 @@ DropReason open_initiation(const DhKey& own, InitiationWork& work);
 // Leaves its verdict in `work.result`.
 void answer_initiation(const DhKey& own, Random& random, InitiationWork& work);
 
-// The same for up to kHandshakeBatch works, which share the time of hashing. `open` leaves its verdicts in `result`,
-// too.
+// The same for up to kHandshakeBatch works, which share the time of hashing. `open` leaves verdicts in `result`, too.
 void open_initiations(const DhKey& own, std::span<InitiationWork* const> works);
 void answer_initiations(const DhKey& own, Random& random, std::span<InitiationWork* const> works);
 

@@ -1,8 +1,7 @@
 // Which receiver indices are ours, and whose. An index is 32 random bits: the low ones are its slot, the others the tag
 // that a message must carry too, so that an index of a dead session hits its successor in the slot only by chance.
 // Slots are taken from a part at the front that grows with use and is at most half full: a few tries find a free one,
-// and a table sized for a million peers costs what those that are there need. One thread (workers use DataPath's
-// table).
+// and a table sized for a million peers costs what those that are there need. One thread (workers: DataPath's table).
 #pragma once
 
 #include <bit>

@@ -4,8 +4,7 @@
 //     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32  inner_mtu:16  flags:16
 //
 // Flags: bit 0 doubt, bit 1 sized. A reply echoes all but the type. A sized probe goes on with zeroes and is answered
-// by a reply as long as itself: so the client finds how long packets may be, both ways (RFC 8899). Pure functions, any
-// thread. Malformed input gives nullopt.
+// by one as long: so the client finds how long packets may be (RFC 8899). Pure, any thread; malformed gives nullopt.
 #pragma once
 
 #include <array>
@@ -40,8 +39,7 @@ inline constexpr std::size_t kProbePacketSize = kControlHeaderSize + kProbeSize;
 inline constexpr std::uint8_t kProbeVersion = 1;
 
 [[nodiscard]] std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe);
-// `payload`: of a control packet. At least 24 bytes (what follows may be missing); more are ignored: later versions may
-// append.
+// `payload`: of a control packet. At least 24 bytes (what follows may be missing); more are ignored.
 [[nodiscard]] std::optional<Probe> parse_probe(Bytes payload);
 [[nodiscard]] Probe reply_to(const Probe& probe);
 

@@ -1,5 +1,4 @@
-// Handshake load (handshake_gate.h): how much there is in all, and how much per source (IPv4 /32, IPv6 /64). One
-// thread.
+// Handshake load (handshake_gate.h): how much there is in all, and per source (IPv4 /32, IPv6 /64). One thread.
 //
 // One noisy source must not put everybody under load, and a flood from forged sources must not lock out those who can
 // prove theirs. So there are two sets of token buckets: `unproved` for any message with a valid mac1 (empty: this

@@ -1,12 +1,16 @@
 // The real thing: portal, client and gateway streams over TLS on loopback, on one loop.
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
+#include "controlplane/io/descriptor.h"
 #include "controlplane/io/portal_addresses.h"
 #include "controlplane/io/signaling_client.h"
 #include "controlplane/io/signaling_server.h"
 #include "controlplane/io/system_random.h"
 #include "controlplane/portal/portal.h"
 #include "tests/unit/portal/broker_bench.h"
+#include "tests/unit/portal/status_server.h"
 #include "tests/unit/portal/temporary_directory.h"
 #include "tests/unit/portal/test_pki.h"
 
@@ -125,7 +129,6 @@ TEST_F(Signaling, OnlyABadTokenIsFatal) {
   Client bad{*this, "wrong"};
   ASSERT_TRUE(wait_for([&] { return !bad.refused.empty(); }));
   EXPECT_EQ(bad.connects, 0);
-  // trap: signaling-5
   io::SignalingConfig nobody = to_portal("token-alice");
   nobody.server_name = "other.example";  // the certificate does not fit: an error, but it may be put right
   std::string failed;
@@ -138,6 +141,25 @@ TEST_F(Signaling, OnlyABadTokenIsFatal) {
   stream.start();
   ASSERT_TRUE(wait_for([&] { return !failed.empty(); }, 15s));
   EXPECT_EQ(fatal, 0);
+}
+
+// trap: signaling-5. What a busy portal or a proxy before it says (HTTP's 429, 502, 503 and 504 are UNAVAILABLE, 408 is
+// UNKNOWN, 403 PERMISSION_DENIED; a limit RESOURCE_EXHAUSTED) is no reason to give up for ever.
+TEST_F(Signaling, NoStatusButUnauthenticatedIsFatal) {
+  constexpr int kUnauthenticated = 16;
+  for (const int code : {2, 4, 7, 8, 12, 13, 14, kUnauthenticated}) {
+    StatusServer server{pki(), code};
+    int fatal = 0, connects = 0;
+    io::ClientSignaling stream{loop_, random_,
+                               {"127.0.0.1:" + std::to_string(server.port()), "portal.example", pki().ca_pem, "token", ""},
+                               {[&] { ++connects; }, {}, {}, [&](const std::string&) { ++fatal; }, {}}};
+    stream.start();
+    const bool gives_up = code == kUnauthenticated;
+    ASSERT_TRUE(wait_for([&] { return gives_up ? fatal == 1 : server.calls() >= 2; })) << code << " " << server.calls();
+    EXPECT_EQ(fatal, gives_up ? 1 : 0) << code;
+    EXPECT_EQ(connects, 0) << code;
+    stream.stop();
+  }
 }
 
 // trap: signaling-4

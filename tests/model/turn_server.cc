@@ -209,18 +209,28 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
       const auto ticket = request.find(Attribute::mobility_ticket);
       if (ticket && !ticket->empty()) {
         if (!config_.mobility) return refuse(405);
-        const auto moved = std::find_if(allocations_.begin(), allocations_.end(), [&](const auto& entry) {
-          return std::equal(entry.second.ticket.begin(), entry.second.ticket.end(), ticket->begin(), ticket->end());
-        });
-        if (moved == allocations_.end()) return refuse(437);
-        if (moved->first != in.from) {
+        const auto is = [&](const std::vector<std::uint8_t>& known) {
+          return std::equal(known.begin(), known.end(), ticket->begin(), ticket->end());
+        };
+        if (at == allocations_.end()) {
+          // The ticket of before counts no more, except for the request that used it (RFC 8016 §3.2).
+          const auto moved = std::find_if(allocations_.begin(), allocations_.end(),
+                                          [&](const auto& entry) { return is(entry.second.ticket); });
+          if (moved == allocations_.end()) return refuse(404);
+          if (moved->second.username != *username) return refuse(441);
           ++statistics_.moves;
           auto node = allocations_.extract(moved);
           node.key() = in.from;
-          allocations_.erase(in.from);
           at = allocations_.insert(std::move(node)).position;
-        } else {
-          at = moved;
+          at->second.former_ticket = at->second.ticket;
+          random_.fill(at->second.ticket);
+          at->second.expires = now + std::chrono::seconds{lifetime};
+          if (config_.garbles_moves) {
+            out.push_back({config_.listen, in.from, std::vector<std::uint8_t>(20, 8)});
+            return;
+          }
+        } else if (!is(at->second.ticket) && !is(at->second.former_ticket)) {
+          return refuse(400);  // another allocation stands here
         }
       }
       if (at == allocations_.end()) return refuse(437);
@@ -231,7 +241,7 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
         return accept();
       }
       at->second.expires = now + std::chrono::seconds{lifetime};
-      if (ticket) new_ticket(at->second);
+      if (!at->second.ticket.empty()) ok.add(Attribute::mobility_ticket, at->second.ticket);
       return accept();
     }
     case Method::create_permission: {

@@ -33,6 +33,10 @@ class Retransmission {
     due_ = now + (sent_ == kRequests ? first_rto_ * kLastWaitFactor : interval_);
     return Step::send;
   }
+  // The first answer was there and is worth nothing: once more, at once.
+  void hasten(Instant now) {
+    if (!stream_ && sent_once() && due_ > now) due_ = now;
+  }
   // Send again at once, with all tries before it.
   void forgive(Instant now) {
     if (stream_) return;  // the connection repeats what is lost

@@ -183,6 +183,9 @@ TurnClient::Input TurnClient::handle_input(Bytes datagram, Instant now) {
   }
   const auto message = Message::parse(datagram);
   if (!message) {
+    // coturn 4.6 moves an allocation and answers with 20 bytes that mean nothing, and well when it is asked again.
+    for (Transaction& t : transactions_)
+      if (t.kind == Request::move) t.timer.hasten(now);
     out.reason = DropReason::stun_malformed;
     return out;
   }

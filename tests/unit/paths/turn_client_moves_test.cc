@@ -30,8 +30,8 @@ TEST_F(TurnClientTest, MobilityKeepsTheRelayedAddress) {
   EXPECT_EQ(client->allocations(), 1u);
 }
 
-// A way that has become longer than a request's patience: of two copies of a move the second is refused, as the ticket
-// was used up by the first. The patience has to grow with the first answer that was too late for it.
+// A way that has become longer than a request's patience: each request would be sent twice, which of a move some relays
+// refuse, as the ticket was used up by the first. The patience has to grow with the first answer that was too late for it.
 TEST_F(TurnClientTest, ALongerWayIsNotAskedTwiceForEver) {
   make_client().start(now());
   run(1s);
@@ -47,6 +47,109 @@ TEST_F(TurnClientTest, ALongerWayIsNotAskedTwiceForEver) {
   }
   EXPECT_EQ(server->statistics().moves, 3u);
   EXPECT_EQ(client->allocations(), 1u);
+}
+
+// The relay has moved the allocation and its answer is lost, once or several times: the request that comes again carries
+// the ticket that was used up, from where the allocation stands now. Nothing is made anew (RFC 8016 §3.2).
+TEST_F(TurnClientTest, AMoveWhoseAnswerIsLostKeepsTheAllocation) {
+  for (const Duration deaf_for : {50ms, 400ms, 3000ms}) {
+    make_server();
+    make_client().start(now());
+    client->permit(kPeer.address, now());
+    run(1s);
+    const Endpoint relayed = client->relayed();
+    const std::uint32_t number = client->number();
+    events.clear();
+    received.clear();
+    client_address.port = static_cast<std::uint16_t>(client_address.port + 1);
+    client->handle_local_change(now());
+    server_to_client = false;
+    run(deaf_for);
+    ASSERT_EQ(server->statistics().moves, 1u);
+    ASSERT_EQ(count(TurnEvent::Kind::moved), 0u);
+    server_to_client = true;
+    run(4s);
+    EXPECT_EQ(count(TurnEvent::Kind::moved), 1u);
+    EXPECT_EQ(count(TurnEvent::Kind::lost), 0u);
+    EXPECT_EQ(client->number(), number);
+    EXPECT_EQ(client->relayed(), relayed);
+    send_from_peer(kPeer, {1});
+    run(50ms);
+    EXPECT_EQ(received.size(), 1u);
+    // The next one is made with the ticket that came at last.
+    client_address.port = static_cast<std::uint16_t>(client_address.port + 1);
+    client->handle_local_change(now());
+    run(1s);
+    EXPECT_EQ(client->allocations(), 1u);
+    EXPECT_EQ(server->statistics().moves, 2u);
+  }
+}
+
+// ... and when the nonce went stale meanwhile.
+TEST_F(TurnClientTest, AMoveWhoseAnswerIsLostKeepsTheAllocationOverANewNonce) {
+  server->config().nonce_lifetime = 60s;
+  make_client().start(now());
+  run(59s + 900ms);
+  client_address.port = 41111;
+  client->handle_local_change(now());
+  server_to_client = false;
+  run(50ms);
+  ASSERT_EQ(server->statistics().moves, 1u);
+  run(1s);
+  server_to_client = true;
+  run(4s);
+  EXPECT_EQ(count(TurnEvent::Kind::moved), 1u);
+  EXPECT_EQ(client->allocations(), 1u);
+}
+
+// We moved again before the answer: from here the relay no longer knows the only ticket that we have. Another allocation
+// then, at once.
+TEST_F(TurnClientTest, AMoveWhoseAnswerIsLostBeforeTheNextMove) {
+  make_client().start(now());
+  client->permit(kPeer.address, now());
+  run(1s);
+  client_address.port = 41111;
+  client->handle_local_change(now());
+  server_to_client = false;
+  run(50ms);
+  ASSERT_EQ(server->statistics().moves, 1u);
+  server_to_client = true;
+  client_address.port = 41112;
+  client->handle_local_change(now());
+  run(200ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(client->allocations(), 2u);
+  EXPECT_TRUE(client->can_send(kPeer.address, now()));
+}
+
+// coturn 4.6.1 answers a move with 20 bytes that mean nothing, and well when it is asked again: at once, not when the
+// request's time is over.
+TEST_F(TurnClientTest, AGarbledAnswerToAMoveIsAskedForAgainAtOnce) {
+  server->config().garbles_moves = true;
+  make_client().start(now());
+  client->permit(kPeer.address, now());
+  run(1s);
+  for (std::uint16_t i = 1; i <= 3; ++i) {
+    client_address.port = static_cast<std::uint16_t>(42000 + i);
+    client->handle_local_change(now());
+    run(2 * 2 * latency + 1ms);
+    EXPECT_EQ(count(TurnEvent::Kind::moved), i);
+    run(1s);
+  }
+  EXPECT_EQ(client->allocations(), 1u);
+  EXPECT_EQ(server->statistics().moves, 3u);
+  // Whoever sends us rubbish in the relay's name makes us ask no more often than that.
+  client_address.port = 43000;
+  client->handle_local_change(now());
+  drain_client();
+  server_to_client = false;
+  const std::size_t before = sent;
+  const std::uint8_t rubbish[20] = {8};
+  for (int i = 0; i < 20; ++i) {
+    client->handle_input(rubbish, now());
+    run(1ms);
+  }
+  EXPECT_EQ(sent - before, 1u);
 }
 
 // A NAT mapping that changed behind our back shows as 437: the ticket moves the allocation then, too.

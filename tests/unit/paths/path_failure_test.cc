@@ -13,7 +13,7 @@ TEST_F(PathBench, NoPacketIsLostWhenThePrimaryFails) {
   for (const unsigned rate : {10u, 100u, 1000u}) {
     for (const Duration rtt : {2ms, 20ms, 60ms}) {
       for (int phase = 0; phase < 5; ++phase) {
-        links[kRelayed] = links[kDirect] = {true, rtt};
+        links[kRelayed] = links[kDirect] = {.rtt = rtt};
         agent.handle_session_down(now());
         start();
         session_up(kRelayed);

@@ -223,12 +223,15 @@ void TurnServer::handle_request(const Message& request, const Datagram& in, Inst
           node.key() = in.from;
           at = allocations_.insert(std::move(node)).position;
           at->second.former_ticket = at->second.ticket;
+          at->second.moved = now;
           random_.fill(at->second.ticket);
           at->second.expires = now + std::chrono::seconds{lifetime};
           if (config_.garbles_moves) {
-            out.push_back({config_.listen, in.from, std::vector<std::uint8_t>(20, 8)});
+            out.push_back({config_.listen, in.from, {0x28, 0, 4, 0, 'S', 'T', 'U', 'N'}});
             return;
           }
+        } else if (now < at->second.moved + config_.move_takes) {
+          return refuse(404);
         } else if (!is(at->second.ticket) && !is(at->second.former_ticket)) {
           return refuse(400);  // another allocation stands here
         }

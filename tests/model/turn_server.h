@@ -33,8 +33,10 @@ class TurnServer {
     std::map<std::string, std::string> passwords = {{"user", "secret"}};
     std::string shared_secret;  // coturn's use-auth-secret: user "expiry:name", password HMAC-SHA1 of it
     bool mobility = true;  // else 405 to a ticket
-    // As coturn 4.6.1: a move is made, and its first answer is 20 bytes that mean nothing. The same again is answered.
+    // As coturn 4.6.1: a move is made, and its first answer is 8 bytes that mean nothing. The same again is answered,
+    // but not before the allocation has come to where the request is (another of its threads).
     bool garbles_moves = false;
+    Duration move_takes{};
     Duration nonce_lifetime = std::chrono::seconds{600};
     std::uint32_t max_lifetime_s = 600;
     unsigned refuse_allocations = 0;   // error code to answer Allocate with
@@ -71,6 +73,7 @@ class TurnServer {
     std::string username;
     std::vector<std::uint8_t> ticket;
     std::vector<std::uint8_t> former_ticket;  // of the latest move: that request may come again
+    Instant moved{};
     stun::TransactionId made_by{};
     Instant expires;
     std::map<IpAddress, Instant> permissions;

@@ -4,6 +4,8 @@
 // its own silence for the server's: forgive() starts the count again (trap paths-10).
 #pragma once
 
+#include <algorithm>
+
 #include "controlplane/core/paths/types.h"
 
 namespace penstock::paths {
@@ -22,7 +24,7 @@ class Retransmission {
   [[nodiscard]] Instant due() const { return due_; }
   [[nodiscard]] Instant started() const { return started_; }
   // Karn: only a request sent once tells a round-trip time.
-  [[nodiscard]] bool sent_once() const { return sent_ == 1; }
+  [[nodiscard]] bool sent_once() const { return sent_ == 1 && !repeated_; }
 
   enum class Step : std::uint8_t { wait, send, failed };
   Step advance(Instant now) {
@@ -36,6 +38,15 @@ class Retransmission {
   // The first answer was there and is worth nothing: once more, at once.
   void hasten(Instant now) {
     if (!stream_ && sent_once() && due_ > now) due_ = now;
+  }
+  // Once more at `at`, unless it is due sooner, with all tries but the first before it: what became of the copies so far is
+  // not known.
+  void again(Instant at) {
+    if (stream_) return;
+    repeated_ = true;
+    sent_ = 1;
+    interval_ = first_rto_;
+    due_ = std::min(due_, at);
   }
   // Send again at once, with all tries before it.
   void forgive(Instant now) {
@@ -52,6 +63,7 @@ class Retransmission {
   Instant due_ = kNever;
   int sent_ = 1;
   bool stream_ = false;
+  bool repeated_ = false;
 };
 
 }  // namespace penstock::paths

@@ -61,6 +61,9 @@ void TurnClient::update_credentials(const TurnCredentials& credentials, Instant 
 
 void TurnClient::handle_local_change(Instant now) {
   if (state_ == State::allocated && !ticket_.empty()) {
+    // One that is under way may have gone nowhere, or have been made already: then only the same again is answered well.
+    for (Transaction& t : transactions_)
+      if (t.kind == Request::move) return t.timer.again(now + kMoveSettles);
     drop_requests(now);
     send_request(Request::move, {}, 0, now);
   } else if (state_ == State::allocated) {
@@ -183,7 +186,7 @@ TurnClient::Input TurnClient::handle_input(Bytes datagram, Instant now) {
   }
   const auto message = Message::parse(datagram);
   if (!message) {
-    // coturn 4.6 moves an allocation and answers with 20 bytes that mean nothing, and well when it is asked again.
+    // coturn 4.6 moves an allocation and answers with a few bytes that mean nothing, and well when it is asked again.
     for (Transaction& t : transactions_)
       if (t.kind == Request::move) t.timer.hasten(now);
     out.reason = DropReason::stun_malformed;

@@ -63,6 +63,7 @@ class TurnClient {
   static constexpr Duration kKeepalive = std::chrono::seconds{25};
   static constexpr Duration kPermissionLifetime = std::chrono::minutes{5};
   static constexpr Duration kMinBackoff = std::chrono::seconds{1};
+  static constexpr Duration kMoveSettles = std::chrono::milliseconds{10};  // within the relay
   static constexpr Duration kMaxBackoff = std::chrono::seconds{60};
   static constexpr std::uint32_t kWantedLifetimeS = 600;
   static constexpr std::size_t kMaxPermissions = 32;
@@ -139,6 +140,7 @@ class TurnClient {
     std::uint16_t channel = 0;
     int auth_retries = 0;
     unsigned challenge = 0;  // which of the server's challenges it answers
+    bool refused = false;    // a move: once already
   };
   struct Permission {
     bool installed = false;
@@ -152,6 +154,7 @@ class TurnClient {
   [[nodiscard]] bool pending(Request kind, const Endpoint& peer) const;
   void rearm(const Transaction& transaction, Instant now);
   void drop_requests(Instant now);
+  bool repeat_move(const Transaction& refused, Instant now);
 
   DropReason handle_response(const stun::Message& message, Instant now);
   void handle_success(const Transaction& transaction, const stun::Message& message, Instant now);

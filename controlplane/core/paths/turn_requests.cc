@@ -236,8 +236,10 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
     case Request::release:
       if (state_ == State::allocating && !clear_five_tuple(now)) wait(now, code == 441 ? kMaxBackoff : kMinBackoff);
       return;
-    case Request::refresh:
     case Request::move:
+      if (code == 404 && repeat_move(t, now)) return;
+      [[fallthrough]];
+    case Request::refresh:
       if (code == 405) mobility_refused_ = true;
       return handle_mismatch(t, now);
     case Request::allocate:
@@ -274,6 +276,17 @@ void TurnClient::handle_error(const Transaction& t, const Message& message, Inst
     default:
       return wait(now, kMinBackoff);
   }
+}
+
+// The ticket is not known, which a copy of this very request may have made true a moment ago (coturn: while the allocation
+// is on its way from one of its threads to another). Where only one was sent it is the plain truth.
+bool TurnClient::repeat_move(const Transaction& refused, Instant now) {
+  if (refused.refused || refused.timer.sent_once() || config_.stream) return false;
+  Transaction again = refused;
+  again.refused = true;
+  again.timer.again(now + kMoveSettles);
+  transactions_.push_back(std::move(again));
+  return true;
 }
 
 // The server does not know our allocation: restarted, or we come from a new mapping.

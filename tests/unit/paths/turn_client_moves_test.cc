@@ -122,7 +122,7 @@ TEST_F(TurnClientTest, AMoveWhoseAnswerIsLostBeforeTheNextMove) {
   EXPECT_TRUE(client->can_send(kPeer.address, now()));
 }
 
-// coturn 4.6.1 answers a move with 20 bytes that mean nothing, and well when it is asked again: at once, not when the
+// coturn 4.6.1 answers a move with a few bytes that mean nothing, and well when it is asked again: at once, not when the
 // request's time is over.
 TEST_F(TurnClientTest, AGarbledAnswerToAMoveIsAskedForAgainAtOnce) {
   server->config().garbles_moves = true;
@@ -150,6 +150,67 @@ TEST_F(TurnClientTest, AGarbledAnswerToAMoveIsAskedForAgainAtOnce) {
     run(1ms);
   }
   EXPECT_EQ(sent - before, 1u);
+}
+
+// A network that comes up is seen in several steps (address, route, another address), each a change. The request that the
+// first one made is asked again, not given up for another: of two with the same ticket coturn 4.6.1 refuses the second for
+// a moment (404), and whoever believes that has no relay for a second, until the allocation that was moved is deleted.
+TEST_F(TurnClientTest, ChangesInARowMakeOneMove) {
+  for (const bool answered : {true, false}) {
+    make_server();
+    server->config().garbles_moves = !answered;
+    server->config().move_takes = 4ms;
+    make_client().start(now());
+    client->permit(kPeer.address, now());
+    run(1s);
+    const Endpoint relayed = client->relayed();
+    events.clear();
+    client_address.port = static_cast<std::uint16_t>(client_address.port + 1);
+    for (int i = 0; i < 4; ++i) {
+      client->handle_local_change(now());
+      run(1ms);
+    }
+    run(2 * 2 * latency + TurnClient::kMoveSettles);
+    EXPECT_EQ(count(TurnEvent::Kind::moved), 1u);
+    EXPECT_EQ(client->allocations(), 1u);
+    EXPECT_EQ(client->relayed(), relayed);
+    EXPECT_TRUE(client->can_send(kPeer.address, now()));
+  }
+}
+
+// ... also where the first went nowhere, or both came in the same moment: refused once is not yet refused.
+TEST_F(TurnClientTest, ACopyOfAMoveIsRefusedForAMoment) {
+  for (const Duration takes : {Duration{1ms}, 2 * latency + 5ms, 2 * latency + 15ms}) {
+    make_server();
+    server->config().garbles_moves = true;
+    server->config().move_takes = takes;
+    make_client().start(now());
+    client->permit(kPeer.address, now());
+    run(1s);
+    events.clear();
+    client_address.port = static_cast<std::uint16_t>(client_address.port + 1);
+    client->handle_local_change(now());
+    run(3 * 2 * latency + 2 * TurnClient::kMoveSettles);
+    EXPECT_EQ(count(TurnEvent::Kind::moved), 1u);
+    EXPECT_EQ(client->allocations(), 1u);
+    EXPECT_EQ(server->statistics().moves, 1u);
+  }
+}
+
+// A relay that has forgotten everything says so once, and again: another allocation, without a pause.
+TEST_F(TurnClientTest, AMoveThatIsRefusedTwiceIsGivenUp) {
+  for (const int changes : {1, 2}) {
+    make_server();
+    make_client().start(now());
+    client->permit(kPeer.address, now());
+    run(1s);
+    make_server();  // has forgotten
+    client_address.port = static_cast<std::uint16_t>(client_address.port + 1);
+    for (int i = 0; i < changes; ++i) client->handle_local_change(now());
+    run(5 * 2 * latency + 2 * TurnClient::kMoveSettles);  // stale nonce, move, move, allocate, permission
+    EXPECT_EQ(client->allocations(), 2u) << changes;
+    EXPECT_TRUE(client->can_send(kPeer.address, now()));
+  }
 }
 
 // A NAT mapping that changed behind our back shows as 437: the ticket moves the allocation then, too.

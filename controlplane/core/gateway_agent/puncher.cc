@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 namespace penstock::gateway_agent {
 namespace {
@@ -13,7 +14,12 @@ constexpr Duration kWindow = 60s;
 constexpr Duration kOutOfBudget = 20ms;
 // Close together at first: an early one reaches a relay before the client has got its permission there, and only what
 // gets through tells the client by which port the gateway's NAT lets it in.
-constexpr std::array<Duration, kPunchesPerRound - 1> kGaps{6ms, 7ms, 9ms, 15ms, 40ms, 200ms, 1500ms};
+constexpr std::array<Duration, kPunchesPerRound> kTimes{0ms, 6ms, 13ms, 22ms, 37ms, 77ms, 277ms, 1777ms};
+// Which of them, of a round that may have so many: a client that moves for the third time in a minute needs one as well.
+// Bit 0 is the first.
+constexpr std::array<std::uint8_t, kPunchesPerRound + 1> kChosen{0,           0b0010'0000, 0b0101'0000,
+                                                                 0b0110'0100, 0b1110'0100, 0b1101'0101,
+                                                                 0b1111'0101, 0b1111'1101, 0b1111'1111};
 
 }  // namespace
 
@@ -33,9 +39,7 @@ void Puncher::set_targets(const Key& peer, const std::vector<Endpoint>& targets,
   for (const Endpoint& endpoint : wanted) {
     const auto [target, fresh] = known.try_emplace(endpoint);
     if (!fresh && now - target->second.round_started < kRoundInterval) continue;
-    target->second.round_started = now;
-    target->second.sent_in_round = 0;
-    schedule({peer, endpoint}, target->second, now);
+    begin_round({peer, endpoint}, target->second, now);
   }
   if (known.empty()) peers_.erase(peer);
   handle_timeout(now);
@@ -67,7 +71,7 @@ void Puncher::handle_timeout(Instant now) {
   while (!due_.empty() && due_.begin()->first <= now) {
     const Id id = due_.begin()->second;
     Target& target = peers_.at(id.first).at(id.second);
-    while (!target.sent.empty() && now - target.sent.front() >= kWindow) target.sent.pop_front();
+    forget_old(target, now);
     if (target.sent.size() >= kMaxPunchesPerMinute) {
       schedule(id, target, kNever);
       continue;
@@ -79,9 +83,28 @@ void Puncher::handle_timeout(Instant now) {
     tokens_ -= 1;
     out_.push_back(id.second);
     target.sent.push_back(now);
-    const unsigned nth = target.sent_in_round++;
-    schedule(id, target, nth < kGaps.size() ? now + kGaps[nth] : kNever);
+    schedule_next(id, target, now);
   }
+}
+
+// Half of what is left of the minute's, so that something is left for the next round.
+void Puncher::begin_round(const Id& id, Target& target, Instant now) {
+  forget_old(target, now);
+  const std::size_t left = kMaxPunchesPerMinute - target.sent.size();
+  target.round_started = now;
+  target.chosen = kChosen[std::min<std::size_t>((left + 1) / 2, kPunchesPerRound)];
+  schedule_next(id, target, now);
+}
+
+void Puncher::schedule_next(const Id& id, Target& target, Instant now) {
+  if (target.chosen == 0) return schedule(id, target, kNever);
+  const int nth = std::countr_zero(target.chosen);
+  target.chosen = static_cast<std::uint8_t>(target.chosen & (target.chosen - 1U));
+  schedule(id, target, std::max(now, target.round_started + kTimes[static_cast<std::size_t>(nth)]));
+}
+
+void Puncher::forget_old(Target& target, Instant now) {
+  while (!target.sent.empty() && now - target.sent.front() >= kWindow) target.sent.pop_front();
 }
 
 void Puncher::schedule(const Id& id, Target& target, Instant at) {

@@ -1,7 +1,7 @@
 // Opens the gateway's NAT towards clients: a few STUN Binding Indications to each candidate. Sans-IO; one thread.
 //
-// Eight punches over about two seconds per round; a candidate that is named again starts a new round, at most once a
-// second. Nobody can use a gateway as a reflector or scanner: at most 8 candidates per peer, 20 punches per candidate
+// Up to eight punches over about two seconds per round; a candidate that is named again starts a new round, at most once
+// a second, of at most half of what is left for it. Nobody can use a gateway as a reflector or scanner: at most 8 candidates per peer, 20 punches per candidate
 // in any minute, and a global budget of 500 a second. Which addresses may be punched at all is the owner's to say.
 // docs/paths.md "Candidates".
 #pragma once
@@ -37,13 +37,16 @@ class Puncher {
 
  private:
   struct Target {
-    unsigned sent_in_round = 0;
+    std::uint8_t chosen = 0;  // of the round's times, those to come
     Instant round_started{};
     Instant next = kNever;
     std::deque<Instant> sent;  // within the last minute
   };
   using Id = std::pair<Key, Endpoint>;
 
+  void begin_round(const Id& id, Target& target, Instant now);
+  void schedule_next(const Id& id, Target& target, Instant now);
+  static void forget_old(Target& target, Instant now);
   void schedule(const Id& id, Target& target, Instant at);
 
   std::map<Key, std::map<Endpoint, Target>> peers_;

@@ -58,6 +58,16 @@ TEST_F(Punch, AgainWithEveryRequestButNeverMoreThanTwentyInAMinute) {
   EXPECT_EQ(punches()["198.51.100.30:7000"], 8);
 }
 
+// A client whose NAT and whose gateway's NAT fail in turn within a minute is still punched the fifth time.
+TEST_F(Punch, SomethingIsLeftForTheNextRound) {
+  for (int round = 1; round <= 5; ++round) {
+    datagrams.clear();
+    offer({"198.51.100.30:7000"});
+    advance(2s);
+    EXPECT_GT(punches()["198.51.100.30:7000"], 0) << round;
+  }
+}
+
 TEST_F(Punch, AListThatChangesIsNoWayAroundTheLimit) {
   for (int i = 0; i < 60; ++i) {
     offer({i % 2 == 0 ? "198.51.100.30:7000" : "198.51.100.31:7000"});

@@ -41,6 +41,13 @@ void Client::read_socket(Socket& socket) {
   drain();
 }
 
+void Client::read_errors(Socket& socket) {
+  for (const io::IcmpErrorReport& error : socket.socket.errors())
+    if (error.kind == io::IcmpErrorReport::Kind::unreachable)
+      agent_->handle_unreachable(error.quoted, error.to, io::Loop::now());
+  drain();
+}
+
 // What the tunnel brought, in as few pieces as the device takes. A packet that it refuses is lost alone.
 void Client::write_tun() {
   coalescer_.coalesce(to_tun_);

@@ -80,6 +80,7 @@ class Client {
   // ---- client.cc ----
   void read_tun();
   void read_socket(Socket& socket);
+  void read_errors(Socket& socket);
   void drain();
   void send_datagrams();
   void write_tun();

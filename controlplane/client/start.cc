@@ -135,6 +135,7 @@ bool Client::open_sockets(std::string& error) {
   options.mark = kMark;
   options.port = config_.listen_port;
   options.offload = config_.offload;
+  options.errors = true;
   for (const bool v6 : {false, true}) {
     options.v6 = v6;
     std::string why;
@@ -158,7 +159,8 @@ bool Client::open_sockets(std::string& error) {
     sockets_.push_back(std::move(entry));
     stored.source = loop_.add_fd(stored.socket.fd(), EPOLLIN, [this, &stored](std::uint32_t events) {
       if ((events & EPOLLOUT) != 0) send_datagrams();
-      read_socket(stored);
+      read_socket(stored);  // first: what has come may answer what an error says
+      if ((events & EPOLLERR) != 0) read_errors(stored);
     });
   }
   return true;
@@ -238,11 +240,13 @@ void Client::show_offload(v1::StatusReply& out) const {
     sum.received_in_runs += stats.received_in_runs;
     sum.refused_runs += stats.refused_runs;
     sum.send_errors += stats.send_errors;
+    sum.icmp_errors += stats.icmp_errors;
   }
   add("datagrams sent", std::to_string(sum.sent) + ", in runs " + std::to_string(sum.sent_in_runs) + ", refused " +
                             std::to_string(sum.send_errors) + ", refused runs " + std::to_string(sum.refused_runs));
   add("datagrams received",
-      std::to_string(sum.received) + ", in runs " + std::to_string(sum.received_in_runs));
+      std::to_string(sum.received) + ", in runs " + std::to_string(sum.received_in_runs) + ", ICMP errors " +
+          std::to_string(sum.icmp_errors));
   add("packets lost in the client", "device " + std::to_string(tun_refused_) + ", relay stream " +
                                         std::to_string(stream_refused_) + ", socket full " +
                                         std::to_string(lost_unsent_));

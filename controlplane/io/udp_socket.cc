@@ -1,5 +1,6 @@
 #include "controlplane/io/udp_socket.h"
 
+#include <linux/errqueue.h>
 #include <netinet/in.h>
 #include <netinet/udp.h>
 #include <sys/socket.h>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "controlplane/io/socket_address.h"
+#include "dataplane/core/packet/headers.h"
 
 namespace penstock::io {
 
@@ -24,6 +26,11 @@ constexpr std::size_t kMaxVectors = 1024;  // UIO_MAXIOV
 // After much came in one call the next takes fewer messages: everything else waits meanwhile.
 constexpr std::size_t kMuch = 256 * 1024;
 constexpr std::size_t kFewMessages = 8;
+constexpr std::size_t kErrors = 32;         // per call
+constexpr std::size_t kQuotation = 128;     // of them; a relay's envelope and a message's header are less
+constexpr std::size_t kErrorControl = 256;  // sock_extended_err, the offender's address, and IP_PKTINFO
+constexpr std::uint8_t kFragmentationNeeded = 4;  // ICMP code of an unreachable destination (RFC 1191)
+constexpr int kForOthers = 3;               // calls that may fail for an ICMP error about something else
 
 }  // namespace
 
@@ -50,6 +57,15 @@ struct UdpSocket::Buffers {
   std::array<std::size_t, kBatch> runs{};
   std::array<iovec, kMaxVectors> pieces{};
   std::array<Control, kBatch> sizes{};
+
+  // errors
+  struct Report {
+    std::array<std::uint8_t, kQuotation> bytes;
+    alignas(cmsghdr) std::array<std::uint8_t, kErrorControl> control;
+    sockaddr_storage to;
+  };
+  std::unique_ptr<std::array<Report, kErrors>> reports;
+  std::vector<IcmpErrorReport> errors;
 };
 
 namespace {
@@ -85,6 +101,50 @@ std::size_t read_control(const msghdr& header, ReceivedDatagram& out) {
   return segment;
 }
 
+// What the error says; nullopt: no ICMP.
+std::optional<IcmpErrorReport::Kind> kind_of(const msghdr& header) {
+  using Kind = IcmpErrorReport::Kind;
+  for (cmsghdr* control = CMSG_FIRSTHDR(&header); control != nullptr;
+       control = CMSG_NXTHDR(const_cast<msghdr*>(&header), control)) {
+    const bool four = control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_RECVERR;
+    const bool six = control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_RECVERR;
+    if (!four && !six) continue;
+    sock_extended_err error{};
+    std::memcpy(&error, CMSG_DATA(control), sizeof error);
+    if (error.ee_origin == SO_EE_ORIGIN_ICMP) {
+      if (error.ee_type == icmp4::unreachable)
+        return error.ee_code == kFragmentationNeeded ? Kind::too_big : Kind::unreachable;
+      return error.ee_type == icmp4::time_exceeded ? Kind::unreachable : Kind::other;
+    }
+    if (error.ee_origin == SO_EE_ORIGIN_ICMP6) {
+      if (error.ee_type == icmp6::packet_too_big) return Kind::too_big;
+      return error.ee_type == icmp6::unreachable || error.ee_type == icmp6::time_exceeded ? Kind::unreachable
+                                                                                          : Kind::other;
+    }
+  }
+  return std::nullopt;
+}
+
+// A send may fail with an ICMP error about an earlier datagram, without anything of its own having been sent; or for one
+// of these reasons itself. Which of them it is shows when it is tried again.
+bool may_be_for_others() {
+  switch (errno) {
+    case ECONNREFUSED:
+    case EHOSTUNREACH:
+    case EHOSTDOWN:
+    case ENETUNREACH:
+    case ENONET:
+    case ENOPROTOOPT:
+    case EPROTO:
+    case EACCES:
+    case EOPNOTSUPP:
+    case EMSGSIZE:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 UdpSocket::UdpSocket() = default;
@@ -116,6 +176,9 @@ std::optional<UdpSocket> UdpSocket::open(const UdpSocketOptions& options, std::s
     set_int(fd, IPPROTO_IP, IP_PKTINFO, 1);
     if (options.dont_fragment) set_int(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_PROBE);
   }
+  if (options.errors)
+    out.reports_errors_ =
+        options.v6 ? set_int(fd, IPPROTO_IPV6, IPV6_RECVERR, 1) : set_int(fd, IPPROTO_IP, IP_RECVERR, 1);
   IpAddress bind = options.bind;
   if (bind.is_unspecified() && !options.v6) bind = IpAddress::v4(0U);
   const SocketAddress address({bind, options.port});
@@ -129,6 +192,8 @@ std::optional<UdpSocket> UdpSocket::open(const UdpSocketOptions& options, std::s
     out.coalesces_ = set_int(fd, SOL_UDP, UDP_GRO, 1);
   }
   out.buffers_ = std::make_unique<Buffers>(out.coalesces_ ? kCoalesced : kMaxDatagram);
+  if (out.reports_errors_)
+    out.buffers_->reports = std::make_unique<std::array<Buffers::Report, kErrors>>();
   return out;
 }
 
@@ -180,6 +245,31 @@ std::span<ReceivedDatagram> UdpSocket::receive() {
   if (total > kMuch) b.messages = kFewMessages;
   stats_.received += b.received.size();
   return b.received;
+}
+
+std::span<IcmpErrorReport> UdpSocket::errors() {
+  Buffers& b = *buffers_;
+  b.errors.clear();
+  if (!reports_errors_) return {};
+  for (std::size_t i = 0; i < kErrors; ++i) {
+    Buffers::Report& report = (*b.reports)[b.errors.size()];
+    iovec vector{report.bytes.data(), report.bytes.size()};
+    msghdr header{};
+    header.msg_name = &report.to;
+    header.msg_namelen = sizeof report.to;
+    header.msg_iov = &vector;
+    header.msg_iovlen = 1;
+    header.msg_control = report.control.data();
+    header.msg_controllen = report.control.size();
+    const ssize_t got = ::recvmsg(fd_.get(), &header, MSG_ERRQUEUE | MSG_DONTWAIT);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) break;
+    const auto kind = kind_of(header);
+    if (!kind) continue;  // our own kernel's word about a datagram that is too long (EMSGSIZE); the caller knows it
+    b.errors.push_back({Bytes{report.bytes}.first(static_cast<std::size_t>(got)), endpoint_of(report.to), *kind});
+  }
+  stats_.icmp_errors += b.errors.size();
+  return b.errors;
 }
 
 std::size_t segmentable_run(std::span<const DatagramToSend> datagrams) {
@@ -235,7 +325,12 @@ UdpSocket::Sent UdpSocket::send_some(std::span<const DatagramToSend> datagrams, 
       b.pieces[vectors++] = {const_cast<std::uint8_t*>(datagrams[at].bytes.data()), datagrams[at].bytes.size()};
   }
   const auto call = [&](mmsghdr* from, std::size_t count) {
-    return ::sendmmsg(fd_.get(), from, static_cast<unsigned>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+    int n = -1;
+    for (int tries = 0; tries <= (reports_errors_ ? kForOthers : 0); ++tries) {
+      n = ::sendmmsg(fd_.get(), from, static_cast<unsigned>(count), MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (n >= 0 || !may_be_for_others()) break;
+    }
+    return n;
   };
   const auto no_room = [] {
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == ENOBUFS || errno == ENOMEM;
@@ -251,9 +346,8 @@ UdpSocket::Sent UdpSocket::send_some(std::span<const DatagramToSend> datagrams, 
   }
   if (n < 0 && errno == EINTR) return Sent::all;
   if (n < 0 && no_room()) return Sent::full;
-  // The first message is the one refused. (An ICMP error of an earlier one is reported here too, as ECONNREFUSED or
-  // EHOSTUNREACH, without anything having been sent.) Its datagrams are tried once more, each by itself, and skipped
-  // where they are refused again.
+  // The first message is the one refused. Its datagrams are tried once more, each by itself, and skipped where they are
+  // refused again.
   const std::size_t run = b.runs[0];
   if (run > 1) {
     ++stats_.refused_runs;

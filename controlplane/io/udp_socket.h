@@ -8,8 +8,12 @@
 //
 // Errors of single datagrams never end or discard a batch (EMSGSIZE, ENETUNREACH, EPERM, ECONNREFUSED ...: that
 // datagram is counted and skipped); EINTR repeats; EAGAIN and ENOBUFS leave the rest to the caller, who tries again
-// when the socket is writable. Sockets are non-blocking, carry SO_MARK when asked to, set DF on what they send (the
-// path MTU is the tunnel's business) and never report queued ICMP errors as their own failure. One thread.
+// when the socket is writable. Sockets are non-blocking, carry SO_MARK when asked to, and set DF on what they send (the
+// path MTU is the tunnel's business). One thread.
+//
+// With `errors`, ICMP errors about what was sent are queued for errors() (IP_RECVERR). The kernel also lets the next call
+// on the socket fail with each of them, although it has nothing to do with it: such a call is made again, so that no
+// datagram and no run is lost for it. While any is queued, the socket polls as EPOLLERR.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +34,7 @@ struct UdpSocketOptions {
   std::uint16_t port = 0;  // 0: any
   std::uint32_t mark = 0;  // 0: none
   bool dont_fragment = true;
+  bool errors = false;   // ICMP errors are for errors()
   bool offload = false;  // UDP_SEGMENT and UDP_GRO; takes 4 MiB of address space, of memory only what is used
   int buffer_bytes = 4 << 20;
 };
@@ -41,6 +46,13 @@ struct ReceivedDatagram {
   int device = 0;  // it came in by; what is sent within this machine comes by the device that holds the address
 };
 
+// An ICMP error that the kernel found to be about a datagram from this socket's port. Anybody may have sent it.
+struct IcmpErrorReport {
+  Bytes quoted;  // the beginning of the datagram's payload; routers need not quote any of it
+  Endpoint to;   // where the datagram was going
+  enum class Kind : std::uint8_t { unreachable, too_big, other } kind{};
+};
+
 struct DatagramToSend {
   Bytes bytes;
   Endpoint to;
@@ -50,6 +62,7 @@ struct UdpSocketStats {
   std::uint64_t received = 0, sent = 0;  // datagrams
   std::uint64_t send_errors = 0;         // datagrams the kernel refused
   std::uint64_t receive_errors = 0;
+  std::uint64_t icmp_errors = 0;  // given out by errors()
   std::uint64_t truncated = 0;          // larger than a buffer
   std::uint64_t sent_in_runs = 0;       // of `sent`: those the kernel cut
   std::uint64_t received_in_runs = 0;   // of `received`: those the kernel had put together
@@ -78,6 +91,10 @@ class UdpSocket {
   // What one system call brings; empty when none waits. The bytes are valid until the next call.
   [[nodiscard]] std::span<ReceivedDatagram> receive();
 
+  // The ICMP errors that are queued, oldest first; at most 32 at a time, so that nobody who sends many holds us up. Valid
+  // until the next call.
+  [[nodiscard]] std::span<IcmpErrorReport> errors();
+
   // Sends in order; returns how many were dealt with (sent, or refused and counted). Fewer than given: the socket is
   // full, try the rest when it is writable.
   std::size_t send(std::span<const DatagramToSend> datagrams);
@@ -95,6 +112,7 @@ class UdpSocket {
   Endpoint local_;
   bool segments_ = false;
   bool coalesces_ = false;
+  bool reports_errors_ = false;
   UdpSocketStats stats_;
   std::unique_ptr<Buffers> buffers_;
 };

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Access networks that exist, and the tunnel through each: several clients and users behind one NAT, carrier-grade NAT
 with shared address space that overlaps the tunnel's own range, a client that has such an address itself, DS-Lite, IPv6
-alone with NAT64 and DNS64, nothing but TCP to port 443, nothing but an HTTP proxy, a captive portal.
+alone with NAT64 and DNS64, nothing but TCP to port 443, nothing but an HTTP proxy, a NAT that rejects, a captive portal.
 
 In each: names over both families, a download compared, the client's NATs forgotten in the middle of it."""
 
@@ -105,6 +105,23 @@ def both_at_once(lab):
         check("120 packets transmitted, 120 received" in text, f"pings lost: {text.strip().splitlines()[-2:]}")
 
 
+def rejected_after_a_reset(lab):
+    """the gateway's NAT rejects what it has forgotten: the client takes the ICMP errors for hints, and loses nothing"""
+    wait_until(lambda: peer(lab, "client").get("path") == "direct", 15, "direct path")
+    flow = subprocess.Popen(["ip", "netns", "exec", lab.network.namespace("client"), "ping", "-n", "-i", "0.05",
+                             "-c", "160", "-W", "2", net.ADDRESS4],
+                            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for _ in range(3):
+        time.sleep(2)  # in the middle of eight seconds of pings; hints count every two seconds
+        lab.nat_reset("gateway")
+    text, _ = flow.communicate(timeout=60)
+    check("160 packets transmitted, 160 received" in text, f"pings lost: {text.strip().splitlines()[-2:]}")
+    lines = {line["key"]: line["value"] for line in lab.penstock.ctl("client", "status")["lines"]}
+    told, believed = lines["datagrams received"], lines["network errors"]
+    check(not believed.startswith("0 believed"), f"no error was believed: {believed}; {told}")
+    check(lab.processes.alive("client"), "the client ended")
+
+
 def captive_portal_at_first(lab):
     """a captive portal holds everything back at first; once it opens, the client gets in by itself"""
     access.close_captive_portal(lab.network)
@@ -126,6 +143,7 @@ CASES = (
     ("nothing but TCP to port 443", ("tcp443",), "preserving", (everything_by_name, download_through_a_reset)),
     ("nothing but an HTTP proxy", ("proxy",), "preserving", (everything_by_name, download_through_a_reset)),
     ("DS-Lite", ("dslite",), "preserving", (everything_by_name, download_through_a_reset)),
+    ("a NAT that rejects what it does not know", (), "preserving", (rejected_after_a_reset,), "reject"),
     ("captive portal", (), "preserving", (captive_portal_at_first,)),
     ("a client with an address of 100.64.0.0/10", ("mobile",), "preserving",
      (everything_by_name, download_through_a_reset)),
@@ -144,12 +162,13 @@ def report(name, action):
     return True
 
 
-def run_case(title, parts, client_nat, tests):
+def run_case(title, parts, client_nat, tests, unexpected="drop"):
     lab = Lab.anew(NAME)
     good = True
     try:
         good = report(f"{title}: up", lambda: lab.up(
-            client_nat, build=BUILD, parts=parts, without=("client",) if tests[0] is captive_portal_at_first else ()))
+            client_nat, unexpected=unexpected, build=BUILD, parts=parts,
+            without=("client",) if tests[0] is captive_portal_at_first else ()))
         for test in tests if good else ():
             good &= report(f"{title}: {test.__doc__.splitlines()[0]}", lambda t=test: t(lab))
     finally:

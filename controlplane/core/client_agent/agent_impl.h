@@ -7,6 +7,7 @@
 //   resource_states.cc  what waits for a Resource
 //   portal_messages.cc  Welcome, changes, grants, refusals, requests
 //   eager.cc            protocol 1.0
+//   outer_errors.cc     ICMP errors about what was sent
 //   links.cc            tunnels to gateways: sessions, names, paths
 //   show.cc             what `penstockctl` sees
 #pragma once
@@ -264,6 +265,10 @@ struct ClientAgent::Impl {
   void handle_name_status(Link& link, const v1::NameStatus& status, Now now);
   [[nodiscard]] bool source_allowed(const Link& link, const InnerPacket& info, Bytes inner);
   [[nodiscard]] bool address_behind(const Link& link, const IpAddress& address);
+
+  // ---- outer_errors.cc ----
+  std::uint64_t hints = 0;  // ICMP errors that were believed
+  [[nodiscard]] bool sent_lately(Bytes quoted, Now now);
 
   // ---- resource_states.cc ----
   ResourceState& state_of(const std::string& resource);

@@ -138,6 +138,9 @@ class ClientAgent {
   // The same without a copy: what is for the TUN device is added to `inner`, in order, instead of to poll_packet(). It
   // points into the datagrams.
   void handle_datagrams(std::span<const InDatagram> datagrams, std::vector<Bytes>& inner, Now now);
+  // An ICMP error says that a datagram of ours does not reach `remote`; `quoted`: the beginning of its payload. Ignored
+  // (false) unless that is a message which a live session has sent lately; else a hint to doubt the path.
+  bool handle_unreachable(Bytes quoted, const Endpoint& remote, Now now);
   // What became of a connection that poll_stream asked for.
   void handle_stream_up(paths::StreamId stream, Now now);
   void handle_stream_down(paths::StreamId stream, Now now);

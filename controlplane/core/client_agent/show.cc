@@ -82,6 +82,8 @@ void ClientAgent::show_status(v1::StatusReply& out, Now now) const {
                                        std::to_string(static_cast<int>(seconds(now.monotonic - last->at))) +
                                        " s ago: " + std::string(last->why));
   }
+  line("network errors", std::to_string(d.hints) + " believed, " +
+                             std::to_string(drops(DropReason::icmp_error_unmatched)) + " not about live sessions");
   line("names", std::to_string(d.names->size()));
   line("packets waiting", std::to_string(d.budget.packets));
   for (const paths::Candidate& candidate : d.connectivity.local_candidates())

@@ -197,9 +197,14 @@ void Connectivity::Impl::handle_punch(const Path& path, Now time) {
 
 void Connectivity::handle_unreachable_hint(const Endpoint& remote, Now now) {
   impl_->tick(now);
-  for (auto& [gateway, agent] : impl_->agents) agent->handle_hint(remote, impl_->now);
-  for (auto& relay : impl_->relays)
-    if (relay->turn.config().server == remote) relay->turn.suspect(impl_->now.monotonic);
+  for (auto& [gateway, agent] : impl_->agents) agent->handle_hint(remote, 0, impl_->now);
+  for (auto& relay : impl_->relays) {
+    if (relay->stream != 0 || relay->turn.config().server != remote) continue;
+    const std::uint32_t number = relay->turn.number();
+    if (number != 0)
+      for (auto& [gateway, agent] : impl_->agents) agent->handle_hint(remote, number, impl_->now);
+    relay->turn.suspect(impl_->now.monotonic);
+  }
   impl_->pump();
 }
 

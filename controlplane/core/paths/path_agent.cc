@@ -140,11 +140,11 @@ void PathAgent::verify(Now time) {
   if (session_ && primary_ != 0 && !suspected_at_) begin_suspicion(time);
 }
 
-void PathAgent::handle_hint(const Endpoint& remote, Now time) {
+void PathAgent::handle_hint(const Endpoint& remote, std::uint32_t relay, Now time) {
   const Instant now = advance(time);
   const PathState* used = find(primary_);
-  if (!session_ || suspected_at_ || used == nullptr || !used->alive() || !used->direct() || used->path.remote != remote)
-    return;
+  if (!session_ || suspected_at_ || used == nullptr || !used->alive() || used->path.relay != relay) return;
+  if (used->direct() && used->path.remote != remote) return;
   if (last_hint_ != kLongAgo && now - last_hint_ < kHintPause) return;  // whoever sends many is not believed more
   last_hint_ = now;
   begin_suspicion(time);

@@ -90,7 +90,8 @@ class PathAgent {
   void handle_resume(Now now);
   // Something says that packets may no longer arrive (our mapping moved): verify now.
   void verify(Now now);
-  void handle_hint(const Endpoint& remote, Now now);
+  // What we sent to `remote`, or through this relay, is said not to arrive.
+  void handle_hint(const Endpoint& remote, std::uint32_t relay, Now now);
   // Paths through this relay can carry packets now (permission, move): check them at once.
   void kick_relay(std::uint32_t relay, Now now);
 

@@ -160,9 +160,10 @@ TEST(ResolvConf, ASymbolicLinkIsFollowedNotReplaced) {
 
 class UdpFamilies : public ::testing::TestWithParam<bool> {
  protected:
-  UdpSocket open(bool offload = false) {
+  UdpSocket open(bool offload = false, bool errors = false) {
     UdpSocketOptions options;
     options.offload = offload;
+    options.errors = errors;
     options.v6 = GetParam();
     options.bind = *IpAddress::parse(options.v6 ? "::1" : "127.0.0.1");
     std::string error;
@@ -229,6 +230,77 @@ TEST_P(UdpFamilies, AnIcmpErrorEndsNothing) {  // trap: io-6
     EXPECT_TRUE(from.receive().empty());
   }
   EXPECT_EQ(collect(loop, to, 20).size(), 20U);
+}
+
+// What a closed port says is given out with what it quotes, and no datagram is lost for it: neither on sending nor on
+// receiving, nor does it keep the loop busy once it was taken. trap: io-5, io-6
+TEST_P(UdpFamilies, IcmpErrorsAreReportedAndCostNothing) {
+  for (const bool offload : {false, true}) {
+    Loop loop;
+    UdpSocket from = open(offload, true);
+    Endpoint closed;
+    {
+      UdpSocket gone = open();
+      closed = gone.local();
+    }
+    UdpSocket to = open(offload);
+    std::vector<std::string> texts;
+    std::vector<DatagramToSend> batch;
+    for (int i = 0; i < 40; ++i) texts.push_back(std::string(200, 'd') + std::to_string(100 + i));
+    const auto bytes_of = [](const std::string& text) {
+      return Bytes{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+    };
+    for (const std::string& text : texts) batch.push_back({bytes_of(text), to.local()});
+    const std::string lost = "to nobody " + std::string(300, 'l');
+    // A socket of its own tells when the loop is at rest.
+    std::size_t reported = 0, turns = 0;
+    std::string quoted;
+    const auto source = loop.add_fd(from.fd(), EPOLLIN, [&](std::uint32_t events) {
+      ++turns;
+      EXPECT_TRUE(from.receive().empty());
+      if ((events & EPOLLERR) == 0) return;
+      for (const IcmpErrorReport& error : from.errors()) {
+        ++reported;
+        EXPECT_EQ(error.kind, IcmpErrorReport::Kind::unreachable);
+        EXPECT_EQ(error.to, closed);
+        quoted.assign(error.quoted.begin(), error.quoted.end());
+      }
+    });
+    for (int round = 0; round < 20; ++round) {
+      // The error of the first is there before the others are sent.
+      const std::vector<DatagramToSend> one = {{bytes_of(lost), closed}};
+      EXPECT_EQ(from.send(one), 1U);
+      EXPECT_EQ(from.send(batch), batch.size());
+      ASSERT_EQ(collect(loop, to, texts.size()), texts);
+    }
+    const Instant deadline = Loop::now().monotonic + 2s;
+    while (reported < 15 && Loop::now().monotonic < deadline) loop.run_once(10ms);
+    EXPECT_GE(reported, 15U);  // the kernel limits how many it sends
+    EXPECT_EQ(quoted, lost.substr(0, 128));
+    EXPECT_EQ(from.stats().icmp_errors, reported);
+    EXPECT_EQ(from.stats().send_errors, 0U);
+    EXPECT_EQ(from.stats().refused_runs, 0U);
+    EXPECT_EQ(from.segments(), offload);
+    while (loop.run_once(0ms)) ASSERT_LT(turns, 1000U);
+    EXPECT_TRUE(from.errors().empty());
+  }
+}
+
+// A datagram that is longer than the device carries is refused alone, and is no news about anybody else.
+TEST_P(UdpFamilies, TooLongIsNoReport) {  // trap: io-6
+  Loop loop;
+  UdpSocket from = open(false, true);
+  UdpSocket to = open();
+  const std::string text = "fine";
+  const Bytes good{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+  const std::vector<std::uint8_t> too_large(70000);
+  const std::vector<DatagramToSend> batch = {{good, to.local()}, {too_large, to.local()}, {good, to.local()}};
+  EXPECT_EQ(from.send(batch), batch.size());
+  EXPECT_EQ(collect(loop, to, 2), std::vector<std::string>(2, text));
+  EXPECT_EQ(from.stats().send_errors, 1U);
+  EXPECT_TRUE(from.errors().empty());
+  EXPECT_EQ(from.send({batch.data(), 1}), 1U);
+  EXPECT_EQ(collect(loop, to, 1), std::vector<std::string>(1, text));
 }
 
 TEST_P(UdpFamilies, RunsOfOneSizeGoTogetherAndArriveInOrder) {  // trap: io-2

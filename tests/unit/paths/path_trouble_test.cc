@@ -142,14 +142,26 @@ TEST_F(PathBench, IcmpHintLooksButDoesNotJudge) {
   start();
   session_up(kRelayed);
   run(5s, 50);
-  agent.handle_hint(endpoint("192.0.2.1:9"), now());
+  agent.handle_hint(endpoint("192.0.2.1:9"), 0, now());
   EXPECT_FALSE(agent.suspect());
-  agent.handle_hint(kGateway, now());
+  agent.handle_hint(endpoint("192.0.2.1:9"), kRelayed.relay, now());  // not what is in use
+  EXPECT_FALSE(agent.suspect());
+  agent.handle_hint(kGateway, 0, now());
   EXPECT_TRUE(agent.suspect());
   drain();
   run(50ms);
   EXPECT_FALSE(agent.suspect());
   EXPECT_EQ(agent.primary(), kDirect);
+  // Whoever says it again and again is not believed more often.
+  agent.handle_hint(kGateway, 0, now());
+  EXPECT_FALSE(agent.suspect());
+}
+
+TEST_F(PathBench, IcmpHintAboutTheRelayInUse) {
+  start();
+  session_up(kRelayed);
+  agent.handle_hint(endpoint("198.51.100.99:3478"), kRelayed.relay, now());
+  EXPECT_TRUE(agent.suspect());
 }
 
 TEST_F(PathBench, ForeignAndRepeatedRepliesChangeNothing) {

@@ -221,8 +221,24 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   if (order.paths == 0 || order.paths > ResendOrder::kMaxPaths) return stop(index);
   // What the order before had not come to yet is in doubt still: the peer may have moved on in the middle of it, and
   // what this one calls in doubt begins with its last probe.
+  // It goes by where it was to go as well: an order made of a suspicion leaves out the very endpoint that the one before
+  // may have been about.
   const Record* pending = ring.active && now < ring.order.until ? current(ring) : nullptr;
   const Instant pending_since = pending == nullptr ? Instant::max() : pending->at;
+  Paths before;
+  if (pending != nullptr) {
+    const auto add = [&](const Path& path) {
+      const auto is = [&](const Path& other) { return other.remote == path.remote; };
+      const auto end = order.to.begin() + order.paths;
+      if (std::any_of(order.to.begin(), end, is) || before.count == before.to.size()) return;
+      if (std::none_of(before.to.begin(), before.to.begin() + before.count, is)) before.to[before.count++] = path;
+    };
+    for (std::uint32_t i = 0; i < ring.order.paths; ++i) add(ring.order.to[i]);
+    if (pending->at <= ring.before.up_to)
+      for (std::uint32_t i = 0; i < ring.before.count; ++i) add(ring.before.to[i]);
+    before.up_to = now;
+  }
+  ring.before = before;
   ring.order = order;
   ring.order.since = std::min(order.since, pending_since);
   ring.order.up_to = std::max(order.up_to, now);
@@ -294,7 +310,8 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       }
       continue;
     }
-    const Path& path = ring.order.to[ring.path];
+    const std::uint32_t paths = ring.order.paths + (record->at <= ring.before.up_to ? ring.before.count : 0);
+    const Path& path = ring.path < ring.order.paths ? ring.order.to[ring.path] : ring.before.to[ring.path - ring.order.paths];
     if (!gates_.take(ring.peer, path.remote.address, record->size, now)) {
       schedule(gates_.next(ring.peer, now));
       ++turn_;
@@ -307,7 +324,7 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       ring.bite = 0;
       ring.not_before = now + kPause;
     }
-    if (++ring.path >= ring.order.paths) {
+    if (++ring.path >= paths) {
       ring.path = 0;
       ring.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
       ++turn_;

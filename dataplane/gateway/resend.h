@@ -128,6 +128,12 @@ class ResendStore {
     std::uint32_t unused;
     Instant at;
   };
+  // Where an order before wanted what was sent until then, if it has not come to it.
+  struct Paths {
+    std::uint32_t count = 0;
+    Instant up_to = Instant::min();
+    std::array<Path, ResendOrder::kMaxPaths> to{};
+  };
   struct Ring {
     PeerIndex peer = kNoPeer;
     Index head = 0, tail = 0;
@@ -137,10 +143,11 @@ class ResendStore {
     bool active = false;
     Index at = 0;  // cursor: block and offset of the next record to send
     std::uint32_t offset = 0;
-    std::uint32_t path = 0;  // of order.to
+    std::uint32_t path = 0;  // of order.to, then of before.to
     std::uint32_t bite = 0;
     Instant not_before{};
     ResendOrder order{};
+    Paths before{};
   };
 
   [[nodiscard]] std::uint8_t* memory_of(Index block) { return &memory_[(block - 1) * kBlockSize]; }

@@ -3,11 +3,22 @@
 #include <cstring>
 
 #include "dataplane/core/packet/ip_parse.h"
+#include "dataplane/core/wireguard/messages.h"
 #include "dataplane/core/wireguard/probe.h"
 #include "dataplane/gateway/slow_path_impl.h"
 #include "dataplane/gateway/wire.h"
 
 namespace penstock::gateway {
+namespace {
+
+bool quotes_session(Bytes message, const wireguard::Session& session) {
+  const auto* header = reinterpret_cast<const wireguard::DataHeader*>(message.data());
+  if (message.size() < offsetof(wireguard::DataHeader, counter)) return true;
+  return header->type.get() == static_cast<std::uint32_t>(wireguard::MessageType::data) &&
+         header->receiver.get() == session.remote_index;
+}
+
+}  // namespace
 
 void SlowPath::Implementation::handle(Packet* packet, Now now) {
   switch (kind_of<ToSlow>(*packet)) {
@@ -125,16 +136,25 @@ void SlowPath::Implementation::handle_probe(Packet* packet, Bytes payload, Now n
   context.emit(packet, ToWorker::to_peer_on_path, packet->rss_worker);
 }
 
-// RFC 4301 §6 in spirit: a hint, and only when it quotes what we really sent.
+// RFC 4301 §6 in spirit: a hint, and only when it quotes what we really sent. A router that quotes no more than RFC 792
+// asks of it (eight bytes, the UDP header) is believed by the addresses; all others have to know the session.
 void SlowPath::Implementation::handle_outer_error(Packet* packet, Now now) {
   const Bytes quoted = Bytes{packet->bytes()}.subspan(packet->l4_offset + sizeof(IcmpHeader));
   const IpParse parse = parse_ip(quoted, ParseMode::quoted);
   PeerIndex peer = kNoPeer;
+  Endpoint remote;
+  Bytes message;
   if (parse.reason == DropReason::none && quoted.size() >= parse.view.header_length + sizeof(UdpHeader)) {
-    const auto* udp = view_as<UdpHeader>(quoted.subspan(parse.view.header_length));
-    peer = watch.peer_at({ip_destination(quoted, parse.view), udp->destination_port.host()});
+    const Bytes datagram = quoted.subspan(parse.view.header_length);
+    remote = {ip_destination(quoted, parse.view), view_as<UdpHeader>(datagram)->destination_port.host()};
+    message = datagram.subspan(sizeof(UdpHeader));
+    peer = watch.peer_at(remote);
   }
-  if (peer == kNoPeer || device.data_path().sending_session(peer, now.monotonic) == nullptr)
+  const wireguard::Session* session =
+      peer == kNoPeer ? nullptr : device.data_path().sending_session(peer, now.monotonic);
+  // Whether another address of the peer can be reached says nothing about the one in use.
+  const auto endpoint = peer == kNoPeer ? std::nullopt : device.data_path().endpoint(peer);
+  if (session == nullptr || !endpoint || endpoint->remote != remote || !quotes_session(message, *session))
     return context.drop(packet, DropReason::icmp_error_unmatched);
   watch.suspect(peer, now.monotonic);
   context.drop(packet, DropReason::local_consumed);

@@ -14,6 +14,7 @@ constexpr std::size_t kUdpOverV4 = 28;
 constexpr std::size_t kUdpOverV6 = 48;
 constexpr std::size_t kSegment = 400;                                   // of a byte stream
 constexpr Duration kErrorDelay = std::chrono::milliseconds{5};          // of an ICMP error
+constexpr std::size_t kQuoted = 64;                                     // bytes of payload in it
 constexpr std::uint64_t kLiveLock = 10'000;
 
 }  // namespace
@@ -161,9 +162,12 @@ void Network::put_on_link(Attachment& attachment, bool inbound, Datagram datagra
                                              copy + 1 < passage.copies ? datagram : std::move(datagram), origin});
 }
 
-void Network::unreachable(Node* origin, const Endpoint& remote) {
+void Network::unreachable(Node* origin, const Endpoint& remote, const Datagram& rejected) {
   if (origin == nullptr) return;
-  schedule(now_ + kErrorDelay, [this, origin, remote] { origin->unreachable(remote, now()); }, origin);
+  const std::size_t size = std::min(rejected.bytes.size(), kQuoted);
+  std::vector<std::uint8_t> quoted(rejected.bytes.begin(), rejected.bytes.begin() + static_cast<std::ptrdiff_t>(size));
+  schedule(now_ + kErrorDelay,
+           [this, origin, remote, quoted = std::move(quoted)] { origin->unreachable(remote, quoted, now()); }, origin);
 }
 
 void Network::leave_link(Flight flight) {
@@ -213,7 +217,7 @@ void Network::route(Datagram datagram, const NatBox* from, Node* origin) {
     if (!internal) {
       ++statistics_.filtered;
       traced("  filtered", datagram);
-      if (nat->behaviour().rejects) unreachable(origin, target);
+      if (nat->behaviour().rejects) unreachable(origin, target, datagram);
       return;
     }
     datagram.to = *internal;

@@ -33,8 +33,8 @@ class Node {
  public:
   virtual ~Node() = default;
   virtual void receive(Datagram datagram, Now now) = 0;
-  // An ICMP error said that `remote` is unreachable.
-  virtual void unreachable(const Endpoint& /*remote*/, Now /*now*/) {}
+  // An ICMP error said that `remote` is unreachable; `quoted`: the beginning of what was sent there.
+  virtual void unreachable(const Endpoint& /*remote*/, Bytes /*quoted*/, Now /*now*/) {}
   [[nodiscard]] virtual Instant deadline() const = 0;
   virtual void timeout(Now now) = 0;
   [[nodiscard]] virtual std::string deadline_reason() const { return "a node's timer"; }
@@ -122,7 +122,7 @@ class Network {
   void put_on_link(Attachment& attachment, bool inbound, Datagram datagram, Node* origin);
   void leave_link(Flight flight);
   void route(Datagram datagram, const NatBox* from, Node* origin);
-  void unreachable(Node* origin, const Endpoint& remote);
+  void unreachable(Node* origin, const Endpoint& remote, const Datagram& rejected);
   [[nodiscard]] bool is_cut(const IpAddress& a, const IpAddress& b) const {
     return !cuts_.empty() && cuts_.contains(std::minmax(a, b));
   }

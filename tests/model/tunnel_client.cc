@@ -114,7 +114,7 @@ void TunnelClient::receive(Datagram datagram, Now now) {
   drain(now);
 }
 
-void TunnelClient::unreachable(const Endpoint& remote, Now now) {
+void TunnelClient::unreachable(const Endpoint& remote, Bytes, Now now) {
   connectivity.handle_unreachable_hint(remote, now);
   drain(now);
 }

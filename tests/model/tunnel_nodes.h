@@ -99,7 +99,7 @@ class TunnelClient : public Node {
   TunnelClient(Network& network, const Config& config, Introducer& introducer);
 
   void receive(Datagram datagram, Now now) override;
-  void unreachable(const Endpoint& remote, Now now) override;
+  void unreachable(const Endpoint& remote, Bytes quoted, Now now) override;
   [[nodiscard]] Instant deadline() const override;
   void timeout(Now now) override;
   [[nodiscard]] std::string deadline_reason() const override {

@@ -148,8 +148,10 @@ void ClientHost::receive(Datagram datagram, Now) {
   drain();
 }
 
-void ClientHost::unreachable(const Endpoint&, Now) {
-  // The program's sockets report no ICMP errors to the agent.
+void ClientHost::unreachable(const Endpoint& remote, Bytes quoted, Now) {
+  if (!agent_ || !on) return;
+  agent_->handle_unreachable(quoted, remote, here());
+  drain();
 }
 
 void ClientHost::drain() {

@@ -41,7 +41,7 @@ class ClientHost final : public Host {
   std::function<void(const std::string&)> log;
 
   void receive(Datagram datagram, Now now) override;
-  void unreachable(const Endpoint& remote, Now now) override;
+  void unreachable(const Endpoint& remote, Bytes quoted, Now now) override;
   [[nodiscard]] Instant deadline() const override;
   void timeout(Now now) override;
   [[nodiscard]] std::string deadline_reason() const override;

@@ -144,10 +144,11 @@ void GatewayHost::receive(Datagram datagram, Now) {
 }
 
 // Somebody rejected what we sent: the error quotes our datagram.
-void GatewayHost::unreachable(const Endpoint& remote, Now) {
+void GatewayHost::unreachable(const Endpoint& remote, Bytes sent, Now) {
   const IpAddress& own = remote.address.is_v4() ? config_.wan_v4 : config_.wan_v6;
   if (!on || !data_plane_ || own.is_unspecified()) return;
-  const auto quoted = frames::udp_packet({own, gateway::kDefaultListenPort}, remote, {0, 0, 0, 0, 0, 0, 0, 0});
+  const auto quoted = frames::udp_packet({own, gateway::kDefaultListenPort}, remote,
+                                         {sent.begin(), sent.end()});
   constexpr std::uint8_t kPort4 = 3, kPort6 = 4;
   auto error = remote.address.is_v4() ? icmp_error(quoted, remote.address, icmp4::unreachable, kPort4)
                                       : icmp_error(quoted, remote.address, icmp6::unreachable, kPort6);

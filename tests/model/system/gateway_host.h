@@ -43,7 +43,7 @@ class GatewayHost final : public Host {
   [[nodiscard]] const MacAddress& lan_mac() const;
 
   void receive(Datagram datagram, Now now) override;
-  void unreachable(const Endpoint& remote, Now now) override;
+  void unreachable(const Endpoint& remote, Bytes quoted, Now now) override;
   [[nodiscard]] Instant deadline() const override;
   void timeout(Now now) override;
   [[nodiscard]] std::string deadline_reason() const override;

@@ -1,4 +1,5 @@
 // ICMP errors about the datagrams around the tunnel: a hint when they quote what a live session has sent lately.
+#include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
 #include "dataplane/core/stun/message.h"
@@ -28,6 +29,7 @@ class OuterErrors : public Agent {
     const std::size_t before = count;
     believed = net.agent->handle_unreachable(quoted, remote, net.now);
     net.pump();
+    net.advance(Duration{});  // what is due now
     return count - before;
   }
   [[nodiscard]] std::uint64_t unmatched() const { return net.agent->drops(DropReason::icmp_error_unmatched); }

@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <map>
+#include <set>
 
 #include "tests/unit/gateway/builder.h"
 
@@ -15,6 +16,7 @@ using namespace std::chrono_literals;
 
 const Endpoint kRelay{ip("198.51.100.20"), 49152};
 const Endpoint kMovedTo{ip("198.51.100.130"), 61000};
+const Endpoint kThird{ip("198.51.100.131"), 61000};
 constexpr Instant kStart{1h};
 
 Path path_to(const Endpoint& remote) {
@@ -105,36 +107,61 @@ TEST(ResendStore, AnOrderTakesOverWhatTheOneBeforeHadNotComeTo) {
   s.store.order(order_for(3, kStart + 90ms, second, second + 2s, {kMovedTo}), second);
   std::vector<std::uint32_t> sent;
   for (Instant now = second; now < second + 100ms; now += 1ms) {
-    const auto some = s.drain(now);
-    sent.insert(sent.end(), some.begin(), some.end());
+    ResendStore::Copy copy;
+    while (s.store.poll(now, copy))
+      if (copy.to.remote == kMovedTo) sent.push_back(number_of(copy.bytes));
   }
   ASSERT_EQ(sent.size(), 100 - ResendStore::kBite);
   EXPECT_EQ(sent.front(), ResendStore::kBite);
   EXPECT_EQ(sent.back(), 99U);
 }
 
-// Below the bounds whatever an order calls in doubt is sent after it, however many orders come meanwhile.
+// The client has moved to its relay, and before all that was in doubt has gone there the path is suspected: what was about
+// to go over the relay, the endpoint now, goes there all the same, and not only to the addresses besides it.
+TEST(ResendStore, WhatAnOrderHadNotComeToGoesWhereItWasToGo) {
+  Store s;
+  for (std::uint32_t i = 0; i < 100; ++i) s.store.keep(3, datagram(i), kStart + i * 1ms);
+  const Instant first = kStart + 100ms;
+  s.store.order(order_for(3, kStart, first, first + 2s, {kRelay}), first);
+  ASSERT_EQ(s.drain(first).size(), ResendStore::kBite);
+  const Instant second = first + 1ms;
+  s.store.order(order_for(3, kStart + 90ms, second + 2s, second + 2s, {kMovedTo}), second);
+  std::map<Endpoint, std::set<std::uint32_t>> sent;
+  for (Instant now = second; now < second + 200ms; now += 1ms) {
+    if (now == second + 100ms) s.store.keep(3, datagram(100), now);  // newer than the first order's
+    ResendStore::Copy copy;
+    while (s.store.poll(now, copy)) sent[copy.to.remote].insert(number_of(copy.bytes));
+  }
+  EXPECT_EQ(sent[kRelay].size(), 100 - ResendStore::kBite);
+  EXPECT_EQ(sent[kMovedTo].size(), 101 - ResendStore::kBite);
+  EXPECT_FALSE(sent[kRelay].contains(100));
+}
+
+// Below the bounds whatever an order calls in doubt is sent after it, where it says, however many orders come meanwhile.
 RC_GTEST_PROP(ResendStore, NothingInDoubtIsLeftOut, ()) {
   Store s;
   struct Wanted {
     std::uint32_t number;
+    Endpoint to;
     bool sent;
   };
   std::vector<Instant> kept;
   std::vector<Wanted> wanted;
   Instant now = kStart;
   const auto take = [&] {
-    for (const std::uint32_t number : s.drain(now))
-      for (Wanted& w : wanted) w.sent = w.sent || w.number == number;
+    ResendStore::Copy copy;
+    while (s.store.poll(now, copy))
+      for (Wanted& w : wanted) w.sent = w.sent || (w.number == number_of(copy.bytes) && w.to == copy.to.remote);
   };
   const auto steps = *rc::gen::inRange(10, 120);
   for (int step = 0; step < steps; ++step) {
     now += Duration{std::chrono::microseconds{*rc::gen::inRange(100, 3000)}};
     if (*rc::gen::inRange(0, 8) == 0 && !kept.empty()) {
       const Instant since = now - std::chrono::milliseconds{*rc::gen::inRange(0, 60)};
-      s.store.order(order_for(3, since, now, now + 2s, {*rc::gen::element(kRelay, kMovedTo)}), now);
+      const Endpoint to = *rc::gen::element(kRelay, kMovedTo, kThird);
+      s.store.order(order_for(3, since, now, now + 2s, {to}), now);
       for (std::uint32_t i = 0; i < kept.size(); ++i)
-        if (kept[i] >= since) wanted.push_back({i, false});
+        if (kept[i] >= since) wanted.push_back({i, to, false});
     } else {
       s.store.keep(3, datagram(static_cast<std::uint32_t>(kept.size())), now);
       kept.push_back(now);

@@ -269,17 +269,38 @@ TEST(Healing, ErrorsAboutTheTunnelAreHintsWhenTheyQuoteALiveSession) {
   world.client.send(probe(1, 0));
   world.gateway.run(3s);
   world.client.keepalives = 0;
-  const auto error = [&](const Endpoint& about) {
-    const Octets quoted = udp_packet({ip("198.51.100.194"), kDefaultListenPort}, about, Octets(32, 4));
+  const Octets latest = world.client.datagrams.back();
+  const Endpoint another{ip("198.51.100.99"), 1};
+  world.client.send_from(another, probe(2, 0));  // a standby path
+  const auto error = [&](const Endpoint& about, const Octets& message) {
+    const Octets quoted = udp_packet({ip("198.51.100.194"), kDefaultListenPort}, about, message);
     world.gateway.receive_from(
         world.router, kWan,
         icmp_packet(ip("198.51.100.193"), ip("198.51.100.194"), icmp4::unreachable, 1, 0, 0, quoted));
   };
-  error({ip("198.51.100.99"), 1});
-  EXPECT_EQ(world.gateway.drops(DropReason::icmp_error_unmatched), 1U);
-  EXPECT_EQ(world.client.keepalives, 0U);
-  for (int i = 0; i < 50; ++i) error(world.client.address);
+  Octets stranger = latest;
+  stranger[5] ^= 1;
+  const Octets initiation(148, 1), punch(28, 0);
+  struct Case {
+    const char* what;
+    Endpoint about;
+    Octets message;
+  };
+  std::uint64_t unmatched = 0;
+  for (const Case& c : {Case{"nobody", {ip("198.51.100.98"), 1}, latest},
+                        Case{"an address of the client that is not in use", another, latest},
+                        Case{"a punch", world.client.address, punch},
+                        Case{"a handshake", world.client.address, initiation},
+                        Case{"another session", world.client.address, stranger}}) {
+    error(c.about, c.message);
+    EXPECT_EQ(world.gateway.drops(DropReason::icmp_error_unmatched), ++unmatched) << c.what;
+    EXPECT_EQ(world.client.keepalives, 0U) << c.what;
+  }
+  for (int i = 0; i < 50; ++i) error(world.client.address, latest);
   EXPECT_EQ(world.client.keepalives, 1U) << "a flood of errors makes no flood of keepalives";
+  world.gateway.run(1s);
+  error(world.client.address, {});  // RFC 792: eight bytes, the UDP header
+  EXPECT_EQ(world.client.keepalives, 2U);
   world.client.send(echo_request(world.client.tunnel_v4, kServer4));
   world.gateway.run(20ms);
   EXPECT_EQ(world.client.received_from.back(), world.client.address) << "a hint, never proof";

@@ -178,7 +178,8 @@ void PeerWatch::probed(PeerIndex index, const Path& path, Said said, Duration rt
   peer.last_probe = now;
   peer.silent_times = 0;
   const bool watched = peer.probe_interval != Duration{} && peer.probe_interval <= kNotWatched;
-  arm_silence(index, watched ? now + patience(peer.probe_interval) : kNever);
+  peer.counted = false;
+  arm_silence(index, watched ? now + patience(peer.probe_interval) - kExcusedFor : kNever);
 }
 
 void PeerWatch::count_overhead(PeerIndex index) {
@@ -223,10 +224,15 @@ bool PeerWatch::note_traffic(Peer& peer, PeerIndex index, Instant now) {
 }
 
 // Whether there is a better reason for a peer's silence than a dead path: it is busy and its probes are late, or it has
-// had no data for so long that it probes at another pace. Then its deadline has moved.
+// had no data for so long that it probes at another pace. Then its deadline has moved. Only what came in the last while
+// counts: a path may have died right after a probe and a few packets.
 bool PeerWatch::excused(PeerIndex index, Instant now) {
   Peer& peer = peers_[index];
   const bool heard = note_traffic(peer, index, now);
+  if (!std::exchange(peer.counted, true)) {
+    arm_silence(index, now + kExcusedFor);
+    return true;
+  }
   if (peer.spoken_to != Instant::min() || peer.suspect || peer.data_at == Instant::min()) return false;
   if (heard && peer.excuses < kExcuses) {
     ++peer.excuses;
@@ -251,6 +257,7 @@ void PeerWatch::spoke_first(PeerIndex index, Instant now) {
   if (!peer.known || peer.silence != kNever || peer.spoken_to != Instant::min()) return;
   peer.spoken_to = now;
   peer.silent_times = 0;
+  peer.counted = true;
   arm_silence(index, now + kSilentAtLeast + kSilentSlack);
 }
 

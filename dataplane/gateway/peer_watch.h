@@ -102,6 +102,7 @@ class PeerWatch {
     bool suspect = false;
     Instant doubtful = Instant::min();    // the client doubts, and this is not known to have arrived; min: it does not
     Duration rtt{};                       // of its primary path; 0: not known
+    bool counted = false;                 // its packets, for the next deadline to see whether any came since
     std::uint8_t excuses = 0;             // of late probes, since the last one
     std::uint64_t received = 0, data = 0; // packets from it, and packets of data, when last looked at
     Instant data_at = Instant::min();

@@ -173,6 +173,22 @@ TEST(SendingAgain, LateProbesOfAClientWhoseDataComesAreNoSilence) {
   EXPECT_GT(flow.client.keepalives, 0U);
 }
 
+// ... but what came right after the last probe is no excuse for what has not come since: the path died then.
+TEST(SendingAgain, DataOfBeforeThePathDiedExcusesNothing) {
+  Flow flow;
+  flow.go_on(3s, 10ms);
+  flow.client.send_from(flow.at, probe(++flow.sequence));
+  const Instant last_probe = flow.gateway.now().monotonic;
+  for (int i = 0; i < 10; ++i) {
+    flow.client.send(udp_packet({flow.client.tunnel_v4, 9}, {kServer4, 53}, text("up")));
+    flow.gateway.run(5ms);
+  }
+  flow.client.dead = {flow.client.address};
+  flow.client.keepalives = 0;
+  while (flow.client.keepalives == 0 && flow.gateway.now().monotonic - last_probe < 1s) flow.gateway.run(5ms);
+  EXPECT_LE(flow.gateway.now().monotonic - last_probe, 310ms) << "two intervals and 100 ms";
+}
+
 // A client that has had no data for two seconds probes every second, and after two minutes every 25 s: no silence.
 TEST(SendingAgain, AClientThatBecomesQuietIsNotSilent) {
   Flow flow;

@@ -9,6 +9,7 @@
 #include "controlplane/client/client.h"
 #include "controlplane/client/config.h"
 #include "controlplane/io/loop.h"
+#include "dataplane/core/base/resident.h"
 
 using namespace penstock;
 
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
     spdlog::error("{}", error);
     return 1;
   }
+  stay_in_memory();
   spdlog::info("penstock-client {} runs", PENSTOCK_VERSION);
   const int code = loop.run();
   process->close();

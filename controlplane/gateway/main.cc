@@ -9,6 +9,7 @@
 #include "controlplane/gateway/config.h"
 #include "controlplane/gateway/gateway.h"
 #include "controlplane/io/loop.h"
+#include "dataplane/core/base/resident.h"
 
 using namespace penstock;
 
@@ -54,6 +55,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", file.c_str(), error.c_str());
     return 2;
   }
+  stay_in_memory();
   spdlog::info("penstock-gateway {} started", PENSTOCK_VERSION);
   const int code = loop.run();
   process->finish();

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "controlplane/io/loop.h"
+#include "dataplane/core/base/resident.h"
 #include "controlplane/portal/config.h"
 #include "controlplane/portal/portal.h"
 
@@ -57,6 +58,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", file.c_str(), error.c_str());
     return 2;
   }
+  stay_in_memory();
   spdlog::info("penstock-portal {} listens on port {}", PENSTOCK_VERSION, process->port());
   const int code = loop.run();
   process.reset();

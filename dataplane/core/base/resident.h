@@ -1,0 +1,62 @@
+// Keeps a process in memory: its code before anything else.
+//
+// A system that is short of memory, or that takes back what was not used for a while, takes pages of code first: they can
+// be read from their file again. The next handshake then waits for the disk, some milliseconds for each page, and with
+// it somebody's first packet. To be called once, after signals are blocked, by processes that first packets wait for.
+//
+// A wish only: where the process may not lock memory (no CAP_IPC_LOCK, and a limit) its code is read ahead all the same.
+#pragma once
+
+#include <link.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cstdint>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace penstock {
+namespace resident_detail {
+
+using Range = std::pair<std::uintptr_t, std::uintptr_t>;
+
+// What is mapped from files and not written to: code and constants of the program and its libraries.
+inline std::vector<Range> read_only_segments() {
+  std::vector<Range> out;
+  ::dl_iterate_phdr(
+      [](dl_phdr_info* object, std::size_t, void* to) {
+        constexpr std::uintptr_t kPage = 4096;
+        for (int i = 0; i < object->dlpi_phnum; ++i) {
+          const auto& segment = object->dlpi_phdr[i];
+          if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+          const std::uintptr_t begin = object->dlpi_addr + segment.p_vaddr;
+          static_cast<std::vector<Range>*>(to)->emplace_back(begin / kPage * kPage, begin + segment.p_memsz);
+        }
+        return 0;
+      },
+      &out);
+  return out;
+}
+
+inline bool may_lock() {
+  rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
+  if (::setrlimit(RLIMIT_MEMLOCK, &limit) == 0) return true;
+  return ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY;
+}
+
+}  // namespace resident_detail
+
+// Memory that is never touched takes none, as before. Returns whether pages are locked. The code is read by a thread of
+// its own, so that a start does not wait for the disk.
+inline bool stay_in_memory() {
+  const bool locked =
+      resident_detail::may_lock() && ::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
+  std::thread([segments = resident_detail::read_only_segments()] {
+    for (const auto& [begin, end] : segments)
+      static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_POPULATE_READ));
+  }).detach();
+  return locked;
+}
+
+}  // namespace penstock

@@ -1,9 +1,9 @@
 // Large tables on large pages: with small ones, a look-up at random in hundreds of megabytes misses the TLB besides the
 // cache, which costs as much again.
 //
-// A wish only. Called once per table when it is made (a system call; this file has the only ones in core); where the
-// system grants no transparent huge pages nothing changes. Pages are still mapped, and zeroed, when they are first
-// used, or ahead of that by map_ahead().
+// A wish only. Called once per table when it is made (a system call; this file and resident.h have the only ones in
+// core); where the system grants no transparent huge pages nothing changes. Pages are still mapped, and zeroed, when
+// they are first used, or ahead of that by map_ahead().
 #pragma once
 
 #include <sys/mman.h>
@@ -13,12 +13,22 @@
 
 namespace penstock {
 
-inline void ask_for_huge_pages(void* memory, std::size_t size) {
+enum class Pages : std::uint8_t {
+  huge,
+  small  // tables that a few entries of are used now and then: 2 MiB to be zeroed for each would hold up a handshake
+};
+
+inline void ask_for_pages(void* memory, std::size_t size, Pages pages) {
   constexpr std::uintptr_t kHugePage = std::uintptr_t{2} << 20;
   const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + kHugePage - 1) / kHugePage * kHugePage;
   const auto end = (reinterpret_cast<std::uintptr_t>(memory) + size) / kHugePage * kHugePage;
   if (memory == nullptr || begin >= end) return;
-  static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+  static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin,
+                              pages == Pages::huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
+}
+
+inline void ask_for_huge_pages(void* memory, std::size_t size) {
+  ask_for_pages(memory, size, Pages::huge);
 }
 
 // Maps, and zeroes, the pages of memory that will be written soon, so that who writes them need not wait for the

@@ -22,7 +22,7 @@ namespace penstock::wireguard {
 class KnownSources {
  public:
   KnownSources(std::size_t expected, Random& random)
-      : slots_(std::bit_ceil(expected * 2 + 64)), mask_(slots_.size() - 1), seed_(random.next_u64()) {}
+      : slots_(std::bit_ceil(expected * 2 + 64), Pages::small), mask_(slots_.size() - 1), seed_(random.next_u64()) {}
 
   // --- The writer
 

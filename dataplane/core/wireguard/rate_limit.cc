@@ -12,7 +12,7 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 }  // namespace
 
 SourceLimiter::SourceLimiter(std::size_t sets, std::uint32_t per_second, std::uint32_t burst, Random& random)
-    : buckets_(sets * kWays),
+    : buckets_(sets * kWays, Pages::small),
       set_mask_(sets - 1),
       cost_(std::max<std::int64_t>(kSecond / std::max<std::uint32_t>(per_second, 1), 1)),
       capacity_(cost_ * std::max<std::uint32_t>(burst, 1)),

@@ -18,10 +18,11 @@ class ZeroedArray {
   static_assert(std::is_trivially_destructible_v<T>);
 
  public:
-  explicit ZeroedArray(std::size_t size) : size_(size), memory_(std::calloc(size * sizeof(T) + kAlign, 1)) {
+  explicit ZeroedArray(std::size_t size, Pages pages = Pages::huge)
+      : size_(size), memory_(std::calloc(size * sizeof(T) + kAlign, 1)) {
     if (memory_ == nullptr) std::abort();  // at start-up only: there is no process without its tables
     const auto address = reinterpret_cast<std::uintptr_t>(memory_.get());
-    ask_for_huge_pages(memory_.get(), size * sizeof(T));
+    ask_for_pages(memory_.get(), size * sizeof(T), pages);
     elements_ = reinterpret_cast<T*>((address + kAlign - 1) & ~(kAlign - 1));
   }
 

@@ -107,6 +107,7 @@ def both_at_once(lab):
 
 def rejected_after_a_reset(lab):
     """the gateway's NAT rejects what it has forgotten: the client takes the ICMP errors for hints, and loses nothing"""
+    lab.network.inside("client", "ping", "-n", "-c", "2", "-W", "2", net.ADDRESS4)  # the tunnel is there
     wait_until(lambda: peer(lab, "client").get("path") == "direct", 15, "direct path")
     flow = subprocess.Popen(["ip", "netns", "exec", lab.network.namespace("client"), "ping", "-n", "-i", "0.05",
                              "-c", "160", "-W", "2", net.ADDRESS4],

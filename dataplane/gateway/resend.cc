@@ -311,7 +311,8 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       continue;
     }
     const std::uint32_t paths = ring.order.paths + (record->at <= ring.before.up_to ? ring.before.count : 0);
-    const Path& path = ring.path < ring.order.paths ? ring.order.to[ring.path] : ring.before.to[ring.path - ring.order.paths];
+    const Path& path =
+        ring.path < ring.order.paths ? ring.order.to[ring.path] : ring.before.to[ring.path - ring.order.paths];
     if (!gates_.take(ring.peer, path.remote.address, record->size, now)) {
       schedule(gates_.next(ring.peer, now));
       ++turn_;

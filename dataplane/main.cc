@@ -96,7 +96,7 @@ int run(const std::string& file, int signals) {
                platform.hugepages() ? "hugepage" : "ordinary", engine.ports().front().pool.free,
                engine.ports().front().pool.size);
   ::sd_notify(0, "READY=1\nSTATUS=ready");
-  stay_in_memory();  // all libraries are there
+  if (!stay_in_memory()) spdlog::warn(kNotLocked);  // all libraries are there
 
   constexpr int kTurnMs = 100;
   while (!told_to_end(signals, kTurnMs)) {

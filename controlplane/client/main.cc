@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
     spdlog::error("{}", error);
     return 1;
   }
-  stay_in_memory();
+  if (!stay_in_memory()) spdlog::warn(kNotLocked);
   spdlog::info("penstock-client {} runs", PENSTOCK_VERSION);
   const int code = loop.run();
   process->close();

@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", file.c_str(), error.c_str());
     return 2;
   }
-  stay_in_memory();
+  if (!stay_in_memory()) spdlog::warn(kNotLocked);
   spdlog::info("penstock-gateway {} started", PENSTOCK_VERSION);
   const int code = loop.run();
   process->finish();

@@ -58,7 +58,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s: %s\n", file.c_str(), error.c_str());
     return 2;
   }
-  stay_in_memory();
+  if (!stay_in_memory()) spdlog::warn(kNotLocked);
   spdlog::info("penstock-portal {} listens on port {}", PENSTOCK_VERSION, process->port());
   const int code = loop.run();
   process.reset();

@@ -1,7 +1,7 @@
+// PeerWatch: who is known where, who is busy, and who has fallen silent.
 #include "dataplane/gateway/peer_watch.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "dataplane/core/wireguard/data_path.h"
@@ -34,12 +34,6 @@ constexpr Duration kActiveProbes = seconds{1};
 constexpr std::uint64_t kKeepalives = 2;  // packets that are neither data nor counted as overhead
 constexpr std::uint8_t kOthersToo = 4;    // of these
 constexpr Duration kSuspectEvery = milliseconds{500};
-// What may have been under way when the last probe came: a round trip, generously; and when that is not known.
-constexpr int kUnderWayRtts = 2;
-constexpr Duration kUnderWaySlack = milliseconds{20};
-constexpr Duration kUnderWay = milliseconds{400};
-constexpr Duration kSendAgainFor = seconds{2};
-constexpr Duration kHeardOfLate = seconds{150};  // addresses that copies are sent to
 // Pacing of keepalives to everybody: 64 peers a millisecond.
 constexpr std::size_t kHealBatch = 64;
 constexpr Duration kHealInterval = milliseconds{1};
@@ -259,69 +253,6 @@ void PeerWatch::spoke_first(PeerIndex index, Instant now) {
   peer.silent_times = 0;
   peer.counted = true;
   arm_silence(index, now + kSilentAtLeast + kSilentSlack);
-}
-
-void PeerWatch::give_order(const ResendOrder& order) {
-  for (std::uint16_t worker = 0; worker < context_.limits.workers; ++worker) {
-    Packet* packet = context_.allocate();
-    if (packet == nullptr) return;
-    if (!packet->append(sizeof order)) return context_.drop(packet, DropReason::no_buffer);
-    std::memcpy(packet->data, &order, sizeof order);
-    context_.emit(packet, ToWorker::resend, worker);
-  }
-}
-
-// What may not have arrived over the endpoint goes over the other addresses, and so does what is newer, until the
-// primary answers.
-void PeerWatch::begin_suspicion(PeerIndex index, Instant now) {
-  Peer& peer = peers_[index];
-  hear_from_us(index);
-  if (peer.suspect || !tunnels_.keeps(index) || peer.last_probe == Instant::min()) return;
-  peer.suspect = true;
-  copy_to_others(index, 0, 1, now);
-}
-
-// Bounded as all sending twice is: a client that goes on doubting (nothing of ours arrives) has another path by then.
-bool PeerWatch::doubts_of_late(const Peer& peer, Instant now) {
-  return peer.doubtful != Instant::min() && now - peer.doubtful <= kSendAgainFor;
-}
-
-Instant PeerWatch::in_doubt_since(const Peer& peer) const {
-  return peer.last_probe - (peer.rtt > Duration{} ? peer.rtt * kUnderWayRtts + kUnderWaySlack : kUnderWay);
-}
-
-// To `paths` of the addresses besides the endpoint, from the `first` on, those heard last before others: the one that
-// it keeps warm first. Every further one costs as much again of what may be sent twice.
-void PeerWatch::copy_to_others(PeerIndex index, std::size_t first, std::size_t paths, Instant now) {
-  Peer& peer = peers_[index];
-  const auto endpoint = tunnels_.endpoint(index);
-  std::vector<const Address*> others;
-  for (const Address& address : peer.addresses) {
-    const bool late = address.heard != Instant::min() && now - address.heard <= kHeardOfLate;
-    if (late && (!endpoint || address.path.remote != endpoint->remote)) others.push_back(&address);
-  }
-  std::sort(others.begin(), others.end(), [](const Address* a, const Address* b) { return a->heard > b->heard; });
-  ResendOrder order;
-  order.peer = index;
-  order.since = in_doubt_since(peer);
-  order.up_to = order.until = now + kSendAgainFor;
-  for (std::size_t i = first; i < others.size() && order.paths < std::min(paths, ResendOrder::kMaxPaths); ++i)
-    order.to[order.paths++] = others[i]->path;
-  if (order.paths != 0) give_order(order);
-}
-
-// Over `path`, which works since now.
-void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
-  if (!tunnels_.keeps(index)) return;
-  ResendOrder order;
-  order.peer = index;
-  const Peer& peer = peers_[index];
-  order.since = doubts_of_late(peer, now) ? peer.doubtful : in_doubt_since(peer);
-  order.up_to = now;
-  order.until = now + kSendAgainFor;
-  order.paths = 1;
-  order.to[0] = path;
-  give_order(order);
 }
 
 void PeerWatch::suspect(PeerIndex index, Instant now) {

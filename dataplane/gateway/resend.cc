@@ -236,6 +236,7 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
     for (std::uint32_t i = 0; i < ring.order.paths; ++i) add(ring.order.to[i]);
     if (pending->at <= ring.before.up_to)
       for (std::uint32_t i = 0; i < ring.before.count; ++i) add(ring.before.to[i]);
+    before.since = pending_since;
     before.up_to = now;
   }
   ring.before = before;
@@ -310,7 +311,7 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       }
       continue;
     }
-    const std::uint32_t paths = ring.order.paths + (record->at <= ring.before.up_to ? ring.before.count : 0);
+    const std::uint32_t paths = ring.order.paths + (ring.before.cover(record->at) ? ring.before.count : 0);
     const Path& path =
         ring.path < ring.order.paths ? ring.order.to[ring.path] : ring.before.to[ring.path - ring.order.paths];
     if (!gates_.take(ring.peer, path.remote.address, record->size, now)) {

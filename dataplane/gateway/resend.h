@@ -128,10 +128,11 @@ class ResendStore {
     std::uint32_t unused;
     Instant at;
   };
-  // Where an order before wanted what was sent until then, if it has not come to it.
+  // Where orders before wanted what was sent in this time: what they had not come to.
   struct Paths {
     std::uint32_t count = 0;
-    Instant up_to = Instant::min();
+    Instant since = Instant::max(), up_to = Instant::min();
+    [[nodiscard]] bool cover(Instant at) const { return since <= at && at <= up_to; }
     std::array<Path, ResendOrder::kMaxPaths> to{};
   };
   struct Ring {

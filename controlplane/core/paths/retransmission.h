@@ -35,10 +35,6 @@ class Retransmission {
     due_ = now + (sent_ == kRequests ? first_rto_ * kLastWaitFactor : interval_);
     return Step::send;
   }
-  // The first answer was there and is worth nothing: once more, at once.
-  void hasten(Instant now) {
-    if (!stream_ && sent_once() && due_ > now) due_ = now;
-  }
   // Once more at `at`, unless it is due sooner, with all tries but the first before it: what became of the copies so far is
   // not known.
   void again(Instant at) {

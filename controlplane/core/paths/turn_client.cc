@@ -188,7 +188,7 @@ TurnClient::Input TurnClient::handle_input(Bytes datagram, Instant now) {
   if (!message) {
     // coturn 4.6 moves an allocation and answers with a few bytes that mean nothing, and well when it is asked again.
     for (Transaction& t : transactions_)
-      if (t.kind == Request::move) t.timer.hasten(now);
+      if (t.kind == Request::move && t.timer.sent_once()) t.timer.again(now);
     out.reason = DropReason::stun_malformed;
     return out;
   }

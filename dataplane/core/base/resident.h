@@ -47,9 +47,12 @@ inline bool may_lock() {
 
 }  // namespace resident_detail
 
-// Memory that is never touched takes none, as before. Returns whether pages are locked. The code is read by a thread of
-// its own, so that a start does not wait for the disk.
-inline bool stay_in_memory() {
+inline constexpr const char* kNotLocked =
+    "memory cannot be locked (CAP_IPC_LOCK, RLIMIT_MEMLOCK): after a quiet time a first packet may wait for the disk";
+
+// Memory that is never touched takes none, as before. Returns whether pages are locked; if not, kNotLocked is to be
+// said. The code is read by a thread of its own, so that a start does not wait for the disk.
+[[nodiscard]] inline bool stay_in_memory() {
   const bool locked =
       resident_detail::may_lock() && ::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
   std::thread([segments = resident_detail::read_only_segments()] {

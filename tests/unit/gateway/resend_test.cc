@@ -125,15 +125,15 @@ TEST(ResendStore, WhatAnOrderHadNotComeToGoesWhereItWasToGo) {
   s.store.order(order_for(3, kStart, first, first + 2s, {kRelay}), first);
   ASSERT_EQ(s.drain(first).size(), ResendStore::kBite);
   const Instant second = first + 1ms;
-  s.store.order(order_for(3, kStart + 90ms, second + 2s, second + 2s, {kMovedTo}), second);
+  s.store.order(order_for(3, kStart, second + 2s, second + 2s, {kMovedTo}), second);
   std::map<Endpoint, std::set<std::uint32_t>> sent;
   for (Instant now = second; now < second + 200ms; now += 1ms) {
     if (now == second + 100ms) s.store.keep(3, datagram(100), now);  // newer than the first order's
     ResendStore::Copy copy;
     while (s.store.poll(now, copy)) sent[copy.to.remote].insert(number_of(copy.bytes));
   }
-  EXPECT_EQ(sent[kRelay].size(), 100 - ResendStore::kBite);
-  EXPECT_EQ(sent[kMovedTo].size(), 101 - ResendStore::kBite);
+  EXPECT_EQ(sent[kRelay].size(), 100 - ResendStore::kBite) << "what had gone there does not go again";
+  EXPECT_EQ(sent[kMovedTo].size(), 101U);
   EXPECT_FALSE(sent[kRelay].contains(100));
 }
 

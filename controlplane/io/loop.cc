@@ -124,6 +124,7 @@ struct Loop::Impl {
 };
 
 Loop::Loop() : impl_(std::make_unique<Impl>()) {
+  std::signal(SIGPIPE, SIG_IGN);
   check(sd_event_new(&impl_->event), "sd_event_new");
   impl_->wake = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (impl_->wake < 0) throw std::system_error(errno, std::generic_category(), "eventfd");

@@ -8,6 +8,9 @@
 // machines. Timers are one-shot and armed with an Instant; an instant in the past fires at the next turn, and a timer
 // that has fired stays quiet until it is armed again, so that a forgotten one cannot spin.
 //
+// A Loop makes its process ignore SIGPIPE: a library that writes to a connection which the other end has closed (OpenSSL
+// does, with no flag against it) reports the error instead of ending the process without a word.
+//
 // Registration fails only when descriptors or memory run out, which a process cannot survive at start-up: it ends
 // with a message (std::system_error).
 #pragma once

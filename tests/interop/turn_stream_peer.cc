@@ -8,6 +8,7 @@
 //   channels        bind channels in both directions
 //   exchange N      N payloads of many sizes each way, through both allocations; every one must arrive unharmed
 //   burst N         N payloads one way, many at a time; in order, nearly all
+//   shout           payloads until the stream takes none, with nothing read in between: the server has gone
 //   down            the server has gone: both streams must say so
 #include <sys/random.h>
 
@@ -16,6 +17,7 @@
 #include <iostream>
 #include <sstream>
 #include <string>
+#include <thread>
 
 #include "controlplane/core/paths/turn_client.h"
 #include "controlplane/io/file.h"
@@ -143,6 +145,12 @@ class Program : Sides, public TurnPair<Side> {
     lost = sent.size() - b_.received.size();
     return lost * 50 <= count ? "ok" : "error " + std::to_string(lost) + " lost";
   }
+  std::string shout() {
+    const std::vector<std::uint8_t> payload(100);
+    for (const Instant until = clock_now() + 5s; clock_now() < until; std::this_thread::sleep_for(1ms))
+      if (!a_.send_payload(b_.client.relayed(), payload)) return "ok";
+    return "error it takes everything";
+  }
   std::string down() {
     return run(10s, [&] { return a_.down && b_.down; }) ? "ok " + a_.why : "error still up";
   }
@@ -181,6 +189,7 @@ int main(int argc, char** argv) {
     if (command == "channels") answer = program.channels();
     if (command == "exchange") answer = program.exchange(number);
     if (command == "burst") answer = program.burst(number);
+    if (command == "shout") answer = program.shout();
     if (command == "down") answer = program.down();
     std::cout << answer << std::endl;
   }

@@ -173,6 +173,13 @@ def main():
                 stop(relay.process)
                 peer.do("down")
             print(f"PASS {kind}: the relay goes away", flush=True)
+            with Relay(directory, tls) as again, Proxy(directory, again.port) as proxy:
+                with Peer(program, again, proxy=proxy) as peer:
+                    peer.do("connect")
+                    stop(again.process)
+                    peer.do("shout")  # written to before anybody has read the end: no signal may end the process
+                    peer.do("down")
+            print(f"PASS {kind} through a proxy: the relay goes away while it is written to", flush=True)
             with Peer(program, relay) as peer:
                 peer.refused("connect: Connection refused")
             print(f"PASS {kind}: no relay there", flush=True)

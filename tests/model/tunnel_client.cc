@@ -56,7 +56,7 @@ void TunnelClient::granted(const wireguard::PublicKey& gateway, const std::vecto
     connectivity.add_gateway(kGateway, now);
   }
   connectivity.handle_remote_candidates(kGateway, candidates, now);
-  device_.set_handshake_paths(*peer_, connectivity.handshake_paths(kGateway));
+  device_.set_handshake_paths(*peer_, connectivity.handshake_paths(kGateway), now);
   if (!session_ || unreachable_events > 0) device_.want_session(*peer_, now);
   drain(now);
 }
@@ -167,7 +167,7 @@ void TunnelClient::drain(Now now) {
           break;
         case Kind::handshake_paths:
           if (!peer_) break;
-          device_.set_handshake_paths(*peer_, connectivity.handshake_paths(kGateway));
+          device_.set_handshake_paths(*peer_, connectivity.handshake_paths(kGateway), now);
           if (!session_ && !waiting_.empty()) device_.want_session(*peer_, now);
           break;
         case Kind::candidates_changed:

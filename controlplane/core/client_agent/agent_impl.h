@@ -99,6 +99,7 @@ struct Link {
   Instant heard_at{};  // protocol 1.0: the last answer, and when to ask for another
   Instant check_at{};
   std::set<ResourceState*> resources;
+  std::set<std::uint32_t> relays;  // through which a handshake may go
   std::uint16_t path_mtu = 0;  // as worked out in that turn
   std::uint64_t path_mtu_turn = 0;
 
@@ -212,6 +213,7 @@ struct ClientAgent::Impl {
   void settle(Now now);
   void settle_device(Now now);
   bool settle_paths(Now now);
+  void handshake_paths_changed(Link& link, Now now);
   void settle_resolver(Now now);
   void drain_transmits();
 
@@ -317,6 +319,7 @@ struct ClientAgent::Impl {
   void send_control(Link& link, Now now);
   void send_candidates(Now now);
   void send_candidates(Link& link, const std::vector<paths::Candidate>& candidates, Now now);
+  void tell_portal(const Link& link, const std::vector<paths::Candidate>& candidates);
   void handle_control_reply(Link& link, const ControlChannel::Reply& reply, Now now);
   void handle_given_up(Link& link, const std::string& key, Now now);
   [[nodiscard]] Link* link_by_peer(PeerIndex peer) { return peer < link_of_peer.size() ? link_of_peer[peer] : nullptr; }

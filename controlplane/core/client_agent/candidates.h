@@ -1,6 +1,7 @@
 // Candidates between messages and the path code.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -14,6 +15,12 @@ namespace penstock::client {
   if (!endpoint || message.kind() < v1::CANDIDATE_KIND_HOST || message.kind() > v1::CANDIDATE_KIND_RELAYED)
     return std::nullopt;
   return paths::Candidate{static_cast<paths::CandidateKind>(message.kind()), *endpoint};
+}
+
+[[nodiscard]] inline bool has_relayed(const std::vector<paths::Candidate>& candidates) {
+  return std::any_of(candidates.begin(), candidates.end(), [](const paths::Candidate& candidate) {
+    return candidate.kind == paths::CandidateKind::relayed;
+  });
 }
 
 template <typename Repeated>

@@ -67,7 +67,7 @@ Link* ClientAgent::Impl::link_for_grant(const v1::ConnectionGranted& message, No
   slot->unreachable = false;
   // Also when they are the same: checks of paths that were not proved begin anew.
   connectivity.handle_remote_candidates(slot->peer, candidates, now);
-  device.set_handshake_paths(slot->peer, connectivity.handshake_paths(slot->peer));
+  device.set_handshake_paths(slot->peer, connectivity.handshake_paths(slot->peer), now);
   interface_changed();
   return slot.get();
 }
@@ -236,17 +236,19 @@ void ClientAgent::Impl::send_candidates(Now now) {
 }
 
 void ClientAgent::Impl::send_candidates(Link& link, const std::vector<paths::Candidate>& candidates, Now now) {
-  if (portal_ready) {
-    v1::ClientToPortal message;
-    message.mutable_candidate_update()->set_gateway(link.gateway);
-    write_candidates(candidates, message.mutable_candidate_update()->mutable_candidates());
-    to_portal.push_back(std::move(message));
-  }
+  if (portal_ready) tell_portal(link, candidates);
   v1::Control control;
   write_candidates(candidates, control.mutable_candidates()->mutable_candidates());
   link.control.cancel(std::string(kCandidatesKey));  // an older list is of no use any more
   link.control.request(std::string(kCandidatesKey), std::move(control), now.monotonic, kNameGiveUp);
   if (link.session) send_control(link, now);
+}
+
+void ClientAgent::Impl::tell_portal(const Link& link, const std::vector<paths::Candidate>& candidates) {
+  v1::ClientToPortal message;
+  message.mutable_candidate_update()->set_gateway(link.gateway);
+  write_candidates(candidates, message.mutable_candidate_update()->mutable_candidates());
+  to_portal.push_back(std::move(message));
 }
 
 void ClientAgent::Impl::handle_control_reply(Link& link, const ControlChannel::Reply& reply, Now now) {

@@ -280,10 +280,14 @@ void ClientAgent::Impl::handle_granted(const v1::ConnectionGranted& message, Now
       target->announced = nullptr;
     }
   }
-  // What was found while the portal decided had no gateway yet to be told to.
-  if (const auto candidates = connectivity.local_candidates(); link->managed && candidates != state.told) {
+  const auto candidates = connectivity.local_candidates();
+  if (link->managed && candidates != state.told) {
+    // What was found while the portal decided had no gateway yet to be told to.
     send_candidates(*link, candidates, now);
     state.told = candidates;
+  } else if (link->managed && !link->session && portal_ready && has_relayed(candidates)) {
+    // Our relay hears only now which gateway it is to let in: what that one punched when it was asked was lost there.
+    tell_portal(*link, candidates);
   }
   changed();
   serve(state, now);

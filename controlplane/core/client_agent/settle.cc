@@ -1,4 +1,5 @@
 // ClientAgent: after every input, what each part has for the others goes to them until nothing moves.
+#include <algorithm>
 #include <utility>
 
 #include "controlplane/core/client_agent/agent_impl.h"
@@ -81,6 +82,22 @@ void ClientAgent::Impl::drain_transmits() {
   }
 }
 
+void ClientAgent::Impl::handshake_paths_changed(Link& link, Now now) {
+  const std::vector<Path> usable = connectivity.handshake_paths(link.peer);
+  device.set_handshake_paths(link.peer, usable, now);
+  std::set<std::uint32_t> relays;
+  for (const Path& path : usable)
+    if (path.relay != 0) relays.insert(path.relay);
+  const bool opened = !std::includes(link.relays.begin(), link.relays.end(), relays.begin(), relays.end());
+  link.relays = std::move(relays);
+  if (link.session || link.retry_at == kNever) return;
+  device.want_session(link.peer, now);
+  // Punches that came before a relay had our permission were lost there, and it may take one to tell us by which port
+  // the gateway's NAT lets us in: another now, if the first answer was a new nonce, rather than when the gateway would
+  // have sent its next.
+  if (opened && link.managed && portal_ready) tell_portal(link, connectivity.local_candidates());
+}
+
 bool ClientAgent::Impl::settle_paths(Now now) {
   using Kind = paths::Event::Kind;
   drain_transmits();
@@ -114,8 +131,7 @@ bool ClientAgent::Impl::settle_paths(Now now) {
         if (link->silent) link_alive(*link, now);
         break;
       case Kind::handshake_paths:
-        device.set_handshake_paths(link->peer, connectivity.handshake_paths(link->peer));
-        if (!link->session && link->retry_at != kNever) device.want_session(link->peer, now);
+        handshake_paths_changed(*link, now);
         break;
       case Kind::suspect:
         event(AgentEvent::portal_suspect);

@@ -38,8 +38,10 @@ void Puncher::set_targets(const Key& peer, const std::vector<Endpoint>& targets,
   }
   for (const Endpoint& endpoint : wanted) {
     const auto [target, fresh] = known.try_emplace(endpoint);
-    if (!fresh && now - target->second.round_started < kRoundInterval) continue;
-    begin_round({peer, endpoint}, target->second, now);
+    if (fresh || now - target->second.round_started >= kRoundInterval)
+      begin_round({peer, endpoint}, target->second, now);
+    else if (target->second.chosen != 0)  // the last of a round keeps its time
+      schedule({peer, endpoint}, target->second, now);
   }
   if (known.empty()) peers_.erase(peer);
   handle_timeout(now);

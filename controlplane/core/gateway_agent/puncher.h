@@ -1,9 +1,9 @@
 // Opens the gateway's NAT towards clients: a few STUN Binding Indications to each candidate. Sans-IO; one thread.
 //
 // Up to eight punches over about two seconds per round; a candidate that is named again starts a new round, at most once
-// a second, of at most half of what is left for it. Nobody can use a gateway as a reflector or scanner: at most 8
-// candidates per peer, 20 punches per candidate in any minute, and a global budget of 500 a second. Which addresses may be
-// punched at all is the owner's to say. docs/paths.md "Candidates".
+// a second, of at most half of what is left for it, and within that second brings the next one forward. Nobody can use a
+// gateway as a reflector or scanner: at most 8 candidates per peer, 20 punches per candidate in any minute, and a global
+// budget of 500 a second. Which addresses may be punched at all is the owner's to say. docs/paths.md "Candidates".
 #pragma once
 
 #include <deque>

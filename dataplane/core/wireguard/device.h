@@ -175,8 +175,8 @@ class Device {
   // Initiations are sent as copies over these, in this order, rotated by one for each retry. Empty: the endpoint, or
   // the configured hints while there is none. A renewal's first try uses the endpoint only. Takes effect with the next
   // initiation: set it before want_session. With path_switch, paths that are new while a handshake is under way get a
-  // copy of its latest initiation at once.
-  void set_handshake_paths(PeerIndex peer, std::vector<Path> paths);
+  // copy of its latest initiation at once, and its answer time to come before the retry.
+  void set_handshake_paths(PeerIndex peer, std::vector<Path> paths, Now now);
 
   // --- Input -------------------------------------------------------------------------------------------------------
 

@@ -299,8 +299,8 @@ void Device::Impl::send_copies(Peer& peer, std::span<const Path> paths, Instant 
 
 // A path found while a handshake is under way is not kept waiting for the retry. The initiation that is under way goes
 // there as well: a fresh one would make void what is being answered, and paths that are found one by one, faster than
-// an answer takes, would keep every answer from counting. Whoever has taken it already answers a copy only for a
-// moment, so one that has been out for longer is replaced.
+// an answer takes, would keep every answer from counting. Nor does the retry come before an answer to the copy may.
+// Whoever has taken it already answers a copy only for a moment, so one that has been out for longer is replaced.
 void Device::Impl::hurry(Peer& peer) {
   if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->initiation_sent_at) return;
   Live& state = *peer.live;
@@ -309,9 +309,12 @@ void Device::Impl::hurry(Peer& peer) {
   for (const Path& path : peer.handshake_paths)
     if (std::find(state.sent_over.begin(), state.sent_over.end(), path) == state.sent_over.end()) news.push_back(path);
   if (news.empty()) return;
-  if (state.initiation && last_now - *state.initiation_sent_at < kPathRetryFirst)
-    return send_copies(peer, news, last_now);
-  state.retry_at = std::min(state.retry_at, *state.initiation_sent_at + kPathInitiationSpacing);
+  if (state.initiation && last_now - *state.initiation_sent_at < kPathRetryFirst) {
+    send_copies(peer, news, last_now);
+    state.retry_at = std::max(state.retry_at, last_now + kPathRetryAfterCopy);
+  } else {
+    state.retry_at = std::min(state.retry_at, *state.initiation_sent_at + kPathInitiationSpacing);
+  }
   update_timer(peer, last_now);
 }
 

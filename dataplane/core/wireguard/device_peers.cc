@@ -261,7 +261,8 @@ void Device::set_endpoint(PeerIndex index, const Path& path, Now now) {
   d.update_timer(*peer, now.monotonic);
 }
 
-void Device::set_handshake_paths(PeerIndex index, std::vector<Path> paths) {
+void Device::set_handshake_paths(PeerIndex index, std::vector<Path> paths, Now now) {
+  impl_->last_now = now.monotonic;
   Impl::Peer* peer = impl_->find(index);
   if (peer == nullptr) return;
   peer->handshake_paths = std::move(paths);

@@ -31,6 +31,7 @@ inline constexpr Duration kInitiationInterval = milliseconds(20);
 
 // Peers in path-switch mode: first retry, doubled each time up to REKEY-TIMEOUT; and the closest two fresh initiations.
 inline constexpr Duration kPathRetryFirst = milliseconds(250);
+inline constexpr Duration kPathRetryAfterCopy = milliseconds(150);  // at the earliest
 inline constexpr Duration kPathInitiationSpacing = milliseconds(25);
 // A copy of an answered initiation that comes over another path this soon is answered there as well.
 inline constexpr Duration kPathCopyTime = milliseconds(500);

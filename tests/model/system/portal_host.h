@@ -9,6 +9,8 @@
 
 namespace penstock::model {
 
+inline constexpr Duration kPortalLatency = std::chrono::milliseconds{8};  // of its link
+
 class PortalHost final : public Host {
  public:
   PortalHost(Network& network, SignalNet& net, broker::BrokerConfig config, std::vector<Endpoint> listen);

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 
+#include "tests/model/system/portal_host.h"
 #include "tests/model/system/reference_times.h"
 
 namespace penstock::model {
 namespace {
 
 using namespace std::chrono_literals;
-
-constexpr Duration kPortalLatency = 8ms;  // as system.cc has it
 
 constexpr Duration kNoUse = Duration::max() / 2;
 

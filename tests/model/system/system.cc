@@ -83,7 +83,7 @@ void System::build_portal() {
   portal = std::make_unique<PortalHost>(network, signaling, config(), std::vector{kPortal4, kPortal6});
   portal->log = [this](const std::string& text) { log(text); };
   Link link;
-  link.latency = 8ms;
+  link.latency = kPortalLatency;
   network.attach(*portal, kPortal4.address, nullptr, link);
   network.attach(*portal, kPortal6.address, nullptr, link);
   for (unsigned r = 0; r < plan_.relays; ++r) {

@@ -206,6 +206,25 @@ TEST(Limits, AnIdleTunnelBetweenSymmetricNatsIsQuiet) {
   }
 }
 
+// The gateway's first punches reach the relay before the client has a permission there, and neither end can guess the
+// other's port: what the client says when it is granted makes the gateway punch again, wherever its round has a gap.
+TEST(FirstPacket, BetweenSymmetricNatsTakesNoLongerThanItsMessages) {
+  const auto symmetric = nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random);
+  for (const Duration way : {3ms, 15ms, 32ms, 60ms}) {
+    Scenario plan = one_of_each(symmetric, symmetric);
+    plan.clients[0].latency = plan.gateways[0].latency = way;
+    System system{plan};
+    ASSERT_TRUE(system.start());
+    system.run_for(3s);
+    use(system, 3s, 20);
+    system.run_for(1s);
+    EXPECT_EQ(lost(system), 0u);
+    // To the gateway by the portal and back, there once more, its punch, a handshake and the packet by the relay.
+    const Duration messages = 6 * (way + kPortalLatency) + 8 * (way + plan.relay_latency);
+    EXPECT_LE(longest(system), messages + 5ms) << way / 1ms << " ms from either end to the middle";
+  }
+}
+
 // A client that was killed cannot give its relay's allocation back; it comes back by another port and has a new one.
 TEST(Healing, AClientThatWasKilledComesBackThroughItsRelay) {
   System system{one_of_each(nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random),

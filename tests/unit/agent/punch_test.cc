@@ -68,6 +68,20 @@ TEST_F(Punch, SomethingIsLeftForTheNextRound) {
   }
 }
 
+// The client has its permission at a relay now, say: it need not wait for the round's next.
+TEST_F(Punch, NamedAgainWithinARoundTheNextGoesAtOnce) {
+  offer({"198.51.100.30:7000"});
+  for (int sent = 1; sent <= 7; ++sent) {
+    EXPECT_EQ(punches()["198.51.100.30:7000"], sent);
+    offer({"198.51.100.30:7000"});
+  }
+  EXPECT_EQ(punches()["198.51.100.30:7000"], 7) << "the last one keeps its time";
+  advance(900ms);
+  EXPECT_EQ(punches()["198.51.100.30:7000"], 7);
+  advance(30s);
+  EXPECT_EQ(punches()["198.51.100.30:7000"], 8);
+}
+
 TEST_F(Punch, AListThatChangesIsNoWayAroundTheLimit) {
   for (int i = 0; i < 60; ++i) {
     offer({i % 2 == 0 ? "198.51.100.30:7000" : "198.51.100.31:7000"});

@@ -47,6 +47,18 @@ bool readable(int fd, int timeout_ms) {
   return n > 0;
 }
 
+// Which file is there: another process may have put its own in the place of ours.
+struct FileId {
+  dev_t device = 0;
+  ino_t inode = 0;
+  bool operator==(const FileId&) const = default;
+};
+
+FileId file_at(const std::string& path) {
+  struct stat status {};
+  return ::lstat(path.c_str(), &status) == 0 ? FileId{status.st_dev, status.st_ino} : FileId{};
+}
+
 Descriptor listen_at(const std::string& path) {
   sockaddr_un address;
   if (!unix_address(path, address)) return Descriptor{};
@@ -78,6 +90,7 @@ Descriptor listen_at(const std::string& path) {
   const Descriptor memory = runtime::receive_descriptor(3);
   if (!memory.valid()) ::_exit(0);  // the process has ended otherwise: nothing to keep
   const Descriptor listener = listen_at(path);
+  const FileId ours = file_at(path);
   const char serving = listener.valid() ? 1 : 0;
   if (::write(3, &serving, 1) != 1 || serving == 0) ::_exit(1);
   const auto end = std::chrono::steady_clock::now() + hold;
@@ -87,7 +100,7 @@ Descriptor listen_at(const std::string& path) {
     const Descriptor visitor(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
     if (visitor.valid() && is_one_of_us(visitor.get()) && runtime::send_descriptor(visitor.get(), memory.get())) break;
   }
-  ::unlink(path.c_str());
+  if (file_at(path) == ours) ::unlink(path.c_str());
   ::_exit(0);
 }
 

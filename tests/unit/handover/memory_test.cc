@@ -12,7 +12,11 @@
 #include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <iterator>
+#include <set>
+#include <string>
 #include <thread>
 
 #include "dataplane/io/handover_link.h"
@@ -92,6 +96,28 @@ TEST(HandoverLink, WhatNobodyTakesIsGoneInTime) {
   EXPECT_TRUE(std::filesystem::exists(directory.socket()));
   EXPECT_TRUE(eventually([&] { return !std::filesystem::exists(directory.socket()); }));
   EXPECT_FALSE(io::HandoverLink(directory.socket(), 0s).take());
+}
+
+std::set<std::string> children() {
+  std::ifstream list("/proc/thread-self/children");
+  return {std::istream_iterator<std::string>(list), {}};
+}
+
+// The process after was stopped as well, before anybody had taken what the first one left.
+TEST(HandoverLink, AKeeperWhoseTimeIsUpLeavesTheNextOneAlone) {
+  const Directory directory;
+  const Octets content = {7};
+  const std::set<std::string> before = children();
+  io::HandoverLink first(directory.socket(), 100ms);
+  EXPECT_EQ(first.leave(Octets{1}), "");
+  std::string keeper;
+  for (const std::string& pid : children())
+    if (!before.contains(pid)) keeper = pid;
+  ASSERT_NE(keeper, "");
+  io::HandoverLink second(directory.socket(), 10s);
+  EXPECT_EQ(second.leave(content), "");
+  ASSERT_TRUE(eventually([&] { return !children().contains(keeper); }));
+  EXPECT_EQ(io::HandoverLink(directory.socket(), 0s).take(), content);
 }
 
 TEST(HandoverLink, TurnedOffThereIsNothing) {

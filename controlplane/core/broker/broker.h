@@ -228,6 +228,7 @@ class Broker {
     Instant at{};
     std::string request_id;
     int repeated = 0;  // of the same request, over other streams
+    std::set<std::string> unreachable;  // gateways that it and those soon before it named so
   };
   std::map<GrantKey, Asked> last_request_;
   std::map<std::string, std::map<std::string, std::string>> owed_;  // client -> resource -> gateway

@@ -75,7 +75,12 @@ void Broker::handle_request(ConnectionId connection, Session& session, const v1:
   const bool same = last != last_request_.end() && last->second.request_id == request.request_id();
   const int repeated = same ? last->second.repeated + 1 : 0;
   const bool soon = last != last_request_.end() && now.monotonic - last->second.at < kRequestInterval - kRequestSlack;
-  if (soon && (!same || repeated > kMaxRepetitions))
+  // One that knows of another gateway of ours that is lost need not wait; there are only so many.
+  std::set<std::string> unreachable = soon ? last->second.unreachable : std::set<std::string>{};
+  const std::size_t known = unreachable.size();
+  for (const std::string& gateway : request.unreachable_gateways())
+    if (config_.gateways.contains(gateway)) unreachable.insert(gateway);
+  if (soon && unreachable.size() == known && (!same || repeated > kMaxRepetitions))
     return refuse(connection, request, v1::REFUSAL_REASON_RATE_LIMITED, "asked for less than 2 s ago");
 
   const Decision decision = judge(config_, session.actor, request.resource(), session.observed.address, now.wall);
@@ -84,7 +89,7 @@ void Broker::handle_request(ConnectionId connection, Session& session, const v1:
   if (last_request_.size() >= kMaxRateEntries)
     std::erase_if(last_request_, [&](const auto& entry) { return now.monotonic - entry.second.at > kRequestInterval; });
   // Only of resources that exist, so the map is bounded.
-  last_request_[key] = {now.monotonic, request.request_id(), repeated};
+  last_request_[key] = {now.monotonic, request.request_id(), repeated, std::move(unreachable)};
   if (!decision.allowed) return refuse(connection, request, v1::REFUSAL_REASON_FORBIDDEN, decision.detail);
 
   const v1::Resource& resource = config_.resources.at(request.resource());

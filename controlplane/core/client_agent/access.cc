@@ -91,9 +91,15 @@ void Access::revoked() {
   if (renewal_) wish_ = asked_ = renewal_ = false;
 }
 
-void Access::unreachable(Now now, bool insist) {
+void Access::unreachable(Now now, bool insist, bool news) {
   if (refusal_stands(now.monotonic)) return;
   renewal_ = renewal_ || (insist && granted_);
+  if (news) {
+    wish_ = true;
+    asked_ = false;
+    try_at_ = now.monotonic + std::chrono::milliseconds{random_->below(kJitterMs + 1)};
+    return;
+  }
   wish_at(spaced(now.monotonic) + std::chrono::milliseconds{random_->below(kJitterMs + 1)});
 }
 

@@ -166,8 +166,9 @@ bool ClientAgent::Impl::in_use(const ResourceState& state, Now now) const {
 // The portal is told which gateway does not answer and may choose another; at once, then with back-off.
 void ClientAgent::Impl::ask_for_another(ResourceState& state, Now now, bool insist) {
   if (now.monotonic < state.ask_again) return;
+  const bool news = state.ask_again == Instant{};  // for the first time since a gateway was alive
   state.ask_again = now.monotonic + state.asking.next(random);
-  state.access.unreachable(now, insist);
+  state.access.unreachable(now, insist, news);
 }
 
 // The gateway is going away: what is in use moves before it does, the rest asks when it is wanted.

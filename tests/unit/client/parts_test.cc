@@ -184,6 +184,23 @@ TEST(Access, RequestsAreTwoSecondsApartAndUnansweredOnesAreRepeated) {  // trap:
   EXPECT_LE(sent.size(), 12U);  // and they back off
 }
 
+// What is under way may wait at the portal for just the gateway that does not answer.
+TEST(Access, AGatewayThatIsFoundUnreachableIsNamedAtOnceAndTheLastRequestIsNotWaitedFor) {
+  for (const bool answered : {false, true}) {
+    CountingRandom random;
+    Access access(random);
+    access.want(at(0s));
+    ASSERT_TRUE(access.take_request(at(0s), true, "1"));
+    if (answered) access.granted("gw1", {}, at(10ms));
+    access.unreachable(at(500ms));
+    EXPECT_FALSE(access.take_request(at(1900ms), true, "2")) << "the usual distance";
+    access.unreachable(at(1900ms), false, true);
+    EXPECT_LE(access.next_deadline(at(1900ms), true), at(2150ms).monotonic) << "nobody at the same moment";
+    EXPECT_TRUE(access.take_request(at(2150ms), true, "2"));
+    EXPECT_FALSE(access.refused("1", Refusal::offline, at(2200ms))) << "that one is not asked any more";
+  }
+}
+
 // A NAT forgot the stream: what was asked over it is neither answered nor refused. The stream is doubted, and the
 // request goes over the one that takes its place as the same request, not as another two seconds later.
 TEST(Access, ARequestIsRepeatedOnTheStreamThatTakesThePlaceOfItsOwn) {

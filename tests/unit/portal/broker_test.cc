@@ -247,6 +247,26 @@ TEST(Broker, RepeatedRequestsDoNotPileUp) {
   EXPECT_EQ(bench.count_client(alice, [](const auto& m) { return m.has_connection_refused(); }), 0u);
 }
 
+// What is under way may wait for just the gateway that is lost. Names that are nobody's are no way around the limit.
+TEST(Broker, AGatewayThatIsNamedUnreachableForTheFirstTimeIsHeardAtOnce) {
+  Bench bench;
+  const auto alice = bench.join_client("alice");
+  bench.join_gateway("gw1");
+  bench.request(alice, {.id = "a"});
+  const auto gateway2 = bench.join_gateway("gw2");
+  bench.advance(500ms);
+  bench.request(alice, {.id = "b", .unreachable = {"none"}});
+  EXPECT_EQ(bench.refusal(alice).reason(), v1::REFUSAL_REASON_RATE_LIMITED);
+  bench.request(alice, {.id = "c", .unreachable = {"gw1"}});
+  bench.answer(gateway2);
+  ASSERT_NE(bench.granted(alice), nullptr);
+  EXPECT_EQ(bench.granted(alice)->request_id(), "c");
+  EXPECT_EQ(bench.granted(alice)->gateway(), "gw2");
+  bench.request(alice, {.id = "d", .unreachable = {"gw1"}});
+  EXPECT_EQ(bench.refusal(alice).request_id(), "d");
+  EXPECT_EQ(bench.refusal(alice).reason(), v1::REFUSAL_REASON_RATE_LIMITED);
+}
+
 // A client dials a second stream when it doubts the first; what was answered on that one is lost.
 TEST(Broker, ARequestThatIsRepeatedOverAnotherStreamIsAnsweredThere) {
   Bench bench;

@@ -78,9 +78,10 @@ PeerSocket::~PeerSocket() {
     // An eventfd's counter cannot be full after one write.
     if (::write(wakeup_, &one, sizeof one) == sizeof one) thread_.join();
   }
+  // While it is still ours: as soon as nobody listens the next process may put its own there.
+  if (!path_.empty()) ::unlink(path_.c_str());
   if (listener_ >= 0) ::close(listener_);
   if (wakeup_ >= 0) ::close(wakeup_);
-  if (!path_.empty()) ::unlink(path_.c_str());
 }
 
 void PeerSocket::run() {

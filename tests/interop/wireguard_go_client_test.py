@@ -211,8 +211,8 @@ def policy_answers_at_once():
 import socket, time
 before = time.monotonic()
 try:
-    socket.create_connection(("{address}", {port}), 5)
-    print("connected")
+    connection = socket.create_connection(("{address}", {port}), 5)
+    print("connected", connection.getsockname(), connection.getpeername())  # who has no peer is not connected
 except OSError as error:
     print(error.errno, time.monotonic() - before)
 """).stdout.split()

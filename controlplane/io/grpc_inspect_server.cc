@@ -170,10 +170,9 @@ std::unique_ptr<InspectServer> InspectServer::listen(Loop& loop, const std::stri
 InspectServer::InspectServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 InspectServer::~InspectServer() {
-  // While it is still ours: as soon as nobody listens the next process may put its own there.
-  unlink(impl_->path.c_str());
   impl_->gate->close();
   impl_->service->finish_all();
+  // Takes the socket's file away as well, before it stops to listen: afterwards it may be the next process's.
   impl_->server->Shutdown(std::chrono::system_clock::now());
 }
 

@@ -197,6 +197,8 @@ bool Connectivity::Impl::pump_relays() {
           bases_changed = true;
           break;
         case TurnEvent::Kind::moved:
+          for (auto& [gateway, agent] : agents) agent->handle_relay_moved(relay->turn.number(), event->since, now);
+          break;
         case TurnEvent::Kind::permission_changed:
           for (auto& [gateway, agent] : agents) agent->kick_relay(relay->turn.number(), now);
           break;

@@ -160,6 +160,20 @@ void PathAgent::kick_relay(std::uint32_t relay, Now time) {
   emit(AgentEvent::Kind::path_list);
 }
 
+void PathAgent::handle_relay_moved(std::uint32_t relay, Instant asked, Now time) {
+  const Instant now = advance(time);
+  for (const PathState& path : paths_) {
+    if (path.path.relay != relay) continue;
+    // Of a path that is not proved again the proof will do the rest.
+    const bool carries = path.alive() && (path.number == primary_ || (path.number == standby_ && suspected_at_));
+    if (!ring_.doubt_sent(path.number, asked, carries)) continue;
+    if (resend_next_ == kNever) resend_to_ = path.number;
+    resend_until_ = now + kDuplicateFor;
+  }
+  if (resend_to_ != 0) run_resends(now);
+  kick_relay(relay, time);
+}
+
 // ---- data ----
 
 std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {

@@ -92,8 +92,11 @@ class PathAgent {
   void verify(Now now);
   // What we sent to `remote`, or through this relay, is said not to arrive.
   void handle_hint(const Endpoint& remote, std::uint32_t relay, Now now);
-  // Paths through this relay can carry packets now (permission, move): check them at once.
+  // Paths through this relay can carry packets now (permission): check them at once.
   void kick_relay(std::uint32_t relay, Now now);
+  // The same after a move, which was asked for at `asked`: what was sent behind the request may have overtaken it, and
+  // been dropped there; later proofs do not speak for it.
+  void handle_relay_moved(std::uint32_t relay, Instant asked, Now now);
 
   [[nodiscard]] std::span<const Path> data_paths(Bytes sealed, Now now);
   [[nodiscard]] std::vector<Path> handshake_paths() const;

@@ -45,6 +45,19 @@ void ResendRing::doubt(std::uint16_t path, Instant since) {
         !(packet.sent_over == path && packet.sent > since) && !(packet.copied_over == path && packet.copied > since);
 }
 
+bool ResendRing::doubt_sent(std::uint16_t path, Instant since, bool again) {
+  bool any = false;
+  for (Packet& packet : packets_) {
+    const bool first = packet.sent_over == path && packet.sent >= since;
+    const bool copy = packet.copied_over == path && packet.copied >= since;
+    if (first) packet.sent_over = 0;
+    if (copy) packet.copied_over = 0;
+    if (!again || !(first || copy)) continue;
+    packet.waiting = any = true;
+  }
+  return any;
+}
+
 void ResendRing::clear() {
   packets_.clear();
   bytes_ = 0;

@@ -40,6 +40,8 @@ class ResendRing {
   void give_up();
   // A probe sent at `since` over `path` arrived: what went over it from then on needs no copy, all else does.
   void doubt(std::uint16_t path, Instant since);
+  // What went over `path` since then did not count as sent, and waits if `again`. True when something waits now.
+  bool doubt_sent(std::uint16_t path, Instant since, bool again);
   void clear();
 
   [[nodiscard]] std::deque<Packet>& packets() { return packets_; }

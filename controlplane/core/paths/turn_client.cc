@@ -27,7 +27,7 @@ TurnClient::TurnClient(TurnConfig config, Random& random, std::uint32_t& numbers
     : config_(std::move(config)), next_credentials_(config_.credentials), random_(random), numbers_(numbers) {}
 
 void TurnClient::emit(TurnEvent::Kind kind, const Endpoint& peer) {
-  events_.push_back({kind, number_, peer});
+  events_.push_back({kind, number_, peer, {}});
 }
 
 // ---- what the owner asks for ----

@@ -56,6 +56,7 @@ struct TurnEvent {
   Kind kind{};
   std::uint32_t number = 0;
   Endpoint peer{};
+  Instant since{};  // of `moved`: when it was asked for; the relay dropped what reached it before the request
 };
 
 class TurnClient {
@@ -193,6 +194,7 @@ class TurnClient {
   std::size_t clear_tried_ = 0;  // of our names, to delete the allocation that stands on our 5-tuple
   bool silent_ = false;  // waiting because nothing answered
   int failures_ = 0;          // consecutive; for the back-off
+  bool forgiven_ = false;     // the last allocation was short-lived, and replaced at once
   std::uint64_t allocations_ = 0;
   Instant allocated_at_{};
   Instant last_received_{};

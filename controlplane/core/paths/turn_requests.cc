@@ -152,6 +152,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
     }
     case Request::move:
       emit(TurnEvent::Kind::moved);
+      events_.back().since = t.timer.started();
       [[fallthrough]];
     case Request::refresh: {
       if (const auto mapped = message.mapped_address())
@@ -307,8 +308,9 @@ void TurnClient::replace(Instant now) {
   // A NAT that gives us another port for every packet would make allocation after allocation (trap paths-11): the first
   // short-lived one is forgiven, then the pace slows down. Two resets within a minute are no such thing.
   const bool stable = now - allocated_at_ >= kNotFlipping;
-  if (!stable && failures_ > 0) return wait(now, kMinBackoff);
-  failures_ = stable ? 0 : 1;
+  if (!stable && (forgiven_ || failures_ > 0)) return wait(now, kMinBackoff);
+  failures_ = 0;
+  forgiven_ = !stable;
   allocate(now);
 }
 

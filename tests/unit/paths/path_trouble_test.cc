@@ -38,6 +38,41 @@ TEST_F(PathBench, SingleLostProbesDoNotMatter) {
   EXPECT_EQ(delivered.size(), sent);
 }
 
+// What is sent behind the request that moves an allocation may overtake it, and is dropped at the relay: a probe that
+// was not overtaken proves nothing for it.
+TEST_F(PathBench, WhatOvertakesTheMoveOfAnAllocationIsSentAgain) {
+  start();
+  links[kDirect].up = false;
+  session_up(kRelayed);
+  for (const bool proved_before : {false, true}) {
+    SCOPED_TRACE(proved_before);
+    run(5s, 50);
+    ASSERT_EQ(agent.primary(), kRelayed);
+    ASSERT_FALSE(agent.suspect());
+    const std::uint32_t first = sent;
+    const std::size_t before = resent;
+    const Instant asked = time;
+    agent.verify(now());
+    drain();
+    run(2ms);
+    links[kRelayed].sends = false;
+    for (int i = 0; i < 3; ++i) send();
+    links[kRelayed].sends = true;
+    run(proved_before ? 25ms : 10ms);
+    EXPECT_EQ(agent.suspect(), !proved_before);
+    agent.handle_relay_moved(1, asked, now());
+    drain();
+    run(300ms, 50);
+    EXPECT_EQ(lost_since(first), 0u);
+    EXPECT_GE(resent - before, 3u);
+    // Once is enough.
+    const std::size_t after = resent;
+    agent.handle_relay_moved(1, time + 1ms, now());
+    drain();
+    EXPECT_EQ(resent, after);
+  }
+}
+
 // All gone: said once, tried for ever with back-off, found again.
 TEST_F(PathBench, UnreachableIsSaidOnceAndProbingNeverEnds) {
   start();

@@ -16,10 +16,13 @@ TEST_F(TurnClientTest, MobilityKeepsTheRelayedAddress) {
   const std::uint32_t number = client->number();
   for (std::uint16_t i = 1; i <= 3; ++i) {
     client_address = {address("203.0.113.200"), static_cast<std::uint16_t>(50000 + i)};
+    const Instant asked = now();
     client->handle_local_change(now());
     run(200ms);
     EXPECT_EQ(client->number(), number);
     EXPECT_EQ(client->relayed(), relayed);
+    EXPECT_EQ(events.back().kind, TurnEvent::Kind::moved);
+    EXPECT_EQ(events.back().since, asked);
     ASSERT_TRUE(send_to_peer(kPeer, {i & 0xff ? std::uint8_t{5} : std::uint8_t{6}}));
     send_from_peer(kPeer, {1});
     run(50ms);

@@ -287,8 +287,8 @@ void GatewayAgent::handle_control(const Key& key, const std::string& payload, No
     case v1::Control::kDnsQuery:
       return handle_dns_query(key, peer, control, now);
     case v1::Control::kCandidates:
-      take_candidates(key, peer, control.candidates().candidates(), now);
-      if (peer.preshared_key) add_operation(peer_operation(key, peer));
+      if (take_candidates(key, peer, control.candidates().candidates(), now) && peer.preshared_key)
+        add_operation(peer_operation(key, peer));
       return acknowledge();
     case v1::Control::kGoodbye:
       return acknowledge();

@@ -99,8 +99,9 @@ void GatewayAgent::handle_portal(const v1::PortalToGateway& message, Now now) {
       const auto key = key_from_wire(message.candidate_update().client_public_key());
       const auto peer = key ? peers_.find(*key) : peers_.end();
       if (peer == peers_.end()) return;
-      take_candidates(*key, peer->second, message.candidate_update().candidates(), now);
-      if (peer->second.preshared_key) add_operation(peer_operation(*key, peer->second));
+      if (take_candidates(*key, peer->second, message.candidate_update().candidates(), now) &&
+          peer->second.preshared_key)
+        add_operation(peer_operation(*key, peer->second));
       return;
     }
     case v1::PortalToGateway::kRelaysChange:
@@ -224,7 +225,7 @@ void GatewayAgent::revoke(const std::string& id, const std::string& why, Now) {
   add_operation(std::move(removal));
 }
 
-void GatewayAgent::take_candidates(const Key& key, Peer& peer,
+bool GatewayAgent::take_candidates(const Key& key, Peer& peer,
                                    const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates, Now now) {
   std::vector<Endpoint> usable;
   for (const v1::Candidate& candidate : candidates) {
@@ -232,9 +233,11 @@ void GatewayAgent::take_candidates(const Key& key, Peer& peer,
     if (!endpoint || !may_punch(*endpoint) || usable.size() >= kMaxCandidates) continue;
     if (std::find(usable.begin(), usable.end(), *endpoint) == usable.end()) usable.push_back(*endpoint);
   }
-  if (usable.empty()) return;  // an empty list says nothing new
-  peer.candidates = usable;
+  if (usable.empty()) return false;  // an empty list says nothing new
+  const bool others = peer.candidates != usable;
+  peer.candidates = std::move(usable);
   puncher_.set_targets(key, peer.candidates, now.monotonic);
+  return others;
 }
 
 void GatewayAgent::set_relays(const google::protobuf::RepeatedPtrField<v1::Relay>& relays, Now now) {

@@ -202,7 +202,8 @@ class GatewayAgent {
   // Empty: taken; else why not.
   std::string authorize(const v1::Authorize& message, Now now);
   void revoke(const std::string& id, const std::string& why, Now now);
-  void take_candidates(const Key& key, Peer& peer, const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates,
+  // True when they are others than before.
+  bool take_candidates(const Key& key, Peer& peer, const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates,
                        Now now);
   void set_relays(const google::protobuf::RepeatedPtrField<v1::Relay>& relays, Now now);
   void announce_candidates(Now now);

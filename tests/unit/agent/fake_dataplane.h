@@ -13,6 +13,7 @@ namespace penstock {
 struct FakeDataPlane {
   v1::ApplyResponse apply(const v1::ApplyRequest& request) {
     v1::ApplyResponse response;
+    ++requests;
     generation = request.generation();
     if (request.begin_sync()) touched.clear();
     for (int i = 0; i < request.operations_size(); ++i) {
@@ -85,6 +86,7 @@ struct FakeDataPlane {
   v1::SiteSettings site;
   int sites = 0;  // times it was said
   std::size_t changes = 0;
+  std::size_t requests = 0;
   std::set<std::string> refuse;  // authorisations
   std::set<std::string> touched;
 

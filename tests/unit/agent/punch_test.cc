@@ -151,6 +151,12 @@ TEST_F(Punch, TrickledCandidatesArePunchedToo) {
   agent->handle_portal(message, now);
   advance(10s);
   EXPECT_EQ(punches()["198.51.100.20:49152"], 8);
+  // Named again it is punched again, and is no news to the data plane.
+  const std::size_t told = dataplane.requests;
+  agent->handle_portal(message, now);
+  advance(10s);
+  EXPECT_GT(punches()["198.51.100.20:49152"], 8);
+  EXPECT_EQ(dataplane.requests, told);
   v1::Control in_tunnel;
   in_tunnel.set_id(5);
   *in_tunnel.mutable_candidates()->add_candidates() =

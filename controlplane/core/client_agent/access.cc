@@ -91,16 +91,18 @@ void Access::revoked() {
   if (renewal_) wish_ = asked_ = renewal_ = false;
 }
 
-void Access::unreachable(Now now, bool insist, bool news) {
+void Access::unreachable(Now now, bool insist) {
   if (refusal_stands(now.monotonic)) return;
   renewal_ = renewal_ || (insist && granted_);
-  if (news) {
-    wish_ = true;
-    asked_ = false;
-    try_at_ = now.monotonic + std::chrono::milliseconds{random_->below(kJitterMs + 1)};
-    return;
-  }
   wish_at(spaced(now.monotonic) + std::chrono::milliseconds{random_->below(kJitterMs + 1)});
+}
+
+void Access::newly_unreachable(Now now, bool insist) {
+  if (refusal_stands(now.monotonic)) return;
+  renewal_ = renewal_ || (insist && granted_);
+  wish_ = true;
+  asked_ = false;
+  try_at_ = now.monotonic + std::chrono::milliseconds{random_->below(kJitterMs + 1)};
 }
 
 void Access::forget_refusal() {

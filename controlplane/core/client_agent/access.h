@@ -49,9 +49,11 @@ class Access {
   bool refused(const std::string& request_id, Refusal reason, Now now);
   void revoked();
   // The granted gateway does not answer: ask anew, spaced; the grant stands meanwhile. `insist`: also when nothing
-  // waits, because what is in use will (unwant() does not drop it). `news`: the request names a gateway that the last
-  // one did not; it is not spaced, and takes the place of one under way, which may wait for just that gateway.
-  void unreachable(Now now, bool insist = false, bool news = false);
+  // waits, because what is in use will (unwant() does not drop it).
+  void unreachable(Now now, bool insist = false);
+  // The same when the request names a gateway that the last one did not: it is not spaced, and takes the place of one
+  // under way, which may wait for just that gateway.
+  void newly_unreachable(Now now, bool insist = false);
   // The Resource's rules changed or the portal sent a fresh snapshot: an earlier refusal no longer counts.
   void forget_refusal();
   // What was under way on the stream is lost with it; the wish stays.

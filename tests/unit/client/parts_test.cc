@@ -194,7 +194,7 @@ TEST(Access, AGatewayThatIsFoundUnreachableIsNamedAtOnceAndTheLastRequestIsNotWa
     if (answered) access.granted("gw1", {}, at(10ms));
     access.unreachable(at(500ms));
     EXPECT_FALSE(access.take_request(at(1900ms), true, "2")) << "the usual distance";
-    access.unreachable(at(1900ms), false, true);
+    access.newly_unreachable(at(1900ms));
     EXPECT_LE(access.next_deadline(at(1900ms), true), at(2150ms).monotonic) << "nobody at the same moment";
     EXPECT_TRUE(access.take_request(at(2150ms), true, "2"));
     EXPECT_FALSE(access.refused("1", Refusal::offline, at(2200ms))) << "that one is not asked any more";

@@ -133,9 +133,9 @@ Duration Reference::round_trip(unsigned client, unsigned site, Duration at) cons
   return 2 * (own + 2 * plan_.relay_latency + far + 4 * plan_.jitter);
 }
 
-Duration Reference::reset_settles(unsigned client, unsigned site, Duration at, bool anew) const {
+Duration Reference::settles(Duration at_least, unsigned client, unsigned site, Duration at, int trips) const {
   const Duration goal = 300ms + 4 * round_trip(client, site, at);  // paths.md
-  return std::max(settle::kNatReset, anew ? goal + settle::kAnewTrips * round_trip(client, site, at) : goal);
+  return std::max(at_least, goal + trips * round_trip(client, site, at));
 }
 
 bool Reference::asleep(unsigned client, unsigned site, Duration at) const {
@@ -156,7 +156,7 @@ bool Reference::asleep(unsigned client, unsigned site, Duration at) const {
 }
 
 void Reference::add_reset(unsigned client, unsigned site, const Event& event, bool anew, bool told, bool lossless) {
-  const Duration usual = reset_settles(client, site, event.at, anew);
+  const Duration usual = settles(settle::kNatReset, client, site, event.at, anew ? settle::kAnewTrips : 0);
   Duration until = event.at + usual;
   const bool awake = !asleep(client, site, event.at);
   // An idle end notices with its next keepalive, or when it is used and gets no answer.
@@ -220,7 +220,9 @@ void Reference::take(const Event& event) {
       }
       break;
     case Mishap::relay_restart:
-      for (unsigned s = 0; s < plan_.sites; ++s) add_site(s, from, asks(from + settle::kRelay), event);
+      for (unsigned c = 0; c < plan_.clients.size(); ++c)
+        for (unsigned s = 0; s < plan_.sites; ++s)
+          add(c, s, from, asks(from + settles(settle::kRelay, c, s, from, settle::kAgainTrips)), event);
       break;
     case Mishap::relay_down:
     case Mishap::relay_cut:
@@ -240,10 +242,13 @@ void Reference::take(const Event& event) {
     case Mishap::gateway_link_bad:
       add_site(site_of(event.who), from, end + settle::kLoss, event);
       break;
-    case Mishap::client_roams:
-      add_client(event.who, from, asks(from + settle::kRoam), event);
+    case Mishap::client_roams: {
+      const int trips = plan_.relay_mobility ? 0 : settle::kAnewTrips;
+      for (unsigned s = 0; s < plan_.sites; ++s)
+        add(event.who, s, from, asks(from + settles(settle::kRoam, event.who, s, from, trips)), event);
       client_network_[event.who] = event.other;
       break;
+    }
     case Mishap::client_restarts:
       add_client(event.who, from, asks(end + settle::kClientRestart), event);
       // Its rights went with it: the first use once it is welcomed asks for them, for which the portal must be there.

@@ -58,9 +58,10 @@ class Reference {
   [[nodiscard]] bool gateway_filters(unsigned site) const;
   // Clients' NATs forget or move, or the client roams, at about that time.
   [[nodiscard]] bool moves_near(unsigned client, Duration at) const;
-  // Between client and site through a relay, and what a NAT's reset may take at most.
+  // Between client and site through a relay; and how long it takes at most until packets flow again: paths.md's four
+  // round trips and so many `trips` for another allocation. Never less than `at_least`.
   [[nodiscard]] Duration round_trip(unsigned client, unsigned site, Duration at) const;
-  [[nodiscard]] Duration reset_settles(unsigned client, unsigned site, Duration at, bool anew) const;
+  [[nodiscard]] Duration settles(Duration at_least, unsigned client, unsigned site, Duration at, int trips) const;
   // The client has no tunnel to the site, or one that nothing passed through for so long that it is idle.
   [[nodiscard]] bool asleep(unsigned client, unsigned site, Duration at) const;
   void add_reset(unsigned client, unsigned site, const Event& event, bool anew, bool told, bool lossless);

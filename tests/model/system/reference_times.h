@@ -17,11 +17,13 @@ inline constexpr Duration kNatReset = 2s;
 // Round trips besides, when the client needs another allocation and the gateway's word: the refused refresh, Allocate,
 // CreatePermission, a stream to the portal (TCP, TLS, Hello), the candidates' way, and the first probe.
 inline constexpr int kAnewTrips = 8;
+// ... when the streams to the portal stand meanwhile.
+inline constexpr int kAgainTrips = 4;
 inline constexpr Duration kKept = 2s;             // copies are sent for so long
 inline constexpr Duration kIdleAfter = 110s;      // without data (paths.md: 2 minutes)
-// The goal of these two is 1 s. It is missed of a relay when only the relayed path leads through two NATs (1040).
-inline constexpr Duration kRoam = 3s;
-inline constexpr Duration kRelay = 3s;
+// paths.md's second, in networks whose round trips let four of them, and those of another allocation, be made in it.
+inline constexpr Duration kRoam = 1s;
+inline constexpr Duration kRelay = 1s;
 inline constexpr Duration kPortalBack = 40s;      // reconnecting backs off up to 30 s
 inline constexpr Duration kControlBack = 8s;
 inline constexpr Duration kStreamBack = 20s;      // keepalives find a broken one within 15 s

@@ -90,7 +90,7 @@ void System::build_portal() {
     TurnServer::Config relay;
     relay.listen = {IpAddress::v4(kRelays + r), kRelayPort};
     relay.relay_v4 = relay.listen.address;
-    relay.mobility = plan_.relay_mobility;
+    relay.mobility = relay.garbles_moves = plan_.relay_mobility;  // as coturn does
     relay.shared_secret = kRelaySecret;
     relays.push_back(std::make_unique<RelayNode>(relay, network.random));
     Link relay_link;

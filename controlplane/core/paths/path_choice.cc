@@ -53,6 +53,9 @@ bool PathAgent::better(const PathState& candidate, const PathState& used, Instan
   if (!candidate.srtt || candidate.proven < doubted_) return false;
   const Duration theirs = *candidate.srtt;
   const bool steady_loss = candidate.loss_permille <= used.loss_permille + 50;
+  // A path taken on a handshake's word may be one that only the answer came by (a NAT that gives another address to each
+  // mapping): it gives way to one that was asked after it and has answered before.
+  if (used.streak == 0 && used.asked_before(candidate.proven)) return true;
   if (!used.srtt) return candidate.direct() && !used.direct();
   const Duration ours = *used.srtt;
   // Direct as soon as it is proved, unless it is a real detour.
@@ -91,10 +94,11 @@ void PathAgent::make_primary(PathState& path, std::string_view why, Now time) {
     old->penalty_until = now_ + std::min(kMaxPenalty, kPenalty * (1 << std::min(old->demotions, 4U)));
     ++old->demotions;
   }
-  // A primary left for a better one with an answer overdue: what was sent over it since it last proved itself is in
-  // doubt.
+  // A primary left for a better one with an answer overdue, or before it gave any: what was sent over it since it last
+  // proved itself is in doubt.
   const PathState* left = find(primary_);
-  const bool overdue = left != nullptr && !suspected_at_ && left->overdue(now_);
+  const bool overdue = left != nullptr && !suspected_at_ &&
+                       (left->overdue(now_) || (left->streak == 0 && left->asked_before(path.proven)));
   primary_ = path.number;
   if (standby_ == path.number) standby_ = 0;
   if (overdue && path.alive()) resend_over(path, path.proven, now_);

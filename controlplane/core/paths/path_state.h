@@ -68,6 +68,9 @@ struct PathState {
            now - outstanding.front().at > *srtt + std::max(rttvar * 4, Duration{std::chrono::milliseconds{5}});
   }
 
+  // Was asked no later than then, and has not answered.
+  [[nodiscard]] bool asked_before(Instant then) const { return !outstanding.empty() && outstanding.front().at <= then; }
+
   void sent(std::uint64_t id, Instant now) {
     outstanding.push_back({id, now});
     if (outstanding.size() > 16) {

@@ -73,6 +73,31 @@ TEST_F(PathBench, WhatOvertakesTheMoveOfAnAllocationIsSentAgain) {
   }
 }
 
+// The answer to the handshake came by a way that leads in one direction only: a NAT in front of us that gives another
+// address to each mapping, and one in front of the gateway that lets in only whom it knows. What comes by it goes on.
+TEST_F(PathBench, APathThatOnlyTheHandshakesAnswerCameByGivesWay) {
+  for (const Path& one_way : {kDirect, kRelayed}) {
+    SCOPED_TRACE(one_way.relay);
+    const Path& other = one_way == kDirect ? kRelayed : kDirect;
+    start();
+    agent.handle_session_down(now());
+    links[other] = {};
+    links[one_way] = {.sends = false};
+    const std::uint32_t first = sent;
+    session_up(one_way);
+    ASSERT_EQ(agent.primary(), one_way);
+    send();
+    for (int i = 0; i < 10; ++i) {
+      run(10ms, 200);
+      agent.note_received(one_way, false, now());
+      drain();
+    }
+    EXPECT_EQ(agent.primary(), other);
+    EXPECT_EQ(lost_since(first), 0u);
+    EXPECT_EQ(count(AgentEvent::Kind::suspect), 0u);
+  }
+}
+
 // All gone: said once, tried for ever with back-off, found again.
 TEST_F(PathBench, UnreachableIsSaidOnceAndProbingNeverEnds) {
   start();

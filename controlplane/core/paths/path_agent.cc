@@ -167,10 +167,11 @@ void PathAgent::handle_relay_moved(std::uint32_t relay, Instant asked, Now time)
     // Of a path that is not proved again the proof will do the rest.
     const bool carries = path.alive() && (path.number == primary_ || (path.number == standby_ && suspected_at_));
     if (!ring_.doubt_sent(path.number, asked, carries)) continue;
-    if (resend_next_ == kNever) resend_to_ = path.number;
     resend_until_ = now + kDuplicateFor;
+    if (resend_next_ != kNever) continue;  // queues with what waits already
+    resend_to_ = path.number;
+    run_resends(now);
   }
-  if (resend_to_ != 0) run_resends(now);
   kick_relay(relay, time);
 }
 

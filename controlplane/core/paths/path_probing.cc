@@ -91,7 +91,8 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.doubt = tell_doubt_;  // of every path: several may lead through the same relay, and look alike to the gateway
   if (path.number == primary_) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
-    // that never comes. Seventeen a second is the most we use for long.
+    // that never comes. Seventeen a second is the most we use for long; when the sum wraps in 2032 the new session alone
+    // says that we have started anew, as it does today.
     constexpr std::uint64_t kEpoch = 1'704'067'200;  // 2024-01-01
     const auto floor = static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 17);
     if (switch_sequence_ == 0) switch_sequence_ = floor;

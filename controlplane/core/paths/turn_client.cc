@@ -26,8 +26,8 @@ Endpoint address_only(const IpAddress& address) {
 TurnClient::TurnClient(TurnConfig config, Random& random, std::uint32_t& numbers)
     : config_(std::move(config)), next_credentials_(config_.credentials), random_(random), numbers_(numbers) {}
 
-void TurnClient::emit(TurnEvent::Kind kind, const Endpoint& peer) {
-  events_.push_back({kind, number_, peer, {}});
+void TurnClient::emit(TurnEvent::Kind kind, const Endpoint& peer, Instant since) {
+  events_.push_back({kind, number_, peer, since});
 }
 
 // ---- what the owner asks for ----
@@ -54,8 +54,7 @@ void TurnClient::update_credentials(const TurnCredentials& credentials, Instant 
   if (credentials == next_credentials_) return;
   next_credentials_ = credentials;
   if (state_ == State::waiting) {
-    failures_ = 0;
-    allocate(now);
+    allocate_anew(now);
   }
 }
 
@@ -70,8 +69,7 @@ void TurnClient::handle_local_change(Instant now) {
     lose(now);
     allocate(now);
   } else if (state_ == State::allocating || state_ == State::waiting) {
-    failures_ = 0;
-    allocate(now);
+    allocate_anew(now);
   }
 }
 
@@ -100,8 +98,7 @@ void TurnClient::handle_returned(Instant now) {
     for (Transaction& t : transactions_)
       if (now - t.timer.started() >= kVerifyPause) t.timer.forgive(now);
   } else if (state_ == State::waiting && silent_) {
-    failures_ = 0;
-    allocate(now);
+    allocate_anew(now);
   }
 }
 

@@ -168,12 +168,13 @@ class TurnClient {
   void replace(Instant now);
 
   void allocate(Instant now);
+  void allocate_anew(Instant now);
   void lose(Instant now);
   void wait(Instant now, Duration at_least);
   void schedule_refresh(std::uint32_t lifetime_s, Instant now);
   void run_permissions(Instant now);
   void run_channels(Instant now);
-  void emit(TurnEvent::Kind kind, const Endpoint& peer = {});
+  void emit(TurnEvent::Kind kind, const Endpoint& peer = {}, Instant since = {});
 
   TurnConfig config_;
   TurnCredentials next_credentials_;

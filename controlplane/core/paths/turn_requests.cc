@@ -151,8 +151,7 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
       return run_permissions(now);
     }
     case Request::move:
-      emit(TurnEvent::Kind::moved);
-      events_.back().since = t.timer.started();
+      emit(TurnEvent::Kind::moved, {}, t.timer.started());
       [[fallthrough]];
     case Request::refresh: {
       if (const auto mapped = message.mapped_address())
@@ -364,6 +363,13 @@ bool TurnClient::clear_five_tuple(Instant now) {
   ++clear_tried_;
   send_request(Request::release, {}, 0, now);
   return true;
+}
+
+// What went wrong before says nothing any more: another network, other credentials, a relay that is back.
+void TurnClient::allocate_anew(Instant now) {
+  failures_ = 0;
+  forgiven_ = false;
+  allocate(now);
 }
 
 void TurnClient::allocate(Instant now) {

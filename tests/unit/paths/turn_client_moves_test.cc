@@ -275,5 +275,50 @@ TEST_F(TurnClientTest, RandomInputNeverCrashes) {
   EXPECT_EQ(client->allocations(), 1u);
 }
 
+// Three resets within two seconds: the first short-lived allocation is forgiven, from then on the pauses grow from one
+// second on.
+TEST_F(TurnClientTest, PausesBeginWithOneSecond) {
+  server->config().mobility = false;
+  make_client().start(now());
+  run(4s);
+  for (unsigned reset = 1; reset <= 3; ++reset) {
+    client_address.port = static_cast<std::uint16_t>(41000 + reset);
+    client->suspect(now());
+    run(900ms);
+    EXPECT_EQ(client->state(), reset < 3 ? TurnClient::State::allocated : TurnClient::State::waiting) << reset;
+  }
+  run(500ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+  EXPECT_EQ(client->allocations(), 4u);
+  run(1s);
+  client_address.port = 42000;
+  client->suspect(now());
+  run(1900ms);
+  EXPECT_EQ(client->state(), TurnClient::State::waiting);
+  run(800ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+}
+
+// In another network nothing is held against a short-lived allocation.
+TEST_F(TurnClientTest, AnotherNetworkIsForgivenAnew) {
+  server->config().mobility = false;
+  make_client().start(now());
+  run(1s);
+  for (unsigned reset = 1; reset <= 2; ++reset) {
+    client_address.port = static_cast<std::uint16_t>(41000 + reset);
+    client->suspect(now());
+    run(900ms);
+  }
+  ASSERT_EQ(client->state(), TurnClient::State::waiting);
+  client_address.port = 43000;
+  client->handle_local_change(now());
+  run(900ms);
+  ASSERT_EQ(client->state(), TurnClient::State::allocated);
+  client_address.port = 43001;
+  client->suspect(now());
+  run(300ms);
+  EXPECT_EQ(client->state(), TurnClient::State::allocated);
+}
+
 }  // namespace
 }  // namespace penstock::paths

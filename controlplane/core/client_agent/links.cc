@@ -168,7 +168,10 @@ void ClientAgent::Impl::ask_for_another(ResourceState& state, Now now, bool insi
   if (now.monotonic < state.ask_again) return;
   const bool news = state.ask_again == Instant{};  // for the first time since a gateway was alive
   state.ask_again = now.monotonic + state.asking.next(random);
-  news ? state.access.newly_unreachable(now, insist) : state.access.unreachable(now, insist);
+  if (news)
+    state.access.newly_unreachable(now, insist);
+  else
+    state.access.unreachable(now, insist);
 }
 
 // The gateway is going away: what is in use moves before it does, the rest asks when it is wanted.

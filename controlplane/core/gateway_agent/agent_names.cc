@@ -287,8 +287,7 @@ void GatewayAgent::handle_control(const Key& key, const std::string& payload, No
     case v1::Control::kDnsQuery:
       return handle_dns_query(key, peer, control, now);
     case v1::Control::kCandidates:
-      if (take_candidates(key, peer, control.candidates().candidates(), now) && peer.preshared_key)
-        add_operation(peer_operation(key, peer));
+      update_candidates(key, peer, control.candidates().candidates(), now);
       return acknowledge();
     case v1::Control::kGoodbye:
       return acknowledge();

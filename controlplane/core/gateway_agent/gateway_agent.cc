@@ -98,10 +98,7 @@ void GatewayAgent::handle_portal(const v1::PortalToGateway& message, Now now) {
     case v1::PortalToGateway::kCandidateUpdate: {
       const auto key = key_from_wire(message.candidate_update().client_public_key());
       const auto peer = key ? peers_.find(*key) : peers_.end();
-      if (peer == peers_.end()) return;
-      if (take_candidates(*key, peer->second, message.candidate_update().candidates(), now) &&
-          peer->second.preshared_key)
-        add_operation(peer_operation(*key, peer->second));
+      if (peer != peers_.end()) update_candidates(*key, peer->second, message.candidate_update().candidates(), now);
       return;
     }
     case v1::PortalToGateway::kRelaysChange:
@@ -238,6 +235,11 @@ bool GatewayAgent::take_candidates(const Key& key, Peer& peer,
   peer.candidates = std::move(usable);
   puncher_.set_targets(key, peer.candidates, now.monotonic);
   return others;
+}
+
+void GatewayAgent::update_candidates(const Key& key, Peer& peer,
+                                     const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates, Now now) {
+  if (take_candidates(key, peer, candidates, now) && peer.preshared_key) add_operation(peer_operation(key, peer));
 }
 
 void GatewayAgent::set_relays(const google::protobuf::RepeatedPtrField<v1::Relay>& relays, Now now) {

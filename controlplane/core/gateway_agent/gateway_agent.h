@@ -205,6 +205,9 @@ class GatewayAgent {
   // True when they are others than before.
   bool take_candidates(const Key& key, Peer& peer, const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates,
                        Now now);
+  // The same for a peer that stands: the data plane is told of others.
+  void update_candidates(const Key& key, Peer& peer,
+                         const google::protobuf::RepeatedPtrField<v1::Candidate>& candidates, Now now);
   void set_relays(const google::protobuf::RepeatedPtrField<v1::Relay>& relays, Now now);
   void announce_candidates(Now now);
   [[nodiscard]] bool may_punch(const Endpoint& endpoint) const;

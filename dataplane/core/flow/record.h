@@ -1,9 +1,8 @@
-// One flow: three cache lines, no pointers, no padding, so that a table can be handed to the next process as it is.
-//
-// What a packet of an existing flow needs is in the first two: the line it is found by and the line it is rewritten
-// with. The third is for set-up, ageing and the rare cases. It has room to spare (`spare`): who needs a per-flow field
-// that the fast path does not read takes it from there. A field that makes the fast path unfit for a flow's packets
-// sets a bit in `flags` besides, which the fast path tests as a whole (flow_flag::slow).
+// One flow: two cache lines, no pointers, no padding: the line that a packet of an existing flow is found by and the line
+// it is rewritten with, side by side, so that memory fetches the one with the other. What else a flow needs, for set-up and
+// the rare cases, is in what these lines leave (`spare`: who needs a per-flow field takes it from there, or beside the
+// table as nat::FlowExtra does). A field that makes the fast path unfit for a flow's packets sets a bit in `flags`
+// besides, which the fast path tests as a whole (flow_flag::slow).
 #pragma once
 
 #include <array>
@@ -45,7 +44,7 @@ inline constexpr std::uint8_t slow = 0xf0;
 
 // Written by the owning worker only. Fields that change after set-up are changed with relaxed atomic stores
 // (FlowTable::store), so that other threads may copy a record at any time.
-struct alignas(64) FlowRecord {
+struct alignas(128) FlowRecord {
   // First line: the inside key and what both directions check and update.
   IpAddress inside_source;
   IpAddress inside_destination;
@@ -73,14 +72,10 @@ struct alignas(64) FlowRecord {
   std::uint64_t packets_up;
   std::uint64_t packets_down;
   std::uint32_t version;  // even: stable; of the copying protocol
-  std::array<std::uint32_t, 5> reserved1;
-
-  // Third line: seldom touched.
   std::uint32_t translation_tag;
   Slot next_free;
   std::uint16_t live;  // 1: in use
-  std::uint16_t reserved2;
-  std::array<std::uint8_t, 52> spare;
+  std::array<std::uint8_t, 10> spare;
 
   // The record begins as its inside key does, so that both are compared by words.
   [[nodiscard]] bool has(const InsideKey& key) const {
@@ -98,7 +93,7 @@ struct alignas(64) FlowRecord {
     return {inside_source, inside_destination, peer, inside_source_port, inside_destination_port, protocol};
   }
 };
-static_assert(sizeof(FlowRecord) == 192 && std::is_trivially_copyable_v<FlowRecord>);
+static_assert(sizeof(FlowRecord) == 128 && std::is_trivially_copyable_v<FlowRecord>);
 static_assert(offsetof(FlowRecord, inside_destination) == offsetof(InsideKey, destination) &&
               offsetof(FlowRecord, peer) == offsetof(InsideKey, peer) &&
               offsetof(FlowRecord, inside_source_port) == offsetof(InsideKey, source_port) &&

@@ -49,7 +49,7 @@ bool FlowTable::copy(Slot slot, FlowRecord& out) const {
 }
 
 void FlowTable::map_ahead() {
-  constexpr std::uint32_t kAtLeast = 1U << 15;  // 7 MiB
+  constexpr std::uint32_t kAtLeast = 1U << 15;  // 5 MiB
   constexpr std::uint32_t kIntervals = 4;
   const Slot used = high_water();
   if (mapped_ == 0) {

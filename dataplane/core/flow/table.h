@@ -1,6 +1,6 @@
 // The flows of one worker: records, an index for each side, ageing, and counts per peer.
 //
-// Memory is bounded: 192 bytes of record, 16 of wheel and about 17 of index per flow (2.3 GB, 2.1 GiB, for ten
+// Memory is bounded: 128 bytes of record, 16 of wheel and about 17 of index per flow (1.6 GB, 1.5 GiB, for ten
 // million). It is reserved at construction and mapped as it is first used (records and wheel from the front, index
 // buckets at random), so that a table costs what its flows cost and never stalls to grow; another thread may do the
 // mapping ahead of the use (map_ahead). Set-up, look-up and removal are O(1); a full table refuses.

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <compare>
 #include <cstdint>
 #include <cstring>
@@ -48,9 +49,9 @@ class IpAddress {
   [[nodiscard]] std::string to_string() const;
 
   [[nodiscard]] constexpr bool is_v4() const {
-    for (std::size_t i = 0; i < 10; ++i)
-      if (bytes_[i] != 0) return false;
-    return bytes_[10] == 0xff && bytes_[11] == 0xff;
+    constexpr auto kMapped = std::bit_cast<std::uint32_t>(std::array<std::uint8_t, 4>{0, 0, 0xff, 0xff});
+    const auto words = std::bit_cast<std::array<std::uint32_t, 4>>(bytes_);
+    return (words[0] | words[1] | (words[2] ^ kMapped)) == 0;
   }
   [[nodiscard]] constexpr bool is_v6() const { return !is_v4(); }
   [[nodiscard]] constexpr bool is_unspecified() const {
@@ -69,6 +70,12 @@ class IpAddress {
   }
 
   constexpr auto operator<=>(const IpAddress&) const = default;
+  // Not that of the array: to GCC 12 it is a call of memcmp.
+  constexpr bool operator==(const IpAddress& other) const {
+    using Words = std::array<std::uint64_t, 2>;
+    const auto a = std::bit_cast<Words>(bytes_), b = std::bit_cast<Words>(other.bytes_);
+    return ((a[0] ^ b[0]) | (a[1] ^ b[1])) == 0;
+  }
 
  private:
   std::array<std::uint8_t, 16> bytes_{};

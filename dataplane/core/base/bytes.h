@@ -39,7 +39,8 @@ class BigEndian {
   // The value as an integer whose memory is the wire's bytes; for one's-complement sums and hashing.
   [[nodiscard]] constexpr Int raw() const { return std::bit_cast<Int>(bytes_); }
 
-  constexpr bool operator==(const BigEndian&) const = default;
+  // Not that of the array: to GCC 12 it is a call of memcmp.
+  constexpr bool operator==(const BigEndian& other) const { return raw() == other.raw(); }
 
  private:
   static constexpr Int swap(Int value) {

@@ -5,6 +5,19 @@
 namespace penstock {
 namespace {
 
+// Each bit of an address counts, and of the family every bit of ::ffff:0:0/96.
+TEST(IpAddress, DiffersByAnyBit) {
+  const IpAddress address = IpAddress::v4({198, 51, 100, 7});
+  EXPECT_EQ(address, IpAddress::v4({198, 51, 100, 7}));
+  EXPECT_TRUE(address.is_v4());
+  for (std::size_t bit = 0; bit < 128; ++bit) {
+    std::array<std::uint8_t, 16> bytes = address.bytes();
+    bytes[bit / 8] ^= static_cast<std::uint8_t>(0x80 >> bit % 8);
+    EXPECT_NE(IpAddress::v6(bytes), address) << bit;
+    EXPECT_EQ(IpAddress::v6(bytes).is_v4(), bit >= 96) << bit;
+  }
+}
+
 TEST(IpAddress, TextRoundTrip) {
   for (const char* text : {"0.0.0.0", "198.51.100.7", "255.255.255.255", "::", "::1", "2001:db8::1", "fe80::2"})
     EXPECT_EQ(IpAddress::parse(text).value().to_string(), text);

@@ -1,6 +1,8 @@
 // What the flood experiment's thread and the ports share, and the ports, which the worker's thread turns.
 #pragma once
 
+#include <x86intrin.h>
+
 #include <algorithm>
 #include <chrono>
 #include <random>
@@ -29,6 +31,7 @@ struct Bench {
   std::atomic<double> flood_rate{0};  // forged messages per second
   std::atomic<bool> data{false};
   std::atomic<std::uint64_t> data_packets{0};
+  std::atomic<std::uint64_t> card_cycles{0};  // of the worker's thread in what a card and its driver do elsewhere
   std::atomic<std::uint64_t> forged_packets{0};            // taken by the worker ...
   std::atomic<std::uint64_t> lost_forged{0}, lost{0};      // ... lost before it; others lost with them
   std::vector<Frame> forged;
@@ -38,6 +41,19 @@ struct Bench {
   std::deque<Frame> to_wan, to_lan;            // arriving
   std::deque<Frame> from_wan, from_lan;        // sent, of interest
   std::atomic<bool> waiting_wan{false}, waiting_lan{false};
+};
+
+// Time that the worker's thread spends on making what arrives, which is not the worker's.
+class CardTime {
+ public:
+  explicit CardTime(Bench& bench) : bench_(bench), begun_(__rdtsc()) {}
+  ~CardTime() { bench_.card_cycles.fetch_add(__rdtsc() - begun_, std::memory_order_relaxed); }
+  CardTime(const CardTime&) = delete;
+  CardTime& operator=(const CardTime&) = delete;
+
+ private:
+  Bench& bench_;
+  const std::uint64_t begun_;
 };
 
 // Towards the world: a card's queue, into which forged messages come at their rate and everything else among them. What
@@ -53,6 +69,7 @@ class WanPort final : public BenchPort {
       take_waiting(bench_.mutex, bench_.to_wan, bench_.waiting_wan, into);
       return;
     }
+    const CardTime timed(bench_);
     arrive(rate);
     std::uint64_t n = 0;
     for (; waiting_ > 0 && !into.full(); --waiting_, ++n) {
@@ -163,6 +180,7 @@ class LanPort final : public BenchPort {
   void receive(std::uint16_t, PacketBurst& into) override {
     take_waiting(bench_.mutex, bench_.to_lan, bench_.waiting_lan, into);
     if (!bench_.data.load(std::memory_order_acquire)) return;
+    const CardTime timed(bench_);
     while (!into.full())
       if (!put(bench_.lan_frames[next_++ % bench_.lan_frames.size()], into)) break;
   }

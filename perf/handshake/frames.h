@@ -20,7 +20,7 @@ using Frame = std::vector<std::uint8_t>;
 
 inline constexpr MacAddress kHostMac = {2, 0, 0, 0, 0, 0x99};
 
-// Ethernet, IPv4 and UDP around a payload. UDP checksum: none.
+// Ethernet, IPv4 and UDP around a payload.
 [[nodiscard]] inline Frame udp_frame(const MacAddress& to, const Endpoint& source, const Endpoint& destination,
                                      Bytes payload) {
   Frame out(14 + 20 + 8 + payload.size());
@@ -44,6 +44,12 @@ inline constexpr MacAddress kHostMac = {2, 0, 0, 0, 0, 0x99};
   put16(36, destination.port);
   put16(38, 8 + payload.size());
   std::memcpy(out.data() + 42, payload.data(), payload.size());
+  const Bytes datagram = Bytes{out}.subspan(34);
+  const auto length = static_cast<std::uint32_t>(datagram.size());
+  const ChecksumSum addresses = checksum_pseudo_header(source.address, destination.address, ip_protocol::udp, length);
+  be16 sum = checksum_finish(checksum_add(addresses, datagram));
+  if (sum == be16{}) sum = be16::from_host(0xffff);  // 0: none
+  std::memcpy(out.data() + 40, &sum, 2);
   return out;
 }
 

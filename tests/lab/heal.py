@@ -66,14 +66,6 @@ def judge(row, rtt, result):
     return problems
 
 
-def disturbed(row, rtt, result):
-    """The stall alone misses its goal, and for half of that goal or longer the machine kept the meter, which has
-    real-time priority, from sending at its own end: such a repetition shows nothing."""
-    if row.goal_stall is None or not result["problems"] or judge(row, rtt, result | {"stall": 0.0}):
-        return False
-    return result["machine"] >= row.goal_stall(rtt) / 2
-
-
 class RowRun:
     """One row: a lab, traffic through it, the event again and again."""
 
@@ -191,7 +183,6 @@ def print_row(report, out=sys.stdout):
     worst = max(results, key=lambda r: (len(r["problems"]) > 0, r["stall"]))
     goal = row.goal_stall(report["rtt"])
     missed = [r for r in results if r["problems"]]
-    aside = f", {len(report['aside'])} set aside" if report["aside"] else ""
     paths = "/".join(sorted({r["path"] for r in results}))
     nats = f"{report['client_nat']}/{report['gateway_nat']}"
     print(f"{row.name:18} {nats:21} {report['unexpected']:7} {report['driver']:9} {paths:8} {len(results):3} "
@@ -200,7 +191,7 @@ def print_row(report, out=sys.stdout):
           f"{goal * 1000:8.0f} {statistics.median(r['stall'] for r in results) * 1000:7.0f} "
           f"{max(r['dns'] for r in results):4} {max(r['resets'] for r in results):4} "
           f"{max(r['machine'] for r in results) * 1000:8.0f}  "
-          f"{'ok' if not missed else f'{len(missed)} of {len(results)} missed'}{aside}", file=out, flush=True)
+          f"{'ok' if not missed else f'{len(missed)} of {len(results)} missed'}", file=out, flush=True)
     if missed:
         print(f"{'':18} worst: {'; '.join(worst['problems'])}", file=out, flush=True)
 
@@ -222,14 +213,12 @@ def settings_of(row, arguments):
 def print_summary(reports, out=sys.stdout):
     """Over all networks, one line a row and driver."""
     for name, driver in dict.fromkeys((report["row"], report["driver"]) for report in reports):
-        mine = [report for report in reports if (report["row"], report["driver"]) == (name, driver)]
-        results = [result for report in mine for result in report["results"]]
-        aside = sum(len(report["aside"]) for report in mine)
+        results = [result for report in reports if (report["row"], report["driver"]) == (name, driver)
+                   for result in report["results"]]
         missed = sum(1 for result in results if result["problems"])
         print(f"{name:18} {driver:9} {len(results):4} repetitions: worst {max(r['lost_total'] for r in results)} lost, longest "
               f"stall {max(r['stall'] for r in results) * 1000:.0f} ms; "
-              f"{'every goal met' if not missed else f'{missed} missed'}"
-              f"{f'; {aside} set aside' if aside else ''}", file=out, flush=True)
+              f"{'every goal met' if not missed else f'{missed} missed'}", file=out, flush=True)
 
 
 def repetitions(row, arguments):
@@ -241,30 +230,21 @@ def repetitions(row, arguments):
 
 
 def run_row(row, arguments, out=sys.stdout):
-    """A row in all its networks, `row.labs` of them at a time; prints each as it is done and returns the reports.
-    Repetitions that the machine disturbed are set aside and made up for, once."""
+    """A row in all its networks, `row.labs` of them at a time; prints each as it is done and returns the reports."""
     labs = min(row.labs, arguments.labs)
     names = queue.SimpleQueue()
     for number in range(labs):
         names.put(arguments.name if labs == 1 else f"{arguments.name}{number}")
     repeat = repetitions(row, arguments)
 
-    def in_a_lab(settings, name, times):
-        run = RowRun(row, argparse.Namespace(**vars(settings) | {"name": name}))
-        try:
-            return run.run(times)
-        finally:
-            run.end()
-
     def one(settings):
         name = names.get()
         try:
-            report = in_a_lab(settings, name, repeat)
-            aside = [result for result in report["results"] if disturbed(row, report["rtt"], result)]
-            if aside:
-                again = in_a_lab(settings, name, len(aside))
-                report["results"] = [r for r in report["results"] if r not in aside] + again["results"]
-            return report | {"aside": aside}
+            run = RowRun(row, argparse.Namespace(**vars(settings) | {"name": name}))
+            try:
+                return run.run(repeat)
+            finally:
+                run.end()
         finally:
             names.put(name)
 

@@ -58,8 +58,4 @@ struct AddressWords {
 };
 static_assert(sizeof(AddressWords) == sizeof(IpAddress));
 
-[[nodiscard]] inline bool same_address(const IpAddress& a, const IpAddress& b) {
-  return AddressWords::of(a) == AddressWords::of(b);
-}
-
 }  // namespace penstock

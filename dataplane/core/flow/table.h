@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "dataplane/core/base/address_words.h"
+#include "dataplane/core/base/address.h"
 #include "dataplane/core/base/prefetch.h"
 #include "dataplane/core/flow/index.h"
 #include "dataplane/core/flow/key.h"
@@ -63,8 +63,8 @@ class FlowTable {
   [[nodiscard]] bool is(Slot slot, const OutsideKey& key, std::uint16_t source_address) const {
     const FlowRecord& r = records_[slot];
     return r.source_port == key.local_port && r.remote_port == key.remote_port && r.protocol == key.protocol &&
-           r.source_address == source_address && same_address(r.remote, key.remote) &&
-           (source_address != kOwnSource || same_address(r.inside_source, key.local));
+           r.source_address == source_address && r.remote == key.remote &&
+           (source_address != kOwnSource || r.inside_source == key.local);
   }
 
   // Sets the flow up. kNoSlot when the table is full. `record` has everything but version, next_free, live; `hash_in`

@@ -40,7 +40,7 @@ Candidates Translator::Implementation::candidates_of(const Call& call, const pol
     // Protocols without ports do not cross families.
     if (address.is_v6() != inside6 && !has_ports(key.protocol)) return;
     for (std::size_t i = 0; i < count; ++i)
-      if (same_address(list[i].address, address)) return;
+      if (list[i].address == address) return;
     list[count++] = {false, address.is_v6() != inside6, 0, address};
   };
   const auto add_v4 = [&] {

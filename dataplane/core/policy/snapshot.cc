@@ -252,7 +252,7 @@ std::uint32_t PeerPolicy::translation_tag(std::uint32_t index) const {
 
 bool PeerPolicy::source_allowed(const IpAddress& source) const {
   if (source.is_unspecified()) return false;
-  if (same_address(source, tunnel_v4) || same_address(source, tunnel_v6)) return true;
+  if (source == tunnel_v4 || source == tunnel_v6) return true;
   return std::any_of(extra_sources.begin(), extra_sources.end(),
                      [&](const Prefix& prefix) { return prefix.contains(source); });
 }

@@ -10,6 +10,7 @@ namespace {
 
 constexpr std::size_t kMaxRateEntries = 65536;
 constexpr int kMaxRepetitions = 3;
+constexpr ProtocolVersion kLazy{1, 1};  // clients that heal; those before know of no gateway but the granted one
 
 // The names that lie under the resource and have a proxy address of the pools.
 std::vector<v1::NameBinding> valid_names(const v1::Resource& resource, const Pools& pools,
@@ -201,6 +202,9 @@ void Broker::try_next_gateway(const GrantKey& key, Now now) {
     pending.deadline = now.monotonic + kAuthorizeTimeout;
     pending_by_number_[pending.number] = key;
     schedule(pending.deadline, {TimerKind::authorize, pending.number, {}});
+    // Its relays can let the gateway in before that one has answered. A client that reaches it knows its addresses.
+    if (client->version >= kLazy && !contains(pending.request.connected_gateways(), chosen))
+      send_candidates(connection, chosen);
     send_authorize(key, *client, pending, now);
   }
   // A gateway that was given up may have carried the Authorize out all the same.

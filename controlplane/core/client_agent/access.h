@@ -66,6 +66,7 @@ class Access {
 
   [[nodiscard]] bool usable(WallTime wall) const { return granted_ && !expired(wall); }
   [[nodiscard]] bool waiting() const { return wish_; }
+  [[nodiscard]] bool asked() const { return asked_; }  // a request is under way
   [[nodiscard]] bool refusal_stands(Instant now) const { return refused_ && now < refused_until_; }
   [[nodiscard]] Refusal refusal() const { return refusal_; }
   // Of the latest grant, also when it has expired; empty when there was none or it was taken away.

@@ -239,8 +239,11 @@ void ClientAgent::Impl::handle_relays(const google::protobuf::RepeatedPtrField<v
 
 void ClientAgent::Impl::handle_candidates(const v1::CandidateUpdate& message, Now now) {
   const auto link = links.find(message.gateway());
-  if (link == links.end()) return;
-  connectivity.handle_remote_candidates(link->second->peer, read_candidates(message.candidates()), now);
+  if (link != links.end())
+    return connectivity.handle_remote_candidates(link->second->peer, read_candidates(message.candidates()), now);
+  // One that the portal is asking for us just now. In 1.0 a tunnel knows of no relays' ways but the granted ones.
+  const bool asked = std::any_of(states.begin(), states.end(), [](const auto& s) { return s.second->access.asked(); });
+  if (asked && !eager()) connectivity.expect_gateway(read_candidates(message.candidates()), now);
 }
 
 void ClientAgent::Impl::handle_revoked(const v1::AuthorisationRevoked& message, Now now) {
@@ -285,8 +288,9 @@ void ClientAgent::Impl::handle_granted(const v1::ConnectionGranted& message, Now
     // What was found while the portal decided had no gateway yet to be told to.
     send_candidates(*link, candidates, now);
     state.told = candidates;
-  } else if (link->managed && !link->session && portal_ready && has_relayed(candidates)) {
-    // Our relay hears only now which gateway it is to let in: what that one punched when it was asked was lost there.
+  } else if (link->managed && !link->session && portal_ready && has_relayed(candidates) &&
+             !connectivity.heard_over_relay(link->peer)) {
+    // Our relay heard too late which gateway it is to let in: what that one punched when it was asked was lost there.
     tell_portal(*link, candidates);
   }
   changed();

@@ -69,6 +69,7 @@ Deadline Connectivity::Impl::poll_timeout() const {
   Deadline out = gatherer.poll_timeout();
   for (const auto& relay : relays) out.merge(relay->turn.poll_timeout());
   for (const auto& [gateway, agent] : agents) out.merge(agent->poll_timeout());
+  out.merge(expected_until(), "a gateway that was not granted");
   merge_stream_deadlines(out);
   return out;
 }
@@ -81,6 +82,7 @@ void Connectivity::handle_timeout(Now now) {
   impl_->tick(now);
   const Instant at = impl_->now.monotonic;
   impl_->gatherer.handle_timeout(at);
+  impl_->forget_expected();
   bool suspect = false;
   for (auto& [gateway, agent] : impl_->agents) {
     agent->handle_timeout(impl_->now);
@@ -193,6 +195,7 @@ Connectivity::Incoming Connectivity::Impl::from_relay(Relay& relay, MutableBytes
 
 void Connectivity::Impl::handle_punch(const Path& path, Now time) {
   for (auto& [gateway, agent] : agents) agent->handle_punch(path, time);
+  for (Expected& gateway : expected_gateways) gateway.agent->handle_punch(path, time);
 }
 
 void Connectivity::handle_unreachable_hint(const Endpoint& remote, Now now) {
@@ -243,6 +246,7 @@ void Connectivity::remove_gateway(GatewayHandle gateway, Now now) {
 void Connectivity::handle_remote_candidates(GatewayHandle gateway, std::span<const Candidate> candidates, Now now) {
   add_gateway(gateway, now);
   impl_->agents[gateway]->set_remote_candidates(candidates, impl_->now);
+  impl_->hand_over_expected(*impl_->agents[gateway], candidates);
   impl_->refresh_relays();  // the family that is wanted may differ now
   impl_->pump();
 }

@@ -150,6 +150,12 @@ class Connectivity {
   Incoming handle_stream_message(MutableBytes message, StreamId stream, Now now);
   std::optional<StreamRequest> poll_stream();
 
+  // The portal is asking a gateway with these candidates about us: relays are asked to let it in, and where it punches
+  // from is kept for the handle_remote_candidates() that follows, so that an initiation finds the way open. A few at a
+  // time, for kExpectFor (connectivity_expected.cc).
+  static constexpr Duration kExpectFor = std::chrono::seconds{5};
+  void expect_gateway(std::span<const Candidate> candidates, Now now);
+
   // --- from the client agent, per gateway ---
   void add_gateway(GatewayHandle gateway, Now now);  // idempotent
   void remove_gateway(GatewayHandle gateway, Now now);
@@ -167,6 +173,8 @@ class Connectivity {
   // Where this sealed application packet goes now (1 or 2 paths; none without a session). Records activity (wakes from
   // idle) and keeps a copy in the resend ring.
   [[nodiscard]] std::span<const Path> data_paths(GatewayHandle gateway, Bytes sealed, Now now);
+  // A punch or an authenticated packet of the gateway came over a relay, which lets it in therefore.
+  [[nodiscard]] bool heard_over_relay(GatewayHandle gateway) const;
   [[nodiscard]] std::optional<Path> primary(GatewayHandle gateway) const;
   // An application waits for something else than a packet of its own (a name, an answer): as much a reason not to be
   // idle.

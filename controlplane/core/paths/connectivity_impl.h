@@ -37,6 +37,18 @@ struct Connectivity::Impl {
   void handle_punch(const Path& path, Now time);
   [[nodiscard]] Deadline poll_timeout() const;
 
+  // A gateway that the portal is asking. Its agent has no session, so it pairs and learns, and probes nothing.
+  struct Expected {
+    std::vector<Candidate> candidates;
+    Instant until{};
+    std::unique_ptr<PathAgent> agent;
+  };
+
+  // connectivity_expected.cc
+  void hand_over_expected(PathAgent& agent, std::span<const Candidate> candidates);
+  void forget_expected();
+  [[nodiscard]] Instant expected_until() const;
+
   // connectivity_relays.cc
   [[nodiscard]] std::optional<Endpoint> socket_for(const Endpoint& server) const;
   void refresh_targets();
@@ -44,6 +56,7 @@ struct Connectivity::Impl {
   [[nodiscard]] bool in_use(std::uint32_t number) const;
   void choose_near_relays();
   void refresh_permissions();
+  [[nodiscard]] std::vector<LocalBase> bases() const;
   void update_bases(bool roamed);
   void close_relay(Relay& relay);
   void doubt(Relay& relay);  // asks for a sign of life
@@ -88,6 +101,7 @@ struct Connectivity::Impl {
   std::size_t relays_measured = 0;  // how many of the configured ones have a round-trip time
   StunGatherer gatherer;
   std::map<GatewayHandle, std::unique_ptr<PathAgent>> agents;
+  std::deque<Expected> expected_gateways;  // oldest first
 
   StreamId stream_numbers = 0;
   std::deque<StreamRequest> stream_requests;

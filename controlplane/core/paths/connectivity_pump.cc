@@ -81,6 +81,9 @@ bool Connectivity::Impl::pump_agents() {
       pump_agent_event(gateway, std::move(*event));
     }
   }
+  // What those that are only expected say is nobody's yet; where they punch from may need a permission.
+  for (Expected& gateway : expected_gateways)
+    while (gateway.agent->poll_event()) any = true;
   if (any) refresh_permissions();
   return any;
 }

@@ -75,6 +75,10 @@ void Connectivity::Impl::refresh_relays() {
     want_v4 = want_v4 || agent->wants_family(true);
     want_v6 = want_v6 || agent->wants_family(false);
   }
+  for (const Expected& gateway : expected_gateways) {
+    want_v4 = want_v4 || gateway.agent->wants_family(true);
+    want_v6 = want_v6 || gateway.agent->wants_family(false);
+  }
   if (!want_v6) want_v4 = true;
 
   std::vector<const RelayConfig*> order;
@@ -144,6 +148,8 @@ void Connectivity::Impl::refresh_permissions() {
   std::set<IpAddress> wanted;
   for (const auto& [gateway, agent] : agents)
     for (const IpAddress& address : agent->remote_addresses()) wanted.insert(address);
+  for (const Expected& gateway : expected_gateways)
+    for (const IpAddress& address : gateway.agent->remote_addresses()) wanted.insert(address);
   if (wanted == permitted) return;
   for (auto& relay : relays) {
     for (const IpAddress& address : permitted)
@@ -153,13 +159,19 @@ void Connectivity::Impl::refresh_permissions() {
   permitted = std::move(wanted);
 }
 
-void Connectivity::Impl::update_bases(bool roamed) {
-  std::vector<LocalBase> bases;
-  for (const Endpoint& socket : sockets) bases.push_back({socket, 0, socket.address.is_v4()});
+std::vector<LocalBase> Connectivity::Impl::bases() const {
+  std::vector<LocalBase> out;
+  for (const Endpoint& socket : sockets) out.push_back({socket, 0, socket.address.is_v4()});
   for (const auto& relay : relays)
     if (relay->turn.number() != 0)
-      bases.push_back({relay->local, relay->turn.number(), relay->turn.relayed().address.is_v4()});
-  for (auto& [gateway, agent] : agents) agent->set_bases(bases, roamed, now);
+      out.push_back({relay->local, relay->turn.number(), relay->turn.relayed().address.is_v4()});
+  return out;
+}
+
+void Connectivity::Impl::update_bases(bool roamed) {
+  const auto all = bases();
+  for (auto& [gateway, agent] : agents) agent->set_bases(all, roamed, now);
+  for (Expected& gateway : expected_gateways) gateway.agent->set_bases(all, roamed, now);
 }
 
 std::vector<Candidate> Connectivity::Impl::local_candidates() const {

@@ -109,6 +109,8 @@ class PathAgent {
   // Public addresses of the remotes, for TURN permissions.
   [[nodiscard]] std::vector<IpAddress> remote_addresses() const;
   [[nodiscard]] bool wants_family(bool v4) const;
+  // Where unlisted packets or punches came from.
+  [[nodiscard]] std::vector<Path> learned_paths() const;
 
   [[nodiscard]] bool has_events() const { return !events_.empty(); }
   std::optional<AgentEvent> poll_event();

@@ -164,6 +164,13 @@ bool PathAgent::wants_family(bool v4) const {
                      [&](const Candidate& c) { return c.endpoint.address.is_v4() == v4; });
 }
 
+std::vector<Path> PathAgent::learned_paths() const {
+  std::vector<Path> out;
+  for (const PathState& p : paths_)
+    if (p.learned) out.push_back(p.path);
+  return out;
+}
+
 std::vector<Path> PathAgent::handshake_paths() const {
   std::vector<Path> out;
   // Learned remotes before listed ones: something came from there. Relays before direct paths.

@@ -103,5 +103,45 @@ TEST(Broker, AClientThatDialsAgainHearsWhereItsGatewaysAre) {
   EXPECT_THAT(candidates, testing::UnorderedElementsAre("198.51.100.41:61000", "198.51.100.40:51820"));
 }
 
+// A client's relays can let a gateway in before that one has answered: its addresses are told when it is asked.
+TEST(Broker, TheClientHearsWhichGatewayIsAskedForIt) {
+  Bench bench;
+  const auto first = bench.join_gateway("gw1", 101);
+  bench.join_gateway("gw2", 102);
+  const auto alice = bench.join_client("alice");
+  const auto told = [&](ConnectionId connection) {
+    std::vector<std::string> gateways;
+    for (const auto& message : bench.to_client[connection]) {
+      if (!message.has_candidate_update()) continue;
+      EXPECT_GT(message.candidate_update().candidates_size(), 0);
+      gateways.push_back(message.candidate_update().gateway());
+    }
+    return gateways;
+  };
+  bench.request(alice, {.id = "q1"});
+  ASSERT_EQ(bench.granted(alice), nullptr);
+  EXPECT_THAT(told(alice), testing::ElementsAre("gw1"));
+  bench.answer(first, false, "full");  // and the next one
+  EXPECT_THAT(told(alice), testing::ElementsAre("gw1", "gw2"));
+
+  // Not of a gateway that it reaches already.
+  bench.request(alice, {.resource = "vault", .id = "q2", .connected = {"gw1"}});
+  EXPECT_EQ(told(alice).size(), 2u);
+  // Who may not be let in hears nothing.
+  const auto bob = bench.join_client("bob", 2);
+  bench.request(bob, {.id = "q3"});
+  EXPECT_THAT(told(bob), testing::IsEmpty());
+}
+
+TEST(Broker, AnEagerClientHearsOfGrantedGatewaysOnly) {
+  Bench bench;
+  const auto gateway = bench.join_gateway("gw1");
+  const auto alice = bench.join_client("alice", 1, "198.51.100.30:50000", {1, 0});
+  bench.request(alice, {});
+  bench.answer(gateway);
+  ASSERT_NE(bench.granted(alice), nullptr);
+  EXPECT_EQ(bench.count_client(alice, [](const auto& message) { return message.has_candidate_update(); }), 0u);
+}
+
 }  // namespace
 }  // namespace penstock::broker

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <filesystem>
 #include <string_view>
+#include <utility>
 
 #include "controlplane/core/convert.h"
 
@@ -36,9 +37,9 @@ std::string line_of(const std::string& key, const std::string& value) {
   return line;
 }
 
-std::string words(const std::string& what, const std::string& path) {
+std::string words(const std::string& what, const std::string& path, int error = errno) {
   std::string out = what;
-  out.append(" ").append(path).append(": ").append(std::strerror(errno));
+  out.append(" ").append(path).append(": ").append(std::strerror(error));
   return out;
 }
 
@@ -52,9 +53,16 @@ bool write_all(int fd, std::string_view text) {
   return true;
 }
 
+// A renamed file is there after a power failure only when its directory was synced.
+bool sync_directory(const std::filesystem::path& file) {
+  const auto directory = file.parent_path();
+  const Descriptor fd{::open(directory.empty() ? "." : directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
+  return fd.valid() && fsync(fd.get()) == 0;
+}
+
 }  // namespace
 
-std::unique_ptr<RecordLog> RecordLog::open(const std::string& path, std::string& error) {
+std::unique_ptr<RecordLog> RecordLog::open(const std::string& path, std::string& error, Sync sync) {
   std::error_code code;
   const auto directory = std::filesystem::path{path}.parent_path();
   if (!directory.empty()) std::filesystem::create_directories(directory, code);
@@ -62,21 +70,37 @@ std::unique_ptr<RecordLog> RecordLog::open(const std::string& path, std::string&
     error = "cannot create " + directory.string() + ": " + code.message();
     return nullptr;
   }
-  std::unique_ptr<RecordLog> out{new RecordLog};
-  out->path_ = path;
-  out->fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
-  if (out->fd_ < 0) {
-    error = words("cannot open", path);
-    return nullptr;
+  std::unique_ptr<RecordLog> out{new RecordLog{path, sync ? std::move(sync) : Sync{&fdatasync}}};
+  if (!out->read(error)) return nullptr;
+  return out;
+}
+
+RecordLog::RecordLog(std::string path, Sync sync)
+    : path_(std::move(path)), sync_(std::move(sync)), thread_([this] { run(); }) {}
+
+RecordLog::~RecordLog() {
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+bool RecordLog::read(std::string& error) {
+  file_ = std::make_shared<Descriptor>(::open(path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600));
+  if (!file_->valid()) {
+    error = words("cannot open", path_);
+    return false;
   }
   std::string text;
   char buffer[65536];
   for (;;) {
-    const ssize_t got = read(out->fd_, buffer, sizeof buffer);
+    const ssize_t got = ::read(file_->get(), buffer, sizeof buffer);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) {
-      error = words("cannot read", path);
-      return nullptr;
+      error = words("cannot read", path_);
+      return false;
     }
     if (got == 0) break;
     text.append(buffer, static_cast<std::size_t>(got));
@@ -86,30 +110,26 @@ std::unique_ptr<RecordLog> RecordLog::open(const std::string& path, std::string&
     const std::size_t end = rest.find('\n');
     const std::string_view line = rest.substr(0, end);
     rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-    ++out->lines_;
+    ++lines_;
     const std::size_t sum = line.rfind('\t');
     const std::size_t tab = line.find('\t');
     if (sum == std::string_view::npos || tab >= sum || checksum(line.substr(0, sum)) != line.substr(sum + 1)) {
-      ++out->damaged_;
+      ++damaged_;
       continue;
     }
     const auto value = from_base64(line.substr(tab + 1, sum - tab - 1));
     const std::string key{line.substr(0, tab)};
     if (!value) {
-      ++out->damaged_;
+      ++damaged_;
     } else if (value->empty()) {
-      out->records_.erase(key);
+      records_.erase(key);
     } else {
-      out->records_[key] = *value;
+      records_[key] = *value;
     }
   }
   // A torn last line must not swallow the next one.
-  if (!text.empty() && text.back() != '\n') out->unwritten_.push_back('\n');
-  return out;
-}
-
-RecordLog::~RecordLog() {
-  if (fd_ >= 0) close(fd_);
+  if (!text.empty() && text.back() != '\n') unwritten_.push_back('\n');
+  return true;
 }
 
 void RecordLog::set(const std::string& key, const std::string& value) {
@@ -124,33 +144,74 @@ void RecordLog::set(const std::string& key, const std::string& value) {
 }
 
 bool RecordLog::flush(std::string& error) {
-  if (unwritten_.empty()) return true;
-  if (lines_ > kCompactLines && lines_ > 4 * records_.size()) return compact(error);
-  if (!write_all(fd_, unwritten_) || fdatasync(fd_) != 0) {
+  int failed = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    failed = std::exchange(failed_, 0);
+  }
+  const auto now = std::chrono::steady_clock::now();
+  if (failed != 0) {
+    trouble_ = words("cannot sync", path_, failed);
+    rewrite_ = true;
+    retry_at_ = now + kRetry;
+  }
+  if (rewrite_ && now < retry_at_) {
+    error = trouble_;
+    return false;
+  }
+  if (unwritten_.empty() && !rewrite_) return true;
+  if (rewrite_ || (lines_ > kCompactLines && lines_ > 4 * records_.size())) return compact(error);
+  if (!write_all(file_->get(), unwritten_)) {
     error = words("cannot write", path_);
     // Whatever part was written ends in a damaged line; all of it is written again.
     if (unwritten_.front() != '\n') unwritten_.insert(unwritten_.begin(), '\n');
     return false;
   }
   unwritten_.clear();
+  sync_later();
   return true;
 }
 
 bool RecordLog::compact(std::string& error) {
   const std::string beside = path_ + ".new";
-  const int fd = ::open(beside.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0600);
+  auto file = std::make_shared<Descriptor>(
+      ::open(beside.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_APPEND, 0600));
   std::string text;
   for (const auto& [key, value] : records_) text += line_of(key, value);
-  if (fd < 0 || !write_all(fd, text) || fdatasync(fd) != 0 || rename(beside.c_str(), path_.c_str()) != 0) {
-    error = words("cannot rewrite", path_);
-    if (fd >= 0) close(fd);
+  if (!file->valid() || !write_all(file->get(), text) || sync_(file->get()) != 0 ||
+      rename(beside.c_str(), path_.c_str()) != 0 || !sync_directory(path_)) {
+    error = trouble_ = words("cannot rewrite", path_);
+    rewrite_ = true;
+    retry_at_ = std::chrono::steady_clock::now() + kRetry;
     return false;
   }
-  close(fd_);
-  fd_ = fd;
+  file_ = std::move(file);
   lines_ = records_.size();
   unwritten_.clear();
+  rewrite_ = false;
   return true;
+}
+
+void RecordLog::sync_later() {
+  {
+    const std::lock_guard lock(mutex_);
+    to_sync_ = file_;
+  }
+  wake_.notify_one();
+}
+
+// What is flushed while the disk is busy is synced together.
+void RecordLog::run() {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    wake_.wait(lock, [this] { return to_sync_ != nullptr || ending_; });
+    const auto file = std::exchange(to_sync_, nullptr);
+    if (file == nullptr) return;
+    lock.unlock();
+    const int failed = sync_(file->get()) == 0 ? 0 : errno;
+    lock.lock();
+    if (failed != 0) failed_ = failed;
+  }
 }
 
 }  // namespace penstock::io

@@ -1,6 +1,12 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <atomic>
+#include <cerrno>
+#include <fstream>
+#include <future>
+#include <thread>
+
 #include "controlplane/core/broker/credentials.h"
 #include "controlplane/core/convert.h"
 #include "controlplane/io/record_log.h"
@@ -9,6 +15,8 @@
 
 namespace penstock::portal {
 namespace {
+
+using namespace std::chrono_literals;
 
 class PortalConfig : public testing::Test {
  protected:
@@ -172,6 +180,57 @@ TEST(RecordLog, RemembersAcrossDamage) {
   }
   EXPECT_LT(std::filesystem::file_size(path), 8000u);
   EXPECT_EQ(io::RecordLog::open(path, error)->records().at("a"), "199");
+}
+
+// A grant is not held up by the disk, and is in the file all the same when the process is killed.
+TEST(RecordLog, DoesNotWaitForABusyDisk) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "log";
+  std::string error;
+  std::promise<void> disk;
+  std::atomic<int> synced{0};
+  {
+    const auto log = io::RecordLog::open(path, error, [&, free = disk.get_future().share()](int) {
+      free.wait();
+      return ++synced, 0;
+    });
+    ASSERT_NE(log, nullptr) << error;
+    for (int i = 0; i < 20; ++i) {
+      log->set("key" + std::to_string(i), "x");
+      ASSERT_TRUE(log->flush(error)) << error;
+    }
+    EXPECT_EQ(synced, 0);
+    EXPECT_EQ(io::RecordLog::open(path, error)->records().size(), 20u);
+    disk.set_value();
+  }
+  EXPECT_GE(synced, 1);  // what was flushed last is not left
+  EXPECT_LE(synced, 2);  // and what waited was synced together
+}
+
+// Linux forgets that a page was dirty when it could not be written: what was in it must be written anew.
+TEST(RecordLog, WritesAnewWhatADiskFailedToSync) {
+  const TemporaryDirectory directory;
+  const std::string path = directory / "log";
+  std::string error;
+  std::atomic<int> asked{0};
+  const auto log = io::RecordLog::open(path, error, [&](int) {
+    if (++asked > 1) return 0;
+    errno = EIO;
+    return -1;
+  });
+  ASSERT_NE(log, nullptr) << error;
+  log->set("a", "1");
+  ASSERT_TRUE(log->flush(error)) << error;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds{10};
+  while (log->flush(error) && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+  EXPECT_EQ(error, "cannot sync " + path + ": Input/output error");
+  std::ofstream{path, std::ios::trunc};  // the lost page
+  log->set("b", "2");
+  EXPECT_FALSE(log->flush(error));  // not at once: a disk that is away is not tried with every grant
+  while (!log->flush(error) && std::chrono::steady_clock::now() < end) std::this_thread::sleep_for(10ms);
+  EXPECT_EQ(asked, 2);
+  EXPECT_EQ(io::RecordLog::open(path, error)->records(),
+            (std::map<std::string, std::string>{{"a", "1"}, {"b", "2"}}));
 }
 
 }  // namespace

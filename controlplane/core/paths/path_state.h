@@ -15,6 +15,8 @@ namespace penstock::paths {
 
 inline constexpr Duration kMinSuspicion = std::chrono::milliseconds{200};
 inline constexpr Duration kSuspicionWithoutRtt = std::chrono::milliseconds{400};
+// A primary that is busy is asked every 60 ms: answers count that take four seconds.
+inline constexpr std::size_t kMaxOutstanding = 64;
 inline constexpr Instant kLongAgo = Instant::min();
 
 struct PathState {
@@ -32,7 +34,8 @@ struct PathState {
   std::optional<Duration> srtt;
   Duration rttvar{};
   unsigned loss_permille = 0;  // smoothed over about sixteen probes
-  std::deque<Outstanding> outstanding;
+  std::deque<Outstanding> outstanding;  // the latest of them
+  Instant unanswered{};                 // when the first was sent that is not answered; only with outstanding ones
   Instant not_before{};  // staggers checks
   Instant last_probe = kLongAgo;
   Instant last_reply = kLongAgo;
@@ -56,24 +59,24 @@ struct PathState {
   // off (late answers under load are no loss), but not for ever: one direction may be dead.
   [[nodiscard]] Instant judged_at() const {
     if (outstanding.empty()) return kNever;
-    const Instant first = outstanding.front().at;
-    const Instant plain = first + limit();
+    const Instant plain = unanswered + limit();
     if (last_received == kLongAgo) return plain;
-    return std::max(plain, std::min(last_received + limit(), first + limit() * 4));
+    return std::max(plain, std::min(last_received + limit(), unanswered + limit() * 4));
   }
 
   // An answer is later than answers of this path are; not late enough to judge it by.
   [[nodiscard]] bool overdue(Instant now) const {
     return !outstanding.empty() && srtt &&
-           now - outstanding.front().at > *srtt + std::max(rttvar * 4, Duration{std::chrono::milliseconds{5}});
+           now - unanswered > *srtt + std::max(rttvar * 4, Duration{std::chrono::milliseconds{5}});
   }
 
   // Was asked no later than then, and has not answered.
-  [[nodiscard]] bool asked_before(Instant then) const { return !outstanding.empty() && outstanding.front().at <= then; }
+  [[nodiscard]] bool asked_before(Instant then) const { return !outstanding.empty() && unanswered <= then; }
 
   void sent(std::uint64_t id, Instant now) {
+    if (outstanding.empty()) unanswered = now;
     outstanding.push_back({id, now});
-    if (outstanding.size() > 16) {
+    if (outstanding.size() > kMaxOutstanding) {
       outstanding.pop_front();
       note_loss(true);
     }
@@ -100,6 +103,7 @@ struct PathState {
     skipped = static_cast<unsigned>(at - outstanding.begin());
     for (unsigned i = 0; i < skipped; ++i) note_loss(true);
     outstanding.erase(outstanding.begin(), at + 1);
+    if (!outstanding.empty()) unanswered = outstanding.front().at;
     note_loss(false);
     last_reply = last_received = now;
     proven = std::max(proven, sent_at);

@@ -31,6 +31,30 @@ TEST_F(PathBench, NoPacketIsLostWhenThePrimaryFails) {
   }
 }
 
+// More probes are on their way than an answer takes to come (satellites, queues on the way): those that were sent since
+// must not make the first unanswered one forgotten.
+TEST_F(PathBench, AFarGatewayIsMissedAsWell) {
+  for (const Duration rtt : {100ms, 330ms, 500ms, 900ms, 1500ms, 3000ms}) {
+    links[kRelayed] = links[kOtherRelay] = {.rtt = rtt};
+    agent.handle_session_down(now());
+    start({{kSocket, 1, true}, {kSocket, 2, true}});
+    session_up(kRelayed);
+    run(10s, 50);  // until it has been measured
+    events.clear();
+    run(90s, 50);
+    ASSERT_EQ(count(AgentEvent::Kind::suspect), 0u) << rtt / 1ms << " ms";
+    const Path used = *agent.primary();
+    ASSERT_LE(agent.show().at(0).loss_permille, 10u) << rtt / 1ms << " ms";
+    links[used].up = false;
+    run(4 * rtt + 400ms, 50);
+    EXPECT_NE(agent.primary(), used) << rtt / 1ms << " ms";
+    run(10s, 50);
+    const std::uint32_t later = sent;
+    run(10s, 50);
+    EXPECT_EQ(lost_since(later), 0u) << rtt / 1ms << " ms";
+  }
+}
+
 TEST_F(PathBench, ResentPacketsComeOldestFirstAndBeforeNewerOnes) {
   start();
   session_up(kRelayed);

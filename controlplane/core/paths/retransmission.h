@@ -47,6 +47,7 @@ class Retransmission {
   // Send again at once, with all tries before it.
   void forgive(Instant now) {
     if (stream_) return;  // the connection repeats what is lost
+    repeated_ = true;
     sent_ = 1;
     interval_ = first_rto_;
     started_ = due_ = now;

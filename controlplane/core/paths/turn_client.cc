@@ -89,7 +89,7 @@ void TurnClient::suspect(Instant now) {
     return;
   }
   if (state_ != State::allocated || now - last_refresh_ < kVerifyPause || pending(Request::move)) return;
-  std::erase_if(transactions_, [](const Transaction& t) { return t.kind == Request::refresh; });
+  replace_refresh();
   send_request(Request::refresh, {}, 0, now);
 }
 

@@ -69,6 +69,7 @@ class TurnClient {
   static constexpr std::uint32_t kWantedLifetimeS = 600;
   static constexpr std::size_t kMaxPermissions = 32;
   static constexpr std::size_t kMaxFormerNames = 4;
+  static constexpr std::size_t kMaxFormerRefreshes = 8;
 
   enum class State : std::uint8_t { idle, allocating, allocated, waiting, closed };
 
@@ -155,6 +156,7 @@ class TurnClient {
   [[nodiscard]] bool pending(Request kind, const Endpoint& peer) const;
   void rearm(const Transaction& transaction, Instant now);
   void drop_requests(Instant now);
+  void replace_refresh();
   bool repeat_move(const Transaction& refused, Instant now);
 
   DropReason handle_response(const stun::Message& message, Instant now);
@@ -209,6 +211,9 @@ class TurnClient {
   Duration patience_{};
 
   std::vector<Transaction> transactions_;
+  // Refreshes that another has taken the place of: not repeated, and an answer counts all the same. Where one takes longer
+  // than suspicions are apart it is always a former one's.
+  std::deque<Transaction> former_refreshes_;
   std::map<IpAddress, Permission> permissions_;
   TurnChannels channels_;
   std::deque<std::vector<std::uint8_t>> output_;

@@ -22,6 +22,11 @@ constexpr Duration kNotFlipping = 3s;
 constexpr int kMaxAuthRetries = 3;
 constexpr std::size_t kMaxTicket = 512;
 
+bool is_challenge(const Message& message) {
+  const auto error = message.error_code();
+  return error && (error->code == 401 || error->code == 438);
+}
+
 }  // namespace
 
 bool TurnClient::pending(Request kind) const {
@@ -47,6 +52,16 @@ void TurnClient::rearm(const Transaction& t, Instant now) {
 void TurnClient::drop_requests(Instant now) {
   for (const Transaction& t : transactions_) rearm(t, now);
   transactions_.clear();
+  former_refreshes_.clear();
+}
+
+void TurnClient::replace_refresh() {
+  const auto at = std::find_if(transactions_.begin(), transactions_.end(),
+                               [](const Transaction& t) { return t.kind == Request::refresh; });
+  if (at == transactions_.end()) return;
+  former_refreshes_.push_back(std::move(*at));
+  transactions_.erase(at);
+  if (former_refreshes_.size() > kMaxFormerRefreshes) former_refreshes_.pop_front();
 }
 
 std::vector<std::uint8_t> TurnClient::build(const Transaction& t) const {
@@ -105,9 +120,11 @@ void TurnClient::send_request(Request kind, const Endpoint& peer, std::uint16_t 
 }
 
 DropReason TurnClient::handle_response(const Message& message, Instant now) {
-  const auto at = std::find_if(transactions_.begin(), transactions_.end(),
-                               [&](const Transaction& t) { return t.id == message.transaction_id(); });
-  if (at == transactions_.end()) return DropReason::stun_unexpected;
+  const auto asked = [&](const Transaction& t) { return t.id == message.transaction_id(); };
+  const auto at = std::find_if(transactions_.begin(), transactions_.end(), asked);
+  const auto former = std::find_if(former_refreshes_.begin(), former_refreshes_.end(), asked);
+  const bool replaced = at == transactions_.end();
+  if (replaced && former == former_refreshes_.end()) return DropReason::stun_unexpected;
   const bool success = message.message_class() == Class::success;
   if (!success && message.message_class() != Class::error) return DropReason::stun_unexpected;
   // RFC 8489 §9.2.5: what is signed must be signed right; a success must be signed. Errors that come before the server
@@ -117,14 +134,19 @@ DropReason TurnClient::handle_response(const Message& message, Instant now) {
     return DropReason::stun_malformed;
   if (success && message.unknown_required() != 0) return DropReason::stun_malformed;
 
-  const Transaction transaction = std::move(*at);
-  transactions_.erase(at);
+  const Transaction transaction = std::move(replaced ? *former : *at);
+  if (replaced)
+    former_refreshes_.erase(former_refreshes_.begin(), former + 1);
+  else
+    transactions_.erase(at);
   last_received_ = now;
   const Duration took = now - transaction.timer.started();
   if (transaction.timer.sent_once()) rtt_ = rtt_ ? (*rtt_ * 7 + took) / 8 : took;
   patience_ = took + took / 2;
   if (success)
     handle_success(transaction, message, now);
+  else if (replaced && is_challenge(message))
+    take_challenge(message);  // for the next: the one that took this one's place is told the same
   else
     handle_error(transaction, message, now);
   return DropReason::local_consumed;

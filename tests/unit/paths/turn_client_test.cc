@@ -130,6 +130,29 @@ TEST_F(TurnClientTest, RelayRestartIsNoticedAtOnceOnSuspicion) {
   ASSERT_EQ(count(TurnEvent::Kind::lost), 1u);
 }
 
+// trap: paths-13 - also where an answer takes longer than suspicions are apart, and the first one is a new nonce
+TEST_F(TurnClientTest, RelayRestartIsNoticedFarAway) {
+  for (const Duration way : {100ms, 240ms, 260ms, 400ms, 1000ms}) {
+    now_ += 1h;
+    latency = way;
+    make_server();
+    make_client().start(now());
+    client->permit(kPeer.address, now());
+    run(90s);
+    ASSERT_EQ(client->state(), TurnClient::State::allocated);
+    const std::uint32_t before = client->number();
+    server->restart(now());
+    const Instant restarted = now();
+    while (now() - restarted < 12s && (client->number() == before || !client->can_send(kPeer.address, now()))) {
+      client->suspect(now());
+      run(50ms);
+    }
+    // A new nonce, two refusals (of the refresh, and of a move), an allocation, its permission, and a repetition.
+    EXPECT_LE(now() - restarted, 6 * 2 * way + 1s) << way / 1ms << " ms each way";
+    EXPECT_EQ(client->allocations(), 2u);
+  }
+}
+
 // trap: paths-13 - also when nobody suspects anything
 TEST_F(TurnClientTest, RelayRestartIsNoticedWhileIdle) {
   make_client().start(now());

@@ -81,8 +81,9 @@ class MemoryPort final : public Port {
 
   // --- Port
   void receive(std::uint16_t, PacketBurst& into) override {
-    if (const std::atomic<bool>* flag = held.load(); flag != nullptr && *flag) return;
     const std::lock_guard lock(mutex_);
+    // Under the lock: what arrives after it was set is not given to who looked before.
+    if (const std::atomic<bool>* flag = held.load(); flag != nullptr && *flag) return;
     const std::size_t before = into.size();
     while (!arrived_.empty() && !into.full()) {
       Packet* packet = pool_.allocate();

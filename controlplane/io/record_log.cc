@@ -150,17 +150,13 @@ bool RecordLog::flush(std::string& error) {
     failed = std::exchange(failed_, 0);
   }
   const auto now = std::chrono::steady_clock::now();
-  if (failed != 0) {
+  if (failed != 0 && !rewrite_) {
     trouble_ = words("cannot sync", path_, failed);
     rewrite_ = true;
     retry_at_ = now + kRetry;
   }
-  if (rewrite_ && now < retry_at_) {
-    error = trouble_;
-    return false;
-  }
   if (unwritten_.empty() && !rewrite_) return true;
-  if (rewrite_ || (lines_ > kCompactLines && lines_ > 4 * records_.size())) return compact(error);
+  if (rewrite_ ? now >= retry_at_ : lines_ > kCompactLines && lines_ > 4 * records_.size()) return compact(error);
   if (!write_all(file_->get(), unwritten_)) {
     error = words("cannot write", path_);
     // Whatever part was written ends in a damaged line; all of it is written again.
@@ -168,6 +164,10 @@ bool RecordLog::flush(std::string& error) {
     return false;
   }
   unwritten_.clear();
+  if (rewrite_) {  // that will sync it as well
+    error = trouble_;
+    return false;
+  }
   sync_later();
   return true;
 }
@@ -179,17 +179,21 @@ bool RecordLog::compact(std::string& error) {
   std::string text;
   for (const auto& [key, value] : records_) text += line_of(key, value);
   if (!file->valid() || !write_all(file->get(), text) || sync_(file->get()) != 0 ||
-      rename(beside.c_str(), path_.c_str()) != 0 || !sync_directory(path_)) {
-    error = trouble_ = words("cannot rewrite", path_);
-    rewrite_ = true;
-    retry_at_ = std::chrono::steady_clock::now() + kRetry;
-    return false;
-  }
+      rename(beside.c_str(), path_.c_str()) != 0)
+    return rewrite_later(error);
   file_ = std::move(file);
   lines_ = records_.size();
   unwritten_.clear();
+  if (!sync_directory(path_)) return rewrite_later(error);
   rewrite_ = false;
   return true;
+}
+
+bool RecordLog::rewrite_later(std::string& error) {
+  error = trouble_ = words("cannot rewrite", path_);
+  rewrite_ = true;
+  retry_at_ = std::chrono::steady_clock::now() + kRetry;
+  return false;
 }
 
 void RecordLog::sync_later() {

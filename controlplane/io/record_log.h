@@ -7,7 +7,7 @@
 // What was flushed survives the process at once. A thread of its own syncs it to the disk, because a busy disk takes tens
 // of milliseconds and all packets of a loop would wait for it: a power failure takes at most what was flushed in
 // the moment before. What a disk has failed to sync may be lost from the page cache, too, so all is written anew then,
-// every kRetry until it can be. Used by one thread.
+// every kRetry until it can be; changes are appended meanwhile. Used by one thread.
 #pragma once
 
 #include <chrono>
@@ -50,6 +50,7 @@ class RecordLog {
   RecordLog(std::string path, Sync sync);
   bool read(std::string& error);
   bool compact(std::string& error);
+  bool rewrite_later(std::string& error);  // false
   void sync_later();
   void run();
 

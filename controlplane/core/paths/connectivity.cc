@@ -223,12 +223,15 @@ void Connectivity::close(Now now) {
 
 // ---- per gateway ----
 
+std::unique_ptr<PathAgent> Connectivity::Impl::make_agent() {
+  return std::make_unique<PathAgent>(random, config.allow_loopback, config.forbidden, config.inner_mtu);
+}
+
 void Connectivity::add_gateway(GatewayHandle gateway, Now now) {
   impl_->tick(now);
   auto& agent = impl_->agents[gateway];
   if (agent) return;
-  agent = std::make_unique<PathAgent>(impl_->random, impl_->config.allow_loopback, impl_->config.forbidden,
-                                      impl_->config.inner_mtu);
+  agent = impl_->make_agent();
   impl_->update_bases(false);
   impl_->pump();
 }

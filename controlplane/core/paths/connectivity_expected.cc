@@ -16,25 +16,20 @@ void Connectivity::expect_gateway(std::span<const Candidate> candidates, Now now
   impl_->tick(now);
   impl_->forget_expected();
   auto& known = impl_->expected_gateways;
-  const Instant until = impl_->now.monotonic + kExpectFor;
   const auto same = std::find_if(known.begin(), known.end(), [&](const Impl::Expected& gateway) {
     return std::equal(candidates.begin(), candidates.end(), gateway.candidates.begin(), gateway.candidates.end());
   });
   if (same != known.end()) {
-    Impl::Expected renewed = std::move(*same);
-    known.erase(same);
-    renewed.until = until;
-    known.push_back(std::move(renewed));
+    std::rotate(same, same + 1, known.end());
   } else {
     if (known.size() >= kMaxExpected) known.pop_front();
     Impl::Expected& fresh = known.emplace_back();
     fresh.candidates.assign(candidates.begin(), candidates.end());
-    fresh.until = until;
-    fresh.agent = std::make_unique<PathAgent>(impl_->random, impl_->config.allow_loopback, impl_->config.forbidden,
-                                              impl_->config.inner_mtu);
+    fresh.agent = impl_->make_agent();
     fresh.agent->set_bases(impl_->bases(), false, impl_->now);
     fresh.agent->set_remote_candidates(candidates, impl_->now);
   }
+  known.back().until = impl_->now.monotonic + kExpectFor;
   impl_->refresh_relays();  // of the family that it has
   impl_->pump();
 }

@@ -36,6 +36,7 @@ struct Connectivity::Impl {
   Incoming from_relay(Relay& relay, MutableBytes datagram, Now time);
   void handle_punch(const Path& path, Now time);
   [[nodiscard]] Deadline poll_timeout() const;
+  [[nodiscard]] std::unique_ptr<PathAgent> make_agent();
 
   // A gateway that the portal is asking. Its agent has no session, so it pairs and learns, and probes nothing.
   struct Expected {

@@ -309,4 +309,53 @@ std::optional<TurnEvent> TurnClient::poll_event() {
   return out;
 }
 
+// ---- allocations that come and go ----
+
+void TurnClient::lose(Instant now) {
+  emit(TurnEvent::Kind::lost);
+  number_ = 0;
+  relayed_ = mapped_ = Endpoint{};
+  ticket_.clear();
+  refresh_at_ = kNever;
+  channels_.release_all(now);
+  for (auto& [address, permission] : permissions_) permission = Permission{.refresh_at = kNever};
+  drop_requests(now);
+  state_ = State::waiting;
+}
+
+void TurnClient::wait(Instant now, Duration at_least) {
+  drop_requests(now);
+  const Duration backoff = std::min(kMaxBackoff, kMinBackoff * (1 << std::min(failures_, 6)));
+  const Duration delay = std::max(backoff, at_least);
+  // Up to a quarter more, so that the clients of a relay that returns do not come all at once.
+  const auto jitter = std::chrono::milliseconds{random_.below(
+      static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() / 4))};
+  retry_at_ = now + delay + jitter;
+  ++failures_;
+  clear_tried_ = 0;
+  silent_ = false;
+  state_ = State::waiting;
+}
+
+// What went wrong before says nothing any more: another network, other credentials, a relay that is back.
+void TurnClient::allocate_anew(Instant now) {
+  failures_ = 0;
+  forgiven_ = false;
+  allocate(now);
+}
+
+void TurnClient::allocate(Instant now) {
+  drop_requests(now);
+  retry_at_ = kNever;
+  if (!(config_.credentials == next_credentials_)) {
+    if (std::find(former_credentials_.begin(), former_credentials_.end(), config_.credentials) ==
+        former_credentials_.end())
+      former_credentials_.insert(former_credentials_.begin(), config_.credentials);
+    if (former_credentials_.size() > kMaxFormerNames) former_credentials_.pop_back();
+    use(next_credentials_);
+  }
+  state_ = State::allocating;
+  send_request(Request::allocate, {}, 0, now);
+}
+
 }  // namespace penstock::paths

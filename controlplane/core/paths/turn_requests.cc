@@ -346,32 +346,6 @@ void TurnClient::handle_failed(const Transaction& t, Instant now) {
   silent_ = true;
 }
 
-void TurnClient::lose(Instant now) {
-  emit(TurnEvent::Kind::lost);
-  number_ = 0;
-  relayed_ = mapped_ = Endpoint{};
-  ticket_.clear();
-  refresh_at_ = kNever;
-  channels_.release_all(now);
-  for (auto& [address, permission] : permissions_) permission = Permission{.refresh_at = kNever};
-  drop_requests(now);
-  state_ = State::waiting;
-}
-
-void TurnClient::wait(Instant now, Duration at_least) {
-  drop_requests(now);
-  const Duration backoff = std::min(kMaxBackoff, kMinBackoff * (1 << std::min(failures_, 6)));
-  const Duration delay = std::max(backoff, at_least);
-  // Up to a quarter more, so that the clients of a relay that returns do not come all at once.
-  const auto jitter = std::chrono::milliseconds{random_.below(
-      static_cast<std::uint32_t>(std::chrono::duration_cast<std::chrono::milliseconds>(delay).count() / 4))};
-  retry_at_ = now + delay + jitter;
-  ++failures_;
-  clear_tried_ = 0;
-  silent_ = false;
-  state_ = State::waiting;
-}
-
 void TurnClient::use(const TurnCredentials& credentials) {
   config_.credentials = credentials;
   key_ = stun::long_term_key(config_.credentials.username, realm_, config_.credentials.password);
@@ -385,27 +359,6 @@ bool TurnClient::clear_five_tuple(Instant now) {
   ++clear_tried_;
   send_request(Request::release, {}, 0, now);
   return true;
-}
-
-// What went wrong before says nothing any more: another network, other credentials, a relay that is back.
-void TurnClient::allocate_anew(Instant now) {
-  failures_ = 0;
-  forgiven_ = false;
-  allocate(now);
-}
-
-void TurnClient::allocate(Instant now) {
-  drop_requests(now);
-  retry_at_ = kNever;
-  if (!(config_.credentials == next_credentials_)) {
-    if (std::find(former_credentials_.begin(), former_credentials_.end(), config_.credentials) ==
-        former_credentials_.end())
-      former_credentials_.insert(former_credentials_.begin(), config_.credentials);
-    if (former_credentials_.size() > kMaxFormerNames) former_credentials_.pop_back();
-    use(next_credentials_);
-  }
-  state_ = State::allocating;
-  send_request(Request::allocate, {}, 0, now);
 }
 
 }  // namespace penstock::paths

@@ -137,7 +137,7 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
                                                          *state->parts.pool, state->random, now, limits);
   state->resend_gates = std::make_unique<gateway::ResendGates>(config.max_peers);
   state->links.add_handshake_threads(config.handshake_threads, state->slow_path->tunnels().known_sources(),
-                                     state->random.next_u64());
+                                     state->random.next_u64(), device.cookies_per_s);
   for (std::size_t i = 0; i < config.handshake_threads; ++i) {
     HandshakeThread::Setup setup;
     setup.number = i;

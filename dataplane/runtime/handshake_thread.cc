@@ -258,6 +258,8 @@ void HandshakeThread::publish_counts(Now now) {
   published_.proved.store(gate.proved, relaxed);
   published_.cookies.store(gate.cookies, relaxed);
   published_.under_load.store(gate_.under_load(now.monotonic), relaxed);
+  const bool overrun = gate_.overrun(now.monotonic);
+  if (link_.overrun.load(relaxed) != overrun) link_.overrun.store(overrun, relaxed);
 }
 
 HandshakeThread::Counts HandshakeThread::counts() const {

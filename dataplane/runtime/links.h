@@ -6,11 +6,13 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <memory>
 #include <vector>
 
 #include "dataplane/core/packet/drop_reason.h"
 #include "dataplane/core/packet/packet.h"
+#include "dataplane/core/wireguard/handshake_gate.h"
 #include "dataplane/core/wireguard/handshake_work.h"
 #include "dataplane/core/wireguard/known_sources.h"
 #include "dataplane/runtime/ring.h"
@@ -21,14 +23,18 @@ namespace penstock::runtime {
 // Between one worker and one handshake thread. Of all threads together they hold the same number of buffers, however
 // many there are: a flood may not take those that data needs.
 struct HandshakeRings {
-  explicit HandshakeRings(std::size_t threads)
-      : known(std::max<std::size_t>(1024 / threads, 128)), strangers(std::max<std::size_t>(4096 / threads, 256)) {}
+  // `strangers_per_s`: how many without a cookie are handed over while the thread is overrun.
+  HandshakeRings(std::size_t threads, std::uint32_t strangers_per_s)
+      : known(std::max<std::size_t>(1024 / threads, 128)),
+        strangers(std::max<std::size_t>(4096 / threads, 256)),
+        stranger_limit(strangers_per_s) {}
 
   // worker -> handshake thread. Sources that are known have a ring to themselves: a flood of strangers fills the other.
   SpscRing<Packet*> known;
   SpscRing<Packet*> strangers;
   // handshake thread -> worker: cookies
   SpscRing<Packet*> replies{1024};
+  wireguard::StrangerLimit stranger_limit;  // the worker's
 };
 
 struct WorkerLink {
@@ -57,6 +63,9 @@ struct HandshakeLink {
   SpscRing<wireguard::InitiationWork*> from_device{1024};
   SpscRing<Packet*> admitted{1024};  // responses and cookie replies, which the Device deals with itself
   Wakeup wakeup;                     // the handshake thread's
+  // The load is known to be too high (wireguard/handshake_gate.h): workers need not hand over strangers without a cookie
+  // beyond the few that get one. On a line that changes seldom.
+  alignas(64) std::atomic<bool> overrun{false};
 };
 
 struct Links {
@@ -66,13 +75,16 @@ struct Links {
   std::uint64_t seed = 0;                                  // of the choice of handshake threads
   Wakeup slow;                                             // the slow thread's
 
-  // Once, before any thread starts.
-  void add_handshake_threads(std::size_t count, const wireguard::KnownSources& known, std::uint64_t random) {
+  // Once, before any thread starts. Of what the workers hand over while a thread is overrun, twice as much as it has
+  // cookies for: not every message has a valid mac1.
+  void add_handshake_threads(std::size_t count, const wireguard::KnownSources& known, std::uint64_t random,
+                             std::uint32_t cookies_per_s) {
     known_sources = &known;
     seed = random;
+    const auto strangers = static_cast<std::uint32_t>(2 * std::uint64_t{cookies_per_s} / workers.size());
     for (std::size_t i = 0; i < count; ++i) {
       handshakes.push_back(std::make_unique<HandshakeLink>());
-      for (auto& worker : workers) worker->handshakes.push_back(std::make_unique<HandshakeRings>(count));
+      for (auto& worker : workers) worker->handshakes.push_back(std::make_unique<HandshakeRings>(count, strangers));
     }
   }
 

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "dataplane/core/base/prefetch.h"
 #include "dataplane/gateway/graph.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/runtime/clock.h"
@@ -205,19 +206,29 @@ void WorkerLoop::pass_handshakes() {
   const Links& links = *setup_.links;
   gateway::PacketList& list = setup_.worker->out.handshake;
   std::uint64_t tags[gateway::PacketList::kCapacity];
-  for (std::size_t i = 0; i < list.size(); ++i) tags[i] = links.known_sources->prefetch(list[i]->outer.remote.address);
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    tags[i] = links.known_sources->prefetch(list[i]->outer.remote.address);
+    prefetch_read(list[i]->data + sizeof(wireguard::InitiationMessage) - wireguard::kMacSize);
+  }
   Packet* refused[gateway::PacketList::kCapacity];
-  std::size_t count = 0;
+  Packet* away[gateway::PacketList::kCapacity];
+  std::size_t count = 0, away_count = 0;
   std::uint64_t woken = 0;
   for (std::size_t i = 0; i < list.size(); ++i) {
     const std::size_t thread = links.handshake_thread_of(list[i]->outer.remote.address);
     HandshakeRings& rings = *link_.handshakes[thread];
-    SpscRing<Packet*>& ring = links.known_sources->peers_with(tags[i]) != 0 ? rings.known : rings.strangers;
-    if (!ring.push(list[i])) refused[count++] = list[i];
+    const bool known = links.known_sources->peers_with(tags[i]) != 0;
+    if (!known && links.handshakes[thread]->overrun.load(std::memory_order_relaxed) &&
+        rings.stranger_limit.turns_away(list[i]->bytes(), setup_.worker->now.monotonic)) {
+      away[away_count++] = list[i];
+      continue;
+    }
+    if (!(known ? rings.known : rings.strangers).push(list[i])) refused[count++] = list[i];
     woken |= std::uint64_t{1} << thread;
   }
   list.clear();
   discard({refused, count}, DropReason::handshake_ring_full);
+  discard({away, away_count}, DropReason::wg_mac2_required);
   for (std::size_t thread = 0; woken != 0; ++thread, woken >>= 1)
     if ((woken & 1) != 0) links.handshakes[thread]->wakeup.notify();
 }

@@ -28,6 +28,12 @@ namespace penstock::wireguard {
   return message.first(message.size() - kMacSize);
 }
 
+// Whether there is a mac2 at all; without a cookie it is zero.
+[[nodiscard]] inline bool has_mac2(Bytes message) {
+  const std::uint8_t* mac2 = message.data() + message.size() - kMacSize;
+  return (load_le<std::uint64_t>(mac2) | load_le<std::uint64_t>(mac2 + 8)) != 0;
+}
+
 // Writes mac1 into a message that is complete otherwise, and returns it.
 Mac put_mac1(MutableBytes message, const PublicKey& receiver);
 // Writes mac2: with a cookie, or zeroes.

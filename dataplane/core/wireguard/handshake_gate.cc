@@ -13,10 +13,11 @@ constexpr std::uint32_t kLookEvery = 16;
 constexpr std::uint32_t kPeersUnproved = 16;
 constexpr std::uint32_t kPeersProved = 256;
 
-bool has_mac2(Bytes message) {
-  std::uint64_t words[2];
-  std::memcpy(words, message.data() + message.size() - kMacSize, kMacSize);
-  return (words[0] | words[1]) != 0;
+// Strangers that a cookie is left for are looked at in groups, as wide as the lanes of most machines.
+constexpr std::size_t kGroup = 8;
+
+bool has_length(Bytes message) {
+  return message.size() == sizeof(InitiationMessage) || message.size() == sizeof(ResponseMessage);
 }
 
 std::uint32_t sender_of(Bytes message) {  // stands at the same place in both kinds of messages
@@ -38,37 +39,55 @@ void HandshakeGate::judge(std::span<GateMessage> messages, Instant now) {
   std::uint64_t tags[kBatch];
   if (known_ != nullptr)
     for (std::size_t i = 0; i < messages.size(); ++i) tags[i] = known_->prefetch(messages[i].source.address);
-  check_mac1(messages);
-  GateMessage* doubted[kBatch];
-  std::size_t count = 0;
+  GateMessage* looked_at[kBatch];
+  std::uint32_t peers[kBatch];  // 0: a stranger
+  bool counts[kBatch];          // whether it may pass without a cookie
+  GateMessage* strangers[kBatch];
+  std::size_t looked_at_count = 0, stranger_count = 0;
+  const bool overrun = load_.over(now);
   for (std::size_t i = 0; i < messages.size(); ++i) {
     GateMessage& message = messages[i];
     message.answer = false;
-    if (message.verdict != DropReason::none ||
-        passes_without_cookie(message, known_ == nullptr ? 0 : known_->peers_with(tags[i]), now))
+    message.verdict = has_length(message.bytes) ? DropReason::wg_mac2_required : DropReason::wg_length;
+    if (message.verdict == DropReason::wg_length) continue;
+    const std::uint32_t peers_there = known_ == nullptr ? 0 : known_->peers_with(tags[i]);
+    const bool counted = peers_there != 0 || !overrun || ++skipped_ % kLookEvery == 0;
+    if (!counted && !has_mac2(message.bytes)) {
+      strangers[stranger_count++] = &message;
       continue;
+    }
+    peers[looked_at_count] = peers_there;
+    counts[looked_at_count] = counted;
+    looked_at[looked_at_count++] = &message;
+  }
+  check_mac1({looked_at, looked_at_count});
+  GateMessage* doubted[kBatch];
+  std::size_t doubted_count = 0;
+  for (std::size_t i = 0; i < looked_at_count; ++i) {
+    GateMessage& message = *looked_at[i];
+    if (message.verdict != DropReason::none || (counts[i] && passes_without_cookie(message, peers[i], now))) continue;
     message.verdict = DropReason::wg_mac2_required;
     if (has_mac2(message.bytes)) {
-      doubted[count++] = &message;
+      doubted[doubted_count++] = &message;
     } else {
       offer_cookie(message, now);
     }
   }
-  if (count > 0) check_mac2({doubted, count}, now);
+  if (doubted_count > 0) check_mac2({doubted, doubted_count}, now);
+  offer_cookies({strangers, stranger_count}, now);
 }
 
 // Initiations and responses are of different length, and lanes want equal ones.
-void HandshakeGate::check_mac1(std::span<GateMessage> messages) const {
-  for (GateMessage& message : messages) message.verdict = DropReason::wg_length;
+void HandshakeGate::check_mac1(std::span<GateMessage* const> messages) const {
   for (const std::size_t size : {sizeof(InitiationMessage), sizeof(ResponseMessage)}) {
     const std::uint8_t* bytes[kBatch];
     GateMessage* of[kBatch];
     Mac macs[kBatch];
     std::size_t count = 0;
-    for (GateMessage& message : messages) {
-      if (message.bytes.size() != size) continue;
-      of[count] = &message;
-      bytes[count++] = message.bytes.data();
+    for (GateMessage* message : messages) {
+      if (message->bytes.size() != size) continue;
+      of[count] = message;
+      bytes[count++] = message->bytes.data();
     }
     if (count == 0) continue;
     const std::size_t length = size - 2 * kMacSize;
@@ -86,7 +105,6 @@ bool HandshakeGate::passes_without_cookie(const GateMessage& message, std::uint3
     counts_.known += within_rate;
     return within_rate;
   }
-  if (load_.over(now) && ++skipped_ % kLookEvery != 0) return false;
   const bool within_rate = unproved_.allow(source, now);
   if (within_rate) load_.count(now);
   return within_rate && !under_load(now);
@@ -129,6 +147,20 @@ void HandshakeGate::offer_cookie(GateMessage& message, Instant now) {
   message.reply = giver_.make_reply(message.bytes, sender_of(message.bytes), message.source, now);
   message.answer = true;
   ++counts_.cookies;
+}
+
+// As long as there are cookies: what is left of them is not worth a hash.
+void HandshakeGate::offer_cookies(std::span<GateMessage* const> strangers, Instant now) {
+  while (!strangers.empty() && cookies_.available(now)) {
+    const auto group = strangers.first(std::min(strangers.size(), kGroup));
+    strangers = strangers.subspan(group.size());
+    check_mac1(group);
+    for (GateMessage* message : group) {
+      if (message->verdict != DropReason::none) continue;
+      message->verdict = DropReason::wg_mac2_required;
+      offer_cookie(*message, now);
+    }
+  }
 }
 
 }  // namespace penstock::wireguard

@@ -2,7 +2,8 @@
 // so that a flood of forged messages costs a few hundred cycles each and none of it reaches a scalar multiplication.
 //
 // Order, cheapest first:
-//   1. mac1: proves that the sender knows our public key. Wrong: dropped.
+//   1. mac1: proves that the sender knows our public key. Wrong: dropped. While the load is known to be too high, a
+//      stranger's message without a cookie can have nothing but a cookie; it is looked at only as long as there are any.
 //   2. A source that we know (KnownSources) and that keeps to its own rate passes, load or not. A source behind which
 //      there are several peers (a NAT) has their rates together, up to a few without a cookie, up to many with one: all
 //      tunnels of an office come back at once after a restart.
@@ -16,12 +17,14 @@
 // and cookies.
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "dataplane/core/packet/drop_reason.h"
 #include "dataplane/core/wireguard/blake2s_batch.h"
 #include "dataplane/core/wireguard/cookie.h"
 #include "dataplane/core/wireguard/known_sources.h"
+#include "dataplane/core/wireguard/messages.h"
 #include "dataplane/core/wireguard/rate_limit.h"
 
 namespace penstock::wireguard {
@@ -62,15 +65,18 @@ class HandshakeGate {
   };
   [[nodiscard]] const Counts& counts() const { return counts_; }
   [[nodiscard]] bool under_load(Instant now) const { return forced_ || load_.under_load(now); }
+  // The load is known to be too high: of strangers without a cookie no more are of use than get one.
+  [[nodiscard]] bool overrun(Instant now) const { return load_.over(now); }
 
  private:
-  void check_mac1(std::span<GateMessage> messages) const;
+  void check_mac1(std::span<GateMessage* const> messages) const;
   [[nodiscard]] bool passes_without_cookie(const GateMessage& message, std::uint32_t peers, Instant now);
   [[nodiscard]] std::uint32_t peers_at(const IpAddress& source) const {
     return known_ == nullptr ? 0 : known_->peers_at(source);
   }
   void check_mac2(std::span<GateMessage*> messages, Instant now);
   void offer_cookie(GateMessage& message, Instant now);
+  void offer_cookies(std::span<GateMessage* const> strangers, Instant now);
 
   CookieGiver giver_;
   const KnownSources* known_;
@@ -82,6 +88,38 @@ class HandshakeGate {
   std::uint32_t skipped_ = 0;
   ReplyLimiter cookies_;
   Counts counts_;
+};
+
+// In front of a gate that is overrun, on a thread that hands messages over to it: of strangers' messages without a
+// cookie only as many go on as the gate may have cookies for. The rest would cost both threads what dropping at once
+// does not. They go on some at a time, since the gate's thread must be woken for each lot. One thread per object.
+class StrangerLimit {
+ public:
+  explicit StrangerLimit(std::uint32_t per_second)
+      : lot_(std::max(per_second / static_cast<std::uint32_t>(std::chrono::seconds(1) / kEvery), 1U)) {}
+
+  // `message`: of a source that is not known.
+  [[nodiscard]] bool turns_away(Bytes message, Instant now) {
+    const MessageType type = classify(message);
+    return (type == MessageType::initiation || type == MessageType::response) && !has_mac2(message) && !take(now);
+  }
+
+ private:
+  static constexpr Duration kEvery = std::chrono::milliseconds(4);
+
+  bool take(Instant now) {
+    if (now >= next_lot_) {
+      next_lot_ = now + kEvery;
+      left_ = lot_;
+    }
+    if (left_ == 0) return false;
+    --left_;
+    return true;
+  }
+
+  std::uint32_t lot_;
+  std::uint32_t left_ = 0;
+  Instant next_lot_ = Instant::min();
 };
 
 }  // namespace penstock::wireguard

@@ -61,10 +61,13 @@ ReplyLimiter::ReplyLimiter(std::uint32_t per_second, std::uint32_t burst)
       depth_(interval_ * static_cast<std::int64_t>(std::max<std::uint32_t>(burst, 1))) {}
 
 bool ReplyLimiter::take(Instant now) {
-  const Instant arrival = std::max(next_, now);
-  if (arrival - now > depth_ - interval_) return false;
-  next_ = arrival + interval_;
+  if (!available(now)) return false;
+  next_ = std::max(next_, now) + interval_;
   return true;
+}
+
+bool ReplyLimiter::available(Instant now) const {
+  return std::max(next_, now) - now <= depth_ - interval_;
 }
 
 }  // namespace penstock::wireguard

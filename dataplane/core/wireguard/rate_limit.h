@@ -66,6 +66,7 @@ class ReplyLimiter {
  public:
   ReplyLimiter(std::uint32_t per_second, std::uint32_t burst);
   bool take(Instant now);
+  [[nodiscard]] bool available(Instant now) const;
 
  private:
   Duration interval_;

@@ -117,6 +117,90 @@ TEST_F(Gate, UnderAFloodKnownSourcesAndCookiesPass) {
       << "a cookie of another address";
 }
 
+// Once the load is too high and the cookies have been given out, nothing can come of a stranger's message without one,
+// and it is not looked at; as long as there is a cookie, messages with a wrong mac1 take it from nobody.
+TEST_F(Gate, StrangersAreLookedAtAsLongAsThereAreCookies) {
+  limits_.cookies_per_s = 100;  // 32 at once
+  gate_ = std::make_unique<HandshakeGate>(own_, limits_, &known_, random_);
+  for (std::uint32_t i = 0; i < 200; ++i) judge(message(i), stranger(i), start_);
+  ASSERT_TRUE(gate_->overrun(start_));
+  const auto verdicts = [&](Instant now, std::size_t valid) {
+    std::vector<Message> messages;
+    std::vector<GateMessage> batch(HandshakeGate::kBatch);
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      messages.push_back(message(static_cast<std::uint32_t>(i)));
+      if (i < batch.size() - valid) messages.back()[50] ^= 1;
+    }
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      batch[i].bytes = messages[i];
+      batch[i].source = stranger(static_cast<std::uint32_t>(5000 + i));
+    }
+    gate_->judge(batch, now);
+    std::map<DropReason, std::size_t> out;
+    for (const GateMessage& one : batch) ++out[one.verdict];
+    std::size_t answers = 0;
+    for (const GateMessage& one : batch) answers += one.answer;
+    EXPECT_EQ(out[DropReason::none], 0u);
+    return std::pair(out[DropReason::wg_mac1], answers);
+  };
+  // Nothing is left: what is looked at is every sixteenth, for the load.
+  const auto [seen, none] = verdicts(start_, 1);
+  EXPECT_GE(seen, 3u);
+  EXPECT_LE(seen, 4u);
+  EXPECT_EQ(none, 0u);
+  // After 10 ms there is one more. Wrong ones, all looked at, leave it; the last of a batch gets it.
+  EXPECT_EQ(verdicts(start_ + milliseconds(10), 0), std::pair(std::size_t{64}, std::size_t{0}));
+  EXPECT_EQ(verdicts(start_ + milliseconds(10), 1).second, 1u);
+  EXPECT_EQ(verdicts(start_ + milliseconds(10), 10).second, 0u);
+}
+
+// Known sources and cookies pass an overrun gate as ever, those without one left for them included.
+TEST_F(Gate, AnOverrunGateLetsInWhomItKnows) {
+  const Endpoint peer{IpAddress::v4(0xc6336402), 51820};
+  const Endpoint roamer{IpAddress::v4(0xcb007105), 4000};
+  known_.add(peer.address);
+  for (std::uint32_t i = 0; i < 101; ++i) judge(message(i), stranger(i), start_);
+  ASSERT_TRUE(gate_->overrun(start_));
+  std::optional<CookieMessage> reply;
+  const Message first = message(7);
+  ASSERT_EQ(judge(first, roamer, start_, &reply), DropReason::wg_mac2_required);
+  ASSERT_TRUE(reply);
+  Mac mac1;
+  std::memcpy(mac1.data(), first.data() + first.size() - 32, 16);
+  CookieTaker taker;
+  const Path path{{}, {IpAddress::v4(1), 1}, 0};
+  ASSERT_TRUE(taker.take(*reply, own_, mac1, path, start_));
+  for (int i = 0; i < 100; ++i) judge(message(8), stranger(9), start_, &reply);
+  ASSERT_FALSE(reply) << "no cookie is left";
+  EXPECT_EQ(judge(message(7, taker.find(path, start_)), roamer, start_), DropReason::none);
+  EXPECT_EQ(judge(message(8), peer, start_), DropReason::none);
+}
+
+// What a worker hands over to an overrun gate.
+TEST(StrangerLimitBeforeAGate, TurnsAwayWhatHasNoCookie) {
+  SeededRandom random(5);
+  const PublicKey own = public_key(private_key(1));
+  std::array<std::uint8_t, sizeof(InitiationMessage)> without{}, with{};
+  without[0] = with[0] = 1;
+  put_mac1(without, own);
+  put_mac1(with, own);
+  Mac cookie;
+  random.fill(cookie);
+  put_mac2(with, cookie);
+  std::array<std::uint8_t, sizeof(CookieMessage)> to_us{};
+  to_us[0] = 3;
+  StrangerLimit limit(1000);  // four every four milliseconds
+  const Instant start = time_at({}).monotonic;
+  std::size_t passed = 0;
+  for (int i = 0; i < 10'000; ++i) {
+    const Instant now = start + std::chrono::microseconds(i * 100);
+    passed += !limit.turns_away(without, now);
+    ASSERT_FALSE(limit.turns_away(with, now));
+    ASSERT_FALSE(limit.turns_away(to_us, now));
+  }
+  EXPECT_EQ(passed, 1000u);
+}
+
 // trap: paths-2 — one noisy source is asked for a cookie; nobody else is.
 TEST_F(Gate, OneNoisySourceIsNotTheLoadOfAll) {
   for (std::uint32_t i = 0; i < 3000; ++i) {

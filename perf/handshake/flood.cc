@@ -5,8 +5,7 @@
 // both ports in turn, as many as there are of either.
 //
 // What is compared is data per second of the worker's own time: its thread also writes the frames, which a card would do,
-// and that time is left out. In the windows without the flood another thread hashes on the handshake thread's
-// processor: where the two are halves of one core, a flood that keeps one busy would slow the other down by that alone.
+// and that time is left out.
 #include <pthread.h>
 #include <sched.h>
 
@@ -53,7 +52,6 @@ class Experiment {
  public:
   bool set_up();
   void window(bool flood, double seconds);
-  void hash_while(const std::atomic<bool>& wanted) const;
   void flood_alone(double seconds);
   void report(std::vector<Figure>& rows);
   ~Experiment() {
@@ -257,8 +255,6 @@ void Experiment::window(bool flood, double seconds) {
   bench_.data = true;
   bench_.flood_rate = flood ? kFloodRate : 0;
   const std::size_t first = next_legitimate_;
-  std::atomic<bool> hashing{!flood};
-  std::thread other([&] { hash_while(hashing); });
   const auto start = Clock::now();
   const std::uint64_t packets = bench_.data_packets, forged = bench_.forged_packets, card = bench_.card_cycles;
   const auto passed = [&] { return std::chrono::duration<double>(Clock::now() - start).count(); };
@@ -276,8 +272,6 @@ void Experiment::window(bool flood, double seconds) {
   const double took = passed();
   const double elsewhere = static_cast<double>(bench_.card_cycles - card) / tsc_hz();
   (flood ? flooded_ : calm_).push_back(static_cast<double>(bench_.data_packets - packets) / (took - elsewhere));
-  hashing = false;
-  other.join();
   if (flood) {
     forged_rate_.push_back(static_cast<double>(bench_.forged_packets - forged) / took);
     ratios_.push_back(flooded_.back() / calm_.back());
@@ -294,12 +288,6 @@ void Experiment::window(bool flood, double seconds) {
     ++begun_[flood];
     on_time_[flood] += one.answered && one.answered_at - one.sent <= 1s;
   }
-}
-
-// What the handshake thread does in a flood.
-void Experiment::hash_while(const std::atomic<bool>& wanted) const {
-  std::array<std::uint8_t, sizeof(wireguard::InitiationMessage)> message{};
-  while (wanted.load(std::memory_order_relaxed)) wireguard::put_mac1(message, gateway_);
 }
 
 // How many forged messages the worker and the gate take when there is nothing else.

@@ -75,6 +75,7 @@ class RowRun:
         self.client_nat, self.gateway_nat = pair
         self.direct = direct_is_possible(*(parse(kind) for kind in pair))
         self.lab = Lab.anew(arguments.name)
+        self.missed = False
 
     def run(self, repeat):
         row, arguments, lab = self.row, self.arguments, self.lab
@@ -113,6 +114,7 @@ class RowRun:
             "broken": traffic.download_broken and row.download > 0} for mark in marks]
         for result in results:
             result["problems"] = judge(row, rtt, result)
+            self.missed |= bool(result["problems"])
         return {"row": row.name, "title": row.title, "client_nat": self.client_nat, "gateway_nat": self.gateway_nat,
                 "unexpected": arguments.unexpected, "driver": arguments.driver, "rtt": rtt, "results": results,
                 "duplicates": sum(flow.duplicates for flow in traffic.flows),
@@ -170,6 +172,8 @@ class RowRun:
     def end(self):
         if self.lab.settings and self.lab.network.exists():
             self.lab.save_logs()
+            if self.missed:
+                self.lab.save_logs(f"missed-{self.row.name}")
             self.lab.down()
 
 

@@ -91,11 +91,11 @@ class Lab:
         shutil.rmtree(self.directory, ignore_errors=True)
         return stubborn
 
-    def save_logs(self):
+    def save_logs(self, what="last"):
         """Logs of a lab that is about to vanish, for whoever wants to know why."""
         source = self.directory / "log"
         if source.exists():
-            target = RUN / f"{self.name}-last-logs"
+            target = RUN / f"{self.name}-{what}-logs"
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target)
 

@@ -93,14 +93,24 @@ def as_at_first(scene):
     scene.lab.nat_reset("both")
 
 
+UPLINKS = {"eth0": (net.CLIENT, net.CNAT_LAN, "cnat"), "eth1": (net.CLIENT2_UPLINK, net.CNAT2_LAN, "cnat2")}
+
+
 def roam(scene):
-    """To the other network: one interface loses its link, the other gets link, address and route."""
+    """To the other network: one interface loses its link, the other gets address and route.
+
+    The new link is there before, as it is where an address is to be had by it. The kernel takes up to a second to let
+    frames through at both ends of a link that has come up, which is neither the network's doing nor Penstock's."""
     old, new = scene.uplink, "eth1" if scene.uplink == "eth0" else "eth0"
     scene.uplink = new
-    address, router = {"eth0": (net.CLIENT, net.CNAT_LAN), "eth1": (net.CLIENT2_UPLINK, net.CNAT2_LAN)}[new]
-    commands = [f"link set {old} down", f"address flush dev {old}", f"link set {new} up",
-                f"address replace {address}/28 dev {new}", f"route replace default via {router} dev {new}"]
-    scene.lab.network.ip("client", "-batch", "-", text_input="\n".join(commands) + "\n")
+    address, router, host = UPLINKS[new]
+    network = scene.lab.network
+    network.ip("client", "link", "set", new, "up")
+    for end, interface in (("client", new), (host, "lan")):
+        wait_until(lambda end=end, interface=interface: network.operational(end, interface), 5, f"{new}'s link")
+    commands = [f"link set {old} down", f"address flush dev {old}", f"address replace {address}/28 dev {new}",
+                f"route replace default via {router} dev {new}"]
+    network.ip("client", "-batch", "-", text_input="\n".join(commands) + "\n")
     return time.time()  # counts from when the new address is up
 
 

@@ -108,6 +108,10 @@ class Network:
     def ip(self, host, *arguments, **options):
         return run("ip", "-n", self.namespace(host), *arguments, **options)
 
+    def operational(self, host, interface):
+        """Whether an interface lets frames through, which is some time after it was set up."""
+        return '"operstate":"UP"' in self.ip(host, "-j", "link", "show", interface, capture=True)
+
     def inside(self, host, *command, **options):
         return run("ip", "netns", "exec", self.namespace(host), *command, **options)
 

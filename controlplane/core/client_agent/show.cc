@@ -126,6 +126,7 @@ v1::PeersReply ClientAgent::show_peers(std::uint32_t limit, Now now) const {
       row.set_path(path.path.relay != 0 ? "relayed" : "direct");
       if (path.rtt > Duration{}) row.set_rtt_ms(seconds(path.rtt) * 1000);
     }
+    if (link->silent) row.set_path("none");
   }
   return out;
 }

@@ -68,6 +68,23 @@ TEST_F(Agent, AGatewayThatReturnsIsGoneOnWithAsBefore) {
   EXPECT_EQ(net.resolve("web.corp.example"), name);
 }
 
+TEST_F(Agent, ATunnelThatNothingComesOutOfShowsNoPath) {
+  connect();
+  const std::string name = net.resolve("web.corp.example");
+  const auto path_after = [&](Duration time) {
+    for (const Instant until = net.now.monotonic + time; net.now.monotonic < until;) {
+      net.send(datagram(name.c_str(), "a"));
+      net.advance(50ms);
+    }
+    return net.agent->show_peers(8, net.now).peers(0).path();
+  };
+  EXPECT_EQ(path_after(2s), "direct");
+  net.gw().deaf = true;
+  EXPECT_EQ(path_after(4s), "none");
+  net.gw().deaf = false;
+  EXPECT_EQ(path_after(2s), "direct");
+}
+
 TEST_F(Agent, GoodbyeMovesTheClientAtOnce) {
   connect();
   net.on_request = [this](const v1::RequestConnection& request) {

@@ -152,6 +152,8 @@ class RowRun:
         if remaining > 0:
             time.sleep(remaining)
         after = self._counters()
+        if row.rate >= 100 and not scene.flowing():
+            lab.note_state("nothing reaches the client")
         if row.restore is not None:
             row.restore(scene)
         return {"event": event, "path": path, "counted": {key: after[key] - before[key] for key in after}}

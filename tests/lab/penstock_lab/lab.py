@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import shutil
+import time
 
 from . import access, kinds, nat, topology
 from .penstock import ALL_PROCESSES, Penstock, resolv_conf
@@ -98,6 +99,19 @@ class Lab:
             target = RUN / f"{self.name}-{what}-logs"
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(source, target)
+
+    def note_state(self, why):
+        """What interfaces, sockets and processes look like just now, into the logs."""
+        with open(self.directory / "log" / "state.log", "a") as log:
+            print(f"==== {time.time():.3f} {why}", file=log)
+            for host in ("client", "gnat", "gw", "lan"):
+                for command in (("ip", "-s", "link"), ("ip", "neighbour"), ("ss", "-aen", "--xdp")):
+                    print(f"-- {host}: {' '.join(command)}", file=log)
+                    print(self.network.inside(host, *command, capture=True), file=log)
+            for process in self.penstock.started:
+                for what in (("status",), *(("show", table) for table in ("peers", "drops", "ports", "neighbours"))):
+                    text = self.penstock.ctl(process, *what, as_json=False, check=False)
+                    print(f"-- {process}: {' '.join(what)}\n{text}", file=log)
 
     @property
     def penstock(self):

@@ -1,6 +1,7 @@
 """The rows of the healing table: what happens, on which network, and what may be lost or wait at most."""
 
 import dataclasses
+import json
 import signal
 import time
 
@@ -49,6 +50,15 @@ class Scene:
 
     def path(self):
         return self.peer().get("path", "none")
+
+    def flowing(self):
+        """Whether anything comes out of the client's tunnel."""
+        def received():
+            links = json.loads(self.lab.network.ip("client", "-j", "-s", "link", "show", "type", "tun", capture=True))
+            return sum(link["stats64"]["rx"]["packets"] for link in links)
+        before = received()
+        time.sleep(0.1)
+        return received() > before
 
     def relay_in_use(self):
         """The relay that gets the client's packets now."""

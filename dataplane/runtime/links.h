@@ -63,8 +63,8 @@ struct HandshakeLink {
   SpscRing<wireguard::InitiationWork*> from_device{1024};
   SpscRing<Packet*> admitted{1024};  // responses and cookie replies, which the Device deals with itself
   Wakeup wakeup;                     // the handshake thread's
-  // The load is known to be too high (wireguard/handshake_gate.h): workers need not hand over strangers without a cookie
-  // beyond the few that get one. On a line that changes seldom.
+  // The load is known to be too high (wireguard/handshake_gate.h): of strangers without a cookie workers hand over no
+  // more than may get one (StrangerLimit). On a line that changes seldom.
   alignas(64) std::atomic<bool> overrun{false};
 };
 

@@ -3,7 +3,8 @@
 //
 // Order, cheapest first:
 //   1. mac1: proves that the sender knows our public key. Wrong: dropped. While the load is known to be too high, a
-//      stranger's message without a cookie can have nothing but a cookie; it is looked at only as long as there are any.
+//      stranger's message without a cookie can have nothing but a cookie, and is looked at only as long as there are
+//      any.
 //   2. A source that we know (KnownSources) and that keeps to its own rate passes, load or not. A source behind which
 //      there are several peers (a NAT) has their rates together, up to a few without a cookie, up to many with one: all
 //      tunnels of an office come back at once after a restart.

@@ -41,7 +41,7 @@ void HandshakeGate::judge(std::span<GateMessage> messages, Instant now) {
     for (std::size_t i = 0; i < messages.size(); ++i) tags[i] = known_->prefetch(messages[i].source.address);
   GateMessage* looked_at[kBatch];
   std::uint32_t peers[kBatch];  // 0: a stranger
-  bool counts[kBatch];          // whether it may pass without a cookie
+  bool may_pass[kBatch];        // without a cookie
   GateMessage* strangers[kBatch];
   std::size_t looked_at_count = 0, stranger_count = 0;
   const bool overrun = load_.over(now);
@@ -51,13 +51,13 @@ void HandshakeGate::judge(std::span<GateMessage> messages, Instant now) {
     message.verdict = has_length(message.bytes) ? DropReason::wg_mac2_required : DropReason::wg_length;
     if (message.verdict == DropReason::wg_length) continue;
     const std::uint32_t peers_there = known_ == nullptr ? 0 : known_->peers_with(tags[i]);
-    const bool counted = peers_there != 0 || !overrun || ++skipped_ % kLookEvery == 0;
-    if (!counted && !has_mac2(message.bytes)) {
+    const bool may_pass_here = peers_there != 0 || !overrun || ++skipped_ % kLookEvery == 0;
+    if (!may_pass_here && !has_mac2(message.bytes)) {
       strangers[stranger_count++] = &message;
       continue;
     }
     peers[looked_at_count] = peers_there;
-    counts[looked_at_count] = counted;
+    may_pass[looked_at_count] = may_pass_here;
     looked_at[looked_at_count++] = &message;
   }
   check_mac1({looked_at, looked_at_count});
@@ -65,7 +65,7 @@ void HandshakeGate::judge(std::span<GateMessage> messages, Instant now) {
   std::size_t doubted_count = 0;
   for (std::size_t i = 0; i < looked_at_count; ++i) {
     GateMessage& message = *looked_at[i];
-    if (message.verdict != DropReason::none || (counts[i] && passes_without_cookie(message, peers[i], now))) continue;
+    if (message.verdict != DropReason::none || (may_pass[i] && passes_without_cookie(message, peers[i], now))) continue;
     message.verdict = DropReason::wg_mac2_required;
     if (has_mac2(message.bytes)) {
       doubted[doubted_count++] = &message;

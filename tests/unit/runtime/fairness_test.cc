@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -58,6 +60,38 @@ TEST(Engine, AFloodOfForgedInitiationsLeavesKnownPeersAlone) {
            handshakes.cookies > 0 && handshakes.with_cookie == 0;
   }));
   EXPECT_TRUE(eventually([&] { return world.pool_->stats().free == world.pool_->stats().size; }));
+}
+
+// While the gate is overrun, most strangers without a cookie do not even get to it: it would find that their mac1 is
+// wrong, since there are cookies left to give.
+TEST(Engine, AnOverrunGateIsSparedStrangers) {
+  World world;
+  wireguard::PublicKey gateway;
+  gateway.bytes = world.engine->info().public_key;
+  const auto refused = [&](DropReason reason) {
+    return world.engine->counters().drops[static_cast<std::size_t>(reason)];
+  };
+  std::uint64_t arrived = 0;
+  const auto flood = [&](std::uint32_t count, bool valid) {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      Octets forged = forged_initiation(world, gateway);
+      if (!valid) forged[50] ^= 1;
+      world.ports_[kWan]->arrive(to_tunnel_port(i, forged));
+    }
+    arrived += count;
+    return world.turn_until([&] {
+      return refused(DropReason::wg_mac1) + refused(DropReason::wg_mac2_required) +
+                 refused(DropReason::handshake_ring_full) + refused(DropReason::wg_handshake_invalid) >=
+             arrived;
+    });
+  };
+  EXPECT_TRUE(eventually([&] {  // a second may end between the two
+    EXPECT_TRUE(flood(2000, true));
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // in which there are four hundred cookies more
+    const std::uint64_t before = refused(DropReason::wg_mac2_required);
+    EXPECT_TRUE(flood(2000, false));
+    return refused(DropReason::wg_mac2_required) > before;
+  }));
 }
 
 // trap: io-9 — however much waits at one port, the other gets its burst in every turn; a port full of handshakes, which

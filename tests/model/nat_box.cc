@@ -120,8 +120,8 @@ std::optional<Endpoint> NatBox::choose(const Key& key, const Endpoint& remote, I
   const IpAddress& address = pool[chosen];
   const std::uint16_t inside = key.endpoint.port;
   if (behaviour_.ports == PortChoice::overloading) return Endpoint{address, inside};
-  if (behaviour_.ports == PortChoice::preserving && is_free({address, inside}, key, remote, now))
-    return Endpoint{address, inside};
+  const Endpoint kept{address, static_cast<std::uint16_t>(inside + behaviour_.shift)};
+  if (behaviour_.ports == PortChoice::preserving && is_free(kept, key, remote, now)) return kept;
   const std::uint32_t span = std::uint32_t{behaviour_.last_port} - behaviour_.first_port + 1U;
   // Random tries find a port quickly while there are many; then every port is looked at once.
   for (std::uint32_t tries = 0; tries < 64 + span; ++tries) {

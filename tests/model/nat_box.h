@@ -55,6 +55,7 @@ struct NatBehaviour {
   bool rejects = false;             // unexpected inbound is answered with an ICMP error, else dropped silently
   bool inbound_takes_port = false;  // unexpected inbound makes the next mapping to its sender use another port (Linux)
   bool hairpins = true;             // §6
+  std::uint16_t shift = 0;          // a preserving NAT's outside port is the inside one and this: not where it was
   std::uint16_t first_port = 1024;  // of those it chooses from
   std::uint16_t last_port = 65535;
   std::size_t max_mappings = 1'000'000;

@@ -127,6 +127,9 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
     case AgentEvent::Kind::path_alive:
       if (Relay* relay = find_relay(event.path.relay)) relay->turn.bind_channel(event.path.remote, now.monotonic);
       return;
+    case AgentEvent::Kind::path_silent:
+      if (Relay* relay = find_relay(event.path.relay)) doubt(*relay);
+      return;
     case AgentEvent::Kind::suspect:
       gatherer.verify(now.monotonic);
       for (auto& relay : relays) doubt(*relay);

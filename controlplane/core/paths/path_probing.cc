@@ -123,6 +123,7 @@ void PathAgent::judge(PathState& path, Instant now) {
   path.tries = 0;
   path.not_before = now + path.limit();
   if (path.number == standby_) standby_ = 0;
+  emit(AgentEvent::Kind::path_silent, path.path);
 }
 
 DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {

@@ -74,11 +74,17 @@ void TurnClient::handle_local_change(Instant now) {
 }
 
 void TurnClient::handle_mapped(const Endpoint& mapped, Instant now) {
-  if (state_ != State::allocated || mapped_.port == 0 || mapped == mapped_) return suspect(now);
-  if (ticket_.empty()) return replace(now);
+  if (state_ != State::allocated || mapped == mapped_) return suspect(now);
   if (pending(Request::move)) return;
+  if (mapped_.port == 0) {
+    // Moved before, and a relay need not say from where (coturn does not): perhaps from there, perhaps from where we were
+    // until now. Asked even right after a suspicion, whose question may have been answered just before the change.
+    replace_refresh();
+    return send_request(Request::refresh, mapped, 0, now);
+  }
+  if (ticket_.empty()) return replace(now);
   drop_requests(now);
-  send_request(Request::move, {}, 0, now);
+  send_request(Request::move, mapped, 0, now);
 }
 
 void TurnClient::suspect(Instant now) {

@@ -85,8 +85,9 @@ class TurnClient {
   void update_credentials(const TurnCredentials& credentials, Instant now);
   // Our address, socket or NAT mapping changed: move the allocation, or make another.
   void handle_local_change(Instant now);
-  // The relay sees us at `mapped` now. An allocation made from elsewhere is out of reach, and a Refresh that is
-  // accepted proves nothing: it may be for an earlier allocation, on a 5-tuple that our NAT has given back to us.
+  // The relay sees us at `mapped` now, and did not before. An allocation made from elsewhere is out of reach, and a
+  // Refresh that is accepted proves nothing: it may be for an earlier allocation, on a 5-tuple that our NAT has given
+  // back to us. Where ours was moved from may not be known: then a Refresh has to do.
   void handle_mapped(const Endpoint& mapped, Instant now);
   // Packets through this relay are not answered: find out whether the allocation still stands.
   void suspect(Instant now);
@@ -138,7 +139,7 @@ class TurnClient {
     stun::TransactionId id{};
     std::vector<std::uint8_t> wire;
     Retransmission timer;
-    Endpoint peer{};  // permission (address only), channel
+    Endpoint peer{};  // permission (address only), channel; refresh and move: where we are seen now, if that is known
     std::uint16_t channel = 0;
     int auth_retries = 0;
     unsigned challenge = 0;  // which of the server's challenges it answers

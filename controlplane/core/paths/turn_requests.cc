@@ -178,8 +178,8 @@ void TurnClient::handle_success(const Transaction& t, const Message& message, In
     case Request::refresh: {
       if (const auto mapped = message.mapped_address())
         mapped_ = *mapped;
-      else if (t.kind == Request::move)
-        mapped_ = {};  // not said, so not known any more
+      else if (t.kind == Request::move || t.peer.port != 0)
+        mapped_ = t.peer;  // not said, so what others saw when we asked, if they did
       const std::uint32_t lifetime = message.u32(Attribute::lifetime).value_or(kWantedLifetimeS);
       if (lifetime == 0) return handle_mismatch(t, now);
       schedule_refresh(lifetime, now);
@@ -318,7 +318,7 @@ void TurnClient::handle_mismatch(const Transaction& t, Instant now) {
     rearm(t, now);
     if (pending(Request::move)) return;
     drop_requests(now);
-    return send_request(Request::move, {}, 0, now);
+    return send_request(Request::move, t.kind == Request::refresh ? t.peer : Endpoint{}, 0, now);
   }
   replace(now);
 }

@@ -189,6 +189,47 @@ TEST(Healing, AnIdleClientNeedsNoQueryAfterItsGatewayWasOff) {
   EXPECT_EQ(system.clients[0]->queries(), 1u);
 }
 
+// Both NATs forget, one a moment before the other, as devices do that one failure restarts. paths.md: nothing is lost,
+// and nothing takes longer than a second.
+TEST(Healing, BothNatsForgetOneAfterTheOther) {
+  using enum Dependence;
+  const NatBehaviour kinds[] = {nat(address_and_port, address_and_port, PortChoice::preserving),
+                                nat(independent, address_and_port, PortChoice::random),
+                                nat(address_and_port, address_and_port, PortChoice::random)};
+  for (const NatBehaviour& client_kind : kinds)
+    for (const NatBehaviour& gateway_kind : kinds)
+      for (const bool rejects : {false, true}) {
+        NatBehaviour kind[] = {client_kind, gateway_kind};
+        for (NatBehaviour& k : kind) k.rejects = k.inbound_takes_port = rejects;
+        for (const int first : {0, 1}) {
+          System system{one_of_each(kind[0], kind[1])};
+          ASSERT_TRUE(system.start());
+          NatBox* const boxes[] = {system.network_nats[0], system.gateway_nats[0]};
+          const auto forget = [&](int which) {
+            ++kind[which].shift;
+            boxes[which]->set_behaviour(kind[which]);
+            boxes[which]->forget();
+          };
+          use(system, 12s, 200);
+          for (auto apart = 0ms; apart < 400ms; apart += 21ms) {
+            const std::size_t before = system.ledger.flows[0].requests.size();
+            forget(first);
+            use(system, apart, 200);
+            forget(1 - first);
+            use(system, 5s + apart % 60ms, 200);
+            system.run_for(500ms);
+            const std::string what = "client: " + kind[0].to_string() + "; gateway: " + kind[1].to_string() +
+                                     (first == 0 ? "; the client's " : "; the gateway's ") +
+                                     std::to_string(apart / 1ms) + " ms earlier";
+            EXPECT_EQ(lost(system, before), 0u) << what;
+            EXPECT_EQ(lost_echoes(system, before), 0u) << what;
+            EXPECT_LE(longest(system, before), 1s) << what;
+          }
+          EXPECT_TRUE(system.ledger.violations.empty()) << system.ledger.violations.front();
+        }
+      }
+}
+
 // Between two NATs that map by address and port an answer to a probe comes from a new port each time. trap: paths-17
 TEST(Limits, AnIdleTunnelBetweenSymmetricNatsIsQuiet) {
   for (const Dependence filtering : kDependences) {

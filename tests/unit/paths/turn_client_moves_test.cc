@@ -66,6 +66,32 @@ TEST_F(TurnClientTest, MobilityAfterAMappingChangedUnseen) {
   EXPECT_TRUE(client->can_send(kPeer.address, now()));
 }
 
+// A NAT forgets us a moment after a suspicion was answered well, and before that the allocation had been moved: where it
+// was moved from the relay did not say. What the STUN tick sees then must be looked at, however short ago that was.
+TEST_F(TurnClientTest, AMappingThatChangesRightAfterASuspicion) {
+  make_client().start(now());
+  client->permit(kPeer.address, now());
+  run(1s);
+  client_address.port = 41111;
+  client->suspect(now());
+  run(2s);
+  ASSERT_EQ(server->statistics().moves, 1u);
+  for (std::uint16_t i = 1; i <= 3; ++i) {
+    client->suspect(now());
+    run(50ms);
+    client_address.port = static_cast<std::uint16_t>(42000 + i);
+    run(50ms);
+    client->handle_mapped(client_address, now());
+    run(100ms);
+    EXPECT_EQ(server->statistics().moves, 1u + i);
+    send_from_peer(kPeer, {1});
+    run(50ms);
+    EXPECT_EQ(received.size(), i);
+    run(1s);
+  }
+  EXPECT_EQ(client->allocations(), 1u);
+}
+
 TEST_F(TurnClientTest, WithoutMobilityAChangeMakesANewAllocation) {
   server->config().mobility = false;
   make_client().start(now());

@@ -162,7 +162,9 @@ void PeerWatch::probed(PeerIndex index, const Path& path, Said said, Duration rt
     else if (peer.doubtful == Instant::min())
       peer.doubtful = in_doubt_since(peer);
     if (said.moved || doubts_of_late(peer, now) || peer.suspect || (missed && usual <= kNotWatched))
-      send_again(index, path, now);
+      send_again(index, path, said.report, now);
+    else if (said.report != nullptr)
+      repair(index, path, *said.report, now);
   }
   peer.suspect = false;
   if (rtt > Duration{}) peer.rtt = rtt;

@@ -10,7 +10,7 @@
 // What was on its way meanwhile is sent again (resend.h): while a peer is *suspect*, over its other addresses, together
 // with what is newer, for at most two seconds; and once more, over the address that its primary probe comes from, when
 // that moves or comes after a gap. In doubt is everything since the last primary probe before the trouble, less a round
-// trip.
+// trip; where the peer reports what has arrived, only what has not, and that again while it goes on reporting.
 //
 // A peer that was quiet and is sent data by the LAN should wake and probe; when it does not it is as good as silent.
 //
@@ -37,6 +37,7 @@
 
 namespace penstock::wireguard {
 class DataPath;
+struct ReceptionReport;
 }
 namespace penstock::gateway {
 struct ResendOrder;
@@ -60,6 +61,7 @@ class PeerWatch {
   struct Said {
     bool moved = false;  // it made `path` its endpoint
     bool doubt = false;  // its primary did not work for a while, which may have been too short to be noticed here
+    const wireguard::ReceptionReport* report = nullptr;  // what has arrived there
   };
   void probed(PeerIndex peer, const Path& path, Said said, Duration rtt, Instant now);
   // Data was sent to a peer after a pause.
@@ -122,7 +124,8 @@ class PeerWatch {
   bool note_traffic(Peer& peer, PeerIndex index, Instant now);
   [[nodiscard]] bool excused(PeerIndex peer, Instant now);
   void begin_suspicion(PeerIndex peer, Instant now);
-  void send_again(PeerIndex peer, const Path& path, Instant now);
+  void send_again(PeerIndex peer, const Path& path, const wireguard::ReceptionReport* report, Instant now);
+  void repair(PeerIndex peer, const Path& path, const wireguard::ReceptionReport& report, Instant now);
   void copy_to_others(PeerIndex peer, std::size_t first, std::size_t paths, Instant now);
   [[nodiscard]] static bool doubts_of_late(const Peer& peer, Instant now);
   [[nodiscard]] Instant in_doubt_since(const Peer& peer) const;

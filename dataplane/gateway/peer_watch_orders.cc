@@ -71,7 +71,7 @@ void PeerWatch::copy_to_others(PeerIndex index, std::size_t first, std::size_t p
 }
 
 // Over `path`, which works since now.
-void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
+void PeerWatch::send_again(PeerIndex index, const Path& path, const wireguard::ReceptionReport* report, Instant now) {
   if (!tunnels_.keeps(index)) return;
   ResendOrder order;
   order.peer = index;
@@ -81,6 +81,24 @@ void PeerWatch::send_again(PeerIndex index, const Path& path, Instant now) {
   order.until = now + kSendAgainFor;
   order.paths = 1;
   order.to[0] = path;
+  if (report != nullptr) order.report = *report;
+  give_order(order);
+}
+
+// What is not there although it was sent a round trip before the report and more: copies too are lost, where everybody
+// sends again at once.
+void PeerWatch::repair(PeerIndex index, const Path& path, const wireguard::ReceptionReport& report, Instant now) {
+  const Peer& peer = peers_[index];
+  if (!tunnels_.keeps(index) || report.receiver == 0 || report.complete()) return;
+  ResendOrder order;
+  order.peer = index;
+  order.repair = true;
+  order.since = now - kSendAgainFor;
+  order.up_to = now - (peer.rtt > Duration{} ? peer.rtt * 3 / 2 + kUnderWaySlack : kUnderWay);
+  order.until = now + kSendAgainFor;
+  order.paths = 1;
+  order.to[0] = path;
+  order.report = report;
   give_order(order);
 }
 

@@ -183,7 +183,7 @@ ResendStore::Kept ResendStore::keep(PeerIndex peer, Bytes datagram, Instant now)
   }
   Block& block = blocks_[ring.tail - 1];
   std::uint8_t* place = memory_of(ring.tail) + block.fill;
-  const Record record{static_cast<std::uint32_t>(datagram.size()), 0, now};
+  const Record record{static_cast<std::uint16_t>(datagram.size()), 0, 0, now};
   std::memcpy(place, &record, sizeof record);
   std::memcpy(place + sizeof record, datagram.data(), datagram.size());
   block.fill += size;
@@ -218,6 +218,10 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   if (index == 0) return;
   if (order.forget) return release_ring(index);
   Ring& ring = rings_[index - 1];
+  if (order.repair && ring.active && now < ring.order.until) {
+    ring.order.report = order.report;
+    return;
+  }
   if (order.paths == 0 || order.paths > ResendOrder::kMaxPaths) return stop(index);
   // What the order before had not come to yet is in doubt still: the peer may have moved on in the middle of it, and
   // what this one calls in doubt begins with its last probe.
@@ -242,7 +246,7 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   ring.before = before;
   ring.order = order;
   ring.order.since = std::min(order.since, pending_since);
-  ring.order.up_to = std::max(order.up_to, now);
+  if (!order.repair) ring.order.up_to = std::max(order.up_to, now);
   ring.at = ring.head;
   ring.offset = ring.path = 0;
   if (!ring.active) active_.push_back(index);
@@ -250,18 +254,27 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   schedule(now);
 }
 
-const ResendStore::Record* ResendStore::current(Ring& ring) {
+bool ResendStore::wanted(const ResendOrder& order, const Record& record) {
+  using Fate = wireguard::ReceptionReport::Fate;
+  if (order.report.receiver == 0) return true;
+  const Fate fate = order.report.of({reinterpret_cast<const std::uint8_t*>(&record + 1), record.size});
+  if (!order.repair) return fate != Fate::arrived;
+  return fate == Fate::missing && record.copies < kMaxCopies && record.last() <= order.up_to;
+}
+
+ResendStore::Record* ResendStore::current(Ring& ring) {
   while (ring.at != 0) {
     const Block& block = blocks_[ring.at - 1];
-    if (ring.offset >= block.fill) {
+    if (ring.offset >= block.fill || (ring.offset == 0 && block.newest < ring.order.since)) {
       if (block.next == 0) return nullptr;
       ring.at = block.next;
       ring.offset = ring.path = 0;
       continue;
     }
-    const auto* record = reinterpret_cast<const Record*>(memory_of(ring.at) + ring.offset);
+    auto* record = reinterpret_cast<Record*>(memory_of(ring.at) + ring.offset);
     if (record->at > ring.order.up_to) return nullptr;
-    if (record->at >= ring.order.since) return record;
+    // One that is begun goes over all its paths.
+    if (record->at >= ring.order.since && (ring.path != 0 || wanted(ring.order, *record))) return record;
     ring.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
   }
   return nullptr;
@@ -300,7 +313,7 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       ++turn_;
       continue;
     }
-    const Record* record = now < ring.order.until ? current(ring) : nullptr;
+    Record* record = now < ring.order.until ? current(ring) : nullptr;
     if (record == nullptr) {
       ring.bite = 0;
       if (now >= ring.order.until || now >= ring.order.up_to) {
@@ -328,6 +341,8 @@ bool ResendStore::poll(Instant now, Copy& copy) {
     }
     if (++ring.path >= paths) {
       ring.path = 0;
+      ++record->copies;
+      record->copied_ms = static_cast<std::uint32_t>((now - record->at) / std::chrono::milliseconds{1});
       ring.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
       ++turn_;
     }

@@ -4,6 +4,7 @@
 // copies the ciphertexts of a peer's current session into a ring of its own, and when the slow thread notices that
 // something is wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well
 // until U. The receiver's replay window discards what had arrived. The datagram is the same: no counter is used twice.
+// With a report of what has arrived the rest alone is sent, and sent once more when a later report still misses it.
 //
 // A ring is a list of blocks from one pool; when the pool or a peer's share is used up, the oldest block goes. What is
 // older than kKeepFor is of no use to anybody and goes too. A peer that sends faster than the promise of "zero lost"
@@ -25,6 +26,7 @@
 #include "dataplane/core/base/bytes.h"
 #include "dataplane/core/base/time.h"
 #include "dataplane/core/packet/packet.h"
+#include "dataplane/core/wireguard/reception_report.h"
 #include "dataplane/core/wireguard/zeroed_array.h"
 
 namespace penstock::gateway {
@@ -64,10 +66,12 @@ struct ResendOrder {
   PeerIndex peer = kNoPeer;
   std::uint32_t paths = 0;  // 0: stop
   bool forget = false;      // the peer is gone: drop what was kept
+  bool repair = false;      // only what `report` misses, and for what is being sent again already no more than that
   Instant since{};          // what was sent from here on …
   Instant up_to{};          // … until here
   Instant until{};          // what has not gone by then does not go at all
   std::array<Path, kMaxPaths> to{};
+  wireguard::ReceptionReport report{};  // what has arrived needs no copy; says nothing without a receiver
 };
 static_assert(std::is_trivially_copyable_v<ResendOrder>);
 
@@ -84,6 +88,7 @@ class ResendStore {
   // packets, and a relay on a busy machine has to keep up with the copies of both ends at once, beside what is new.
   static constexpr std::uint32_t kBite = 16;
   static constexpr Duration kPause = std::chrono::milliseconds{3};
+  static constexpr std::uint16_t kMaxCopies = 8;  // for a repair: what is too long for the way never arrives
 
   ResendStore(ResendGates& gates, std::size_t max_peers, std::size_t blocks = kDefaultBlocks);
 
@@ -124,9 +129,11 @@ class ResendStore {
     Instant newest{};
   };
   struct Record {
-    std::uint32_t size;
-    std::uint32_t unused;
+    std::uint16_t size;
+    std::uint16_t copies;     // how often it was sent again
+    std::uint32_t copied_ms;  // ... the last time, after `at`
     Instant at;
+    [[nodiscard]] Instant last() const { return at + std::chrono::milliseconds{copied_ms}; }
   };
   // Where orders before wanted what was sent in this time: what they had not come to.
   struct Paths {
@@ -162,7 +169,8 @@ class ResendStore {
   void stop(Index ring);
   void schedule(Instant at) { next_ = at < next_ ? at : next_; }
   // What the cursor points at; nullptr: nothing more at present.
-  const Record* current(Ring& ring);
+  Record* current(Ring& ring);
+  [[nodiscard]] static bool wanted(const ResendOrder& order, const Record& record);
 
   ResendGates& gates_;
   wireguard::ZeroedArray<Index> by_peer_;

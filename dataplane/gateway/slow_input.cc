@@ -112,21 +112,28 @@ void SlowPath::Implementation::handle_probe(Packet* packet, Bytes payload, Now n
     peer.switch_sequence = probe->switch_sequence;
     device.set_endpoint(packet->peer, packet->outer, now);
   }
+  const auto report = probe->report ? wireguard::parse_report(payload) : std::nullopt;
   if (!probe->sized)
-    watch.probed(packet->peer, packet->outer, {moved, probe->doubt}, std::chrono::microseconds{probe->rtt_us},
-                 now.monotonic);
+    watch.probed(packet->peer, packet->outer, {moved, probe->doubt, report ? &*report : nullptr},
+                 std::chrono::microseconds{probe->rtt_us}, now.monotonic);
   if (says) peer.session_is_new = false;
   // A sized one asks whether packets of its length get through, also on the way back; no longer than what came.
-  const std::size_t size = probe->sized ? std::max(payload.size(), wireguard::kProbeSize) : wireguard::kProbeSize;
-  const auto reply = wireguard::make_probe_packet(wireguard::reply_to(*probe), wireguard::ControlDirection::to_client);
+  std::size_t size = probe->sized ? std::max(payload.size(), wireguard::kProbeSize) : wireguard::kProbeSize;
+  wireguard::Probe answer = wireguard::reply_to(*probe);
+  answer.report = report.has_value() && !probe->sized;
+  if (answer.report) size += wireguard::kReportSize;
+  const auto reply = wireguard::make_probe_packet(answer, wireguard::ControlDirection::to_client);
   packet->truncate(0);
   if (!packet->append(static_cast<std::uint16_t>(wireguard::kControlHeaderSize + size)))
     return context.drop(packet, DropReason::no_headroom);
   std::memcpy(packet->data, reply.data(), reply.size());
   std::memset(packet->data + reply.size(), 0, packet->length - reply.size());
-  if (probe->sized)
+  if (size != wireguard::kProbeSize)
     wireguard::write_control_header(packet->bytes(), wireguard::ControlDirection::to_client,
                                     static_cast<std::uint16_t>(size));
+  if (answer.report)
+    wireguard::write_report(packet->bytes().last(wireguard::kReportSize),
+                            device.data_path().reception(packet->peer, now.monotonic));
   const PeerIndex index = packet->peer;
   make_own(*packet);
   packet->peer = index;

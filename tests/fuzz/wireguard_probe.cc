@@ -8,15 +8,20 @@
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/core/wireguard/keys.h"
 #include "dataplane/core/wireguard/probe.h"
+#include "dataplane/core/wireguard/reception_report.h"
 #include "tests/fuzz/require.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace penstock;
   using namespace penstock::wireguard;
   const Bytes input{data, size};
-  if (const auto probe = parse_probe(input)) {
-    const auto again = encode_probe(*probe);
-    require(std::memcmp(again.data(), data, again.size()) == 0);
+  // Fields and flags that are not known here are not written again.
+  if (const auto probe = parse_probe(input)) require(parse_probe(encode_probe(*probe)) == probe);
+  if (const auto report = parse_report(input)) {
+    std::vector<std::uint8_t> again(kReportSize);
+    write_report(again, *report);
+    require(std::memcmp(again.data(), data + kProbeSize, again.size()) == 0);
+    (void)report->of(input);
   }
   if (const auto control = parse_control(input)) {
     require(is_control_packet(input));

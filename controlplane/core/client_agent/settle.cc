@@ -120,6 +120,9 @@ bool ClientAgent::Impl::settle_paths(Now now) {
     if (link == nullptr) continue;
     switch (what->kind) {
       case Kind::send_probe:
+        if (what->report)
+          wireguard::write_report(MutableBytes{what->probe}.last(wireguard::kReportSize),
+                                  device.data_path().reception(link->peer, now.monotonic));
         send_inner(*link, what->probe, &what->path, now);
         break;
       case Kind::path_changed:

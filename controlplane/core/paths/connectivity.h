@@ -93,6 +93,7 @@ struct Event {
   Path path;                        // send_probe, path_changed, suspect
   std::string_view why;             // path_changed: words for a log
   std::vector<std::uint8_t> probe;  // send_probe: a whole inner IPv6 packet
+  bool report = false;              // send_probe: its last kReportSize bytes are to say what has arrived from there
 };
 
 // For `show paths`.

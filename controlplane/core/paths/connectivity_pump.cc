@@ -97,6 +97,7 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
     case AgentEvent::Kind::send_probe:
       out.kind = Event::Kind::send_probe;
       out.probe = std::move(event.bytes);
+      out.report = event.report;
       break;
     case AgentEvent::Kind::resend: {
       Relay* relay = find_relay(event.path.relay);

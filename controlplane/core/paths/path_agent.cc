@@ -22,12 +22,12 @@ PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> fo
     : random_(random), allow_loopback_(allow_loopback), forbidden_(std::move(forbidden)), inner_mtu_(inner_mtu) {}
 
 void PathAgent::emit(AgentEvent::Kind kind, const Path& path, std::vector<std::uint8_t> bytes) {
-  events_.push_back({kind, path, std::move(bytes), {}});
+  events_.push_back({kind, path, std::move(bytes), {}, false});
 }
 
 void PathAgent::emit_changed(const Path& path, std::string_view why) {
   last_switch_ = PathSwitch{path, why, now_};
-  events_.push_back({AgentEvent::Kind::path_changed, path, {}, why});
+  events_.push_back({AgentEvent::Kind::path_changed, path, {}, why, false});
 }
 
 // ---- what happens to us ----
@@ -167,7 +167,7 @@ void PathAgent::handle_relay_moved(std::uint32_t relay, Instant asked, Now time)
     // Of a path that is not proved again the proof will do the rest.
     const bool carries = path.alive() && (path.number == primary_ || (path.number == standby_ && suspected_at_));
     if (!ring_.doubt_sent(path.number, asked, carries)) continue;
-    resend_until_ = now + kDuplicateFor;
+    resend_until_ = repair_until_ = now + kDuplicateFor;
     if (resend_next_ != kNever) continue;  // queues with what waits already
     resend_to_ = path.number;
     run_resends(now);
@@ -205,7 +205,7 @@ std::span<const Path> PathAgent::data_paths(Bytes sealed, Now time) {
 // Over `path`, which carries what is sent from `since` on: everything it has not carried since then.
 void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
   resend_to_ = path.number;
-  resend_until_ = now + kDuplicateFor;
+  resend_until_ = repair_until_ = now + kDuplicateFor;
   ring_.drop_sent_before(now - kOldestResend);
   ring_.doubt(path.number, since);
   run_resends(now);
@@ -215,6 +215,16 @@ void PathAgent::resend_over(const PathState& path, Instant since, Instant now) {
 void PathAgent::after_a_gap(const PathState& path, Instant since, Instant now) {
   resend_over(path, since, now);
   tell_doubt_ = true;
+}
+
+// What went over `path`, the primary, and is missed by the gateway although it should be there: queues on the way that
+// ran over, mostly a relay's when everybody sends again at once.
+void PathAgent::repair(const PathState& path, const wireguard::ReceptionReport& report, Instant proven, Instant now) {
+  if (!ring_.doubt_missing(report, proven)) return;
+  resend_until_ = now + kDuplicateFor;
+  if (resend_next_ != kNever) return;  // queues with what waits already
+  resend_to_ = path.number;
+  run_resends(now);
 }
 
 void PathAgent::run_resends(Instant now) {
@@ -259,6 +269,7 @@ void PathAgent::begin_suspicion(Now time) {
     unreachable_at_ = now_ + kUnreachable;
   }
   tell_doubt_ = true;
+  repair_until_ = now_ + kDuplicateFor;
   PathState* failing = find(primary_);
   if (failing == nullptr) return;
   failing->state = State::suspect;

@@ -42,7 +42,7 @@ struct LocalBase {
 
 struct AgentEvent {
   enum class Kind : std::uint8_t {
-    send_probe,    // bytes: a whole inner packet, over `path`
+    send_probe,    // bytes: a whole inner packet, over `path`; `report`: what has arrived is to be written at its end
     resend,        // bytes: a sealed datagram, over `path`
     path_changed,  // the primary is `path` now (also: is back after `unreachable`)
     path_list,     // handshake_paths() differs
@@ -56,6 +56,7 @@ struct AgentEvent {
   Path path;
   std::vector<std::uint8_t> bytes;
   std::string_view why{};  // path_changed: words for a log
+  bool report = false;     // send_probe
 };
 
 class PathAgent {
@@ -155,6 +156,7 @@ class PathAgent {
   void end_suspicion(Instant now);
   void resend_over(const PathState& path, Instant since, Instant now);
   void after_a_gap(const PathState& path, Instant since, Instant now);
+  void repair(const PathState& path, const wireguard::ReceptionReport& report, Instant proven, Instant now);
   void run_resends(Instant now);
   void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
   void emit_changed(const Path& path, std::string_view why);
@@ -200,6 +202,8 @@ class PathAgent {
   std::uint16_t resend_to_ = 0;
   Instant resend_until_{};
   Instant resend_next_ = kNever;
+  Instant repair_until_ = kLongAgo;  // until then probes report and ask for reports
+  bool reports_ = false;             // the gateway makes them
   std::array<Path, 2> route_;
   std::deque<AgentEvent> events_;
 };

@@ -99,8 +99,10 @@ void PathAgent::send_probe(PathState& path, Now time) {
     probe.switch_sequence = ++switch_sequence_;
   }
   path.sent(probe.id, now_);
-  const auto packet = wireguard::make_probe_packet(probe, wireguard::ControlDirection::to_gateway);
-  emit(AgentEvent::Kind::send_probe, path.path, {packet.begin(), packet.end()});
+  probe.report = now_ < repair_until_;
+  const std::size_t size = wireguard::kProbePacketSize + (probe.report ? wireguard::kReportSize : 0);
+  auto packet = wireguard::make_sized_probe_packet(probe, wireguard::ControlDirection::to_gateway, size);
+  events_.push_back({AgentEvent::Kind::send_probe, path.path, std::move(packet), {}, probe.report});
 }
 
 void PathAgent::restart_checks(Instant now) {
@@ -139,6 +141,11 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
   const auto sent_at = path == nullptr ? std::nullopt : path->answered(probe->id, now);
   if (!sent_at) return DropReason::local_consumed;  // of a path that is no more, or a duplicate
 
+  const auto report = probe->report ? wireguard::parse_report(payload) : std::nullopt;
+  if (report) {
+    reports_ = true;
+    ring_.learn(*report);
+  }
   if (!path->alive()) {
     // A suspect primary keeps its place in time; anything else starts a new life.
     if (path->state != State::suspect) path->alive_since = now;
@@ -158,7 +165,11 @@ DropReason PathAgent::handle_probe_reply(Bytes payload, Now time) {
       // was sent within it is as much in doubt. One lost probe says so only where probes are seldom lost.
       if (path->skipped >= 2 || (path->skipped == 1 && path->loss_permille < kSeldomLost))
         after_a_gap(*path, *sent_at, now);
-      ring_.confirm(*sent_at - 20ms);  // reordering on the way
+      const Instant proven = *sent_at - 20ms;  // reordering on the way
+      if (report)
+        repair(*path, *report, proven, now);
+      else if (!reports_ || now >= repair_until_)
+        ring_.confirm(proven);
     }
   }
   choose(time);

@@ -41,8 +41,8 @@ void ResendRing::give_up() {
 void ResendRing::doubt(std::uint16_t path, Instant since) {
   // What left in the same moment may have left before.
   for (Packet& packet : packets_)
-    packet.waiting =
-        !(packet.sent_over == path && packet.sent > since) && !(packet.copied_over == path && packet.copied > since);
+    packet.waiting = !packet.arrived && !(packet.sent_over == path && packet.sent > since) &&
+                     !(packet.copied_over == path && packet.copied > since);
 }
 
 bool ResendRing::doubt_sent(std::uint16_t path, Instant since, bool again) {
@@ -52,8 +52,34 @@ bool ResendRing::doubt_sent(std::uint16_t path, Instant since, bool again) {
     const bool copy = packet.copied_over == path && packet.copied >= since;
     if (first) packet.sent_over = 0;
     if (copy) packet.copied_over = 0;
-    if (!again || !(first || copy)) continue;
+    if (!again || packet.arrived || !(first || copy)) continue;
     packet.waiting = any = true;
+  }
+  return any;
+}
+
+void ResendRing::learn(const wireguard::ReceptionReport& report) {
+  for (Packet& packet : packets_) {
+    if (packet.arrived || report.of(packet.bytes) != wireguard::ReceptionReport::Fate::arrived) continue;
+    packet.arrived = true;
+    packet.waiting = false;
+  }
+}
+
+bool ResendRing::doubt_missing(const wireguard::ReceptionReport& report, Instant proven) {
+  using Fate = wireguard::ReceptionReport::Fate;
+  const auto last = [](const Packet& p) { return p.copied_over != 0 ? std::max(p.sent, p.copied) : p.sent; };
+  bool any = false;
+  for (Packet& packet : packets_) {
+    if (packet.arrived || packet.waiting || last(packet) >= proven || packet.repeats == kMaxRepeats) continue;
+    if (report.of(packet.bytes) != Fate::missing) continue;
+    ++packet.repeats;
+    packet.waiting = any = true;
+  }
+  while (!packets_.empty()) {
+    const Packet& first = packets_.front();
+    if (!first.arrived && (first.waiting || last(first) >= proven)) break;
+    pop_front();
   }
   return any;
 }

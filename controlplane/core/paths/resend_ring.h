@@ -2,7 +2,8 @@
 //
 // ResendRing keeps copies of what was sent since the last proof that the primary works; a packet answered for by a
 // later proof is dropped from it. While the primary is suspect the copies go out once more over another path, oldest
-// first; the receiver's replay window discards what had arrived. Bounded by packets and bytes: above that rate the
+// first; the receiver's replay window discards what had arrived. Where the gateway reports what it has received, only
+// what it misses is sent again, and again if a copy is lost as well. Bounded by packets and bytes: above that rate the
 // oldest are lost to the ring ("zero lost" is promised only below it).
 //
 // DuplicationBudget bounds copies and resent packets alike: 2000 packets/s and 2 Mbit/s with a second's worth at once,
@@ -14,6 +15,7 @@
 
 #include "dataplane/core/base/bytes.h"
 #include "dataplane/core/base/time.h"
+#include "dataplane/core/wireguard/reception_report.h"
 
 namespace penstock::paths {
 
@@ -21,6 +23,7 @@ class ResendRing {
  public:
   static constexpr std::size_t kMaxPackets = 4096;
   static constexpr std::size_t kMaxBytes = 256 * 1024;
+  static constexpr std::uint8_t kMaxRepeats = 8;  // what is too long for the way never arrives
 
   struct Packet {
     std::vector<std::uint8_t> bytes;
@@ -29,6 +32,8 @@ class ResendRing {
     std::uint16_t copied_over = 0;
     Instant copied{};
     bool waiting = false;  // to be sent again
+    bool arrived = false;  // the gateway says so
+    std::uint8_t repeats = 0;  // because the gateway missed it
   };
 
   Packet& push(Bytes datagram, std::uint16_t over, Instant now);
@@ -42,6 +47,11 @@ class ResendRing {
   void doubt(std::uint16_t path, Instant since);
   // What went over `path` since then did not count as sent, and waits if `again`. True when something waits now.
   bool doubt_sent(std::uint16_t path, Instant since, bool again);
+  // What the gateway says it has is in no doubt any more.
+  void learn(const wireguard::ReceptionReport& report);
+  // What it misses although it was sent before `proven`, on its way long enough, waits; what was said to have arrived
+  // and what cannot be told by the report and is older is dropped. True when something waits now.
+  bool doubt_missing(const wireguard::ReceptionReport& report, Instant proven);
   void clear();
 
   [[nodiscard]] std::deque<Packet>& packets() { return packets_; }

@@ -35,6 +35,7 @@
 #include "dataplane/core/wireguard/aead.h"
 #include "dataplane/core/wireguard/messages.h"
 #include "dataplane/core/wireguard/peer.h"
+#include "dataplane/core/wireguard/reception_report.h"
 #include "dataplane/core/wireguard/session.h"
 #include "dataplane/core/wireguard/zeroed_array.h"
 
@@ -156,6 +157,12 @@ class DataPath {
 
   // Once per burst after sending data on `session`: note_bit::renew when a handshake is due by age or counters.
   [[nodiscard]] NoteBits send_notes(Session& session, Instant now);
+
+  // What has arrived on the session that is also sent on; nothing without one. Any thread.
+  [[nodiscard]] ReceptionReport reception(PeerIndex peer, Instant now) const {
+    const Session* session = sending_session(peer, now);
+    return session == nullptr ? ReceptionReport{} : ReceptionReport{session->local_index, session->window.snapshot()};
+  }
 
   // --- Activity and traffic ----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ constexpr std::array<std::uint8_t, 16> kGateway{0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0,
 constexpr std::uint8_t kHopLimit = 255;
 constexpr std::uint16_t kDoubt = 1;  // of flags
 constexpr std::uint16_t kSized = 2;
+constexpr std::uint16_t kReport = 4;
 
 struct ProbeTail {  // what older clients do not send
   be16 inner_mtu;
@@ -41,9 +42,9 @@ std::array<std::uint8_t, kProbeSize> encode_probe(const Probe& probe) {
   std::array<std::uint8_t, kProbeSize> out;
   const be32 rtt = be32::from_host(probe.rtt_us);
   std::memcpy(out.data(), &layout, sizeof layout);
-  const ProbeTail tail{be16::from_host(probe.inner_mtu), be16::from_host(static_cast<std::uint16_t>(
-                                                              (probe.doubt ? kDoubt : 0) |
-                                                                 (probe.sized ? kSized : 0)))};
+  const auto flags = static_cast<std::uint16_t>((probe.doubt ? kDoubt : 0) | (probe.sized ? kSized : 0) |
+                                                (probe.report ? kReport : 0));
+  const ProbeTail tail{be16::from_host(probe.inner_mtu), be16::from_host(flags)};
   std::memcpy(out.data() + sizeof layout, &rtt, sizeof rtt);
   std::memcpy(out.data() + sizeof layout + sizeof rtt, &tail, sizeof tail);
   return out;
@@ -65,7 +66,8 @@ std::optional<Probe> parse_probe(Bytes payload) {
                rtt == nullptr ? 0 : rtt->host(),
                tail == nullptr ? std::uint16_t{0} : tail->inner_mtu.host(),
                (flags & kDoubt) != 0,
-               (flags & kSized) != 0};
+               (flags & kSized) != 0,
+               (flags & kReport) != 0};
 }
 
 Probe reply_to(const Probe& probe) {

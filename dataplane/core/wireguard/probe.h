@@ -3,8 +3,9 @@
 //
 //     type:8  version:8 (= 1)  path:16  switch_sequence:32  id:64  sent_at:64  rtt_us:32  inner_mtu:16  flags:16
 //
-// Flags: bit 0 doubt, bit 1 sized. A reply echoes all but the type. A sized probe goes on with zeroes and is answered
-// by one as long: so the client finds how long packets may be (RFC 8899). Pure, any thread; malformed gives nullopt.
+// Flags: bit 0 doubt, bit 1 sized, bit 2 report. A reply echoes all but the type. A sized probe goes on with zeroes and
+// is answered by one as long: so the client finds how long packets may be (RFC 8899). A probe with a reception report
+// (reception_report.h) behind it is answered by one with the other's. Pure, any thread; malformed gives nullopt.
 #pragma once
 
 #include <array>
@@ -29,6 +30,7 @@ struct Probe {
   std::uint16_t inner_mtu = 0;  // bytes of the longest inner packet that reaches the client; 0: nothing said
   bool doubt = false;         // the client's primary path did not work for a while: send again what is in doubt
   bool sized = false;         // asks whether a packet of its length comes through; nothing else is to be made of it
+  bool report = false;        // a reception report follows
 
   bool operator==(const Probe&) const = default;
 };
@@ -63,7 +65,8 @@ void write_control_header(MutableBytes header, ControlDirection direction, std::
 // A whole inner packet with a probe.
 [[nodiscard]] std::array<std::uint8_t, kProbePacketSize> make_probe_packet(const Probe& probe,
                                                                            ControlDirection direction);
-// The same, `size` bytes long (at least kProbePacketSize), filled up with zeroes; for sized ones.
+// The same, `size` bytes long (at least kProbePacketSize), filled up with zeroes; for sized ones, and where a report is
+// to be written behind it.
 [[nodiscard]] std::vector<std::uint8_t> make_sized_probe_packet(const Probe& probe, ControlDirection direction,
                                                                 std::size_t size);
 

@@ -63,8 +63,9 @@ class ReplayWindow {
     prefetch_write(&words_[counter / kBlock % kBlocks]);
   }
 
-  // The newest blocks for another process, `seen[i]` the bits of block head - i; neither concurrently with use. A
-  // restored window refuses all that was accepted, and all that is older than these blocks.
+  // The newest blocks for another process or the other end, `seen[i]` the bits of block head - i. Taken concurrently
+  // with use it may lack what is being accepted. A restored window (not concurrently with use) refuses all that was
+  // accepted, and all that is older than these blocks.
   static constexpr std::size_t kSnapshotBlocks = 32;
   struct Snapshot {
     std::uint64_t head = 0;

@@ -230,6 +230,37 @@ TEST(Healing, BothNatsForgetOneAfterTheOther) {
       }
 }
 
+// A relay whose queue holds few packets: both ends send again what is in doubt at once, and copies are lost as well.
+// What each says has arrived shows the other what has not.
+TEST(Healing, ARelayThatRunsOverLosesNothing) {
+  using enum Dependence;
+  const auto symmetric = nat(address_and_port, address_and_port, PortChoice::random);
+  const auto preserving = nat(address_and_port, address_and_port, PortChoice::preserving);
+  for (const NatBehaviour& kind : {preserving, symmetric}) {
+    NatBehaviour changing = kind;
+    System system{one_of_each(kind, kind)};
+    ASSERT_TRUE(system.start());
+    system.network.link(*system.relays[0]).rate = 500'000;
+    system.network.link(*system.relays[0]).queue = 6'000;
+    use(system, 12s, 400);
+    system.run_for(100ms);
+    ASSERT_EQ(lost(system), 0u);
+    for (int round = 0; round < 10; ++round) {
+      const std::size_t before = system.ledger.flows[0].requests.size();
+      ++changing.shift;
+      for (NatBox* box : {system.network_nats[0], system.gateway_nats[0]}) {
+        box->set_behaviour(changing);
+        box->forget();
+      }
+      use(system, 5s + round * 7ms, 400);
+      system.run_for(500ms);
+      EXPECT_EQ(lost(system, before), 0u) << kind.to_string() << ", round " << round;
+      EXPECT_EQ(lost_echoes(system, before), 0u) << kind.to_string() << ", round " << round;
+      EXPECT_LE(longest(system, before), 1s) << kind.to_string() << ", round " << round;
+    }
+  }
+}
+
 // Between two NATs that map by address and port an answer to a probe comes from a new port each time. trap: paths-17
 TEST(Limits, AnIdleTunnelBetweenSymmetricNatsIsQuiet) {
   for (const Dependence filtering : kDependences) {

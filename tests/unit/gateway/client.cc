@@ -103,6 +103,10 @@ void Client::send_from(const Endpoint& from, const Octets& inner) {
   send_datagram(from, seal(inner));
 }
 
+wireguard::ReceptionReport Client::reception() const {
+  return device_->data_path().reception(there_, gateway_.now().monotonic);
+}
+
 bool Client::take(PortIndex, const Octets& packet) {
   const IpParse parse = parse_ip(packet);
   if (parse.reason != DropReason::none || parse.view.protocol != ip_protocol::udp) return false;
@@ -113,6 +117,7 @@ bool Client::take(PortIndex, const Octets& packet) {
   if (std::find(dead.begin(), dead.end(), to) != dead.end()) return true;
   Octets payload(packet.begin() + parse.view.header_length + 8, packet.begin() + parse.view.total_length);
   const Octets datagram = payload;
+  if (loses && loses(datagram)) return true;
   const Path from{to, {ip_source(packet, parse.view), udp->source_port.host()}, 0};
   const auto result = device_->handle_datagram(payload, from, gateway_.now());
   // Several clients may share an address; what this one cannot use is another's.

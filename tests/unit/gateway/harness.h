@@ -161,9 +161,11 @@ class Client final : public Listener {
   std::size_t keepalives = 0;
   std::vector<Octets> datagrams;         // UDP payloads from the gateway to any of our addresses, before opening
   std::vector<Endpoint> dead;            // of our addresses: what is sent there is lost on the way
+  std::function<bool(Bytes)> loses;      // which of these datagrams are lost as well
   std::vector<Endpoint> more_addresses;  // further addresses at which datagrams reach us
 
   [[nodiscard]] wireguard::Device& device() { return *device_; }
+  [[nodiscard]] wireguard::ReceptionReport reception() const;
   bool take(PortIndex port, const Octets& packet) override;
   Instant on_time(Now now) override;
 

@@ -29,6 +29,16 @@ Octets probe(std::uint32_t switch_sequence, std::uint32_t rtt_us = 2000) {
   return {packet.begin(), packet.end()};
 }
 
+// The same, with what has arrived.
+Octets reporting(Bytes packet, const wireguard::ReceptionReport& report) {
+  auto said = *wireguard::parse_probe(wireguard::parse_control(packet)->payload);
+  said.report = true;
+  Octets out = wireguard::make_sized_probe_packet(said, wireguard::ControlDirection::to_gateway,
+                                                  wireguard::kProbePacketSize + wireguard::kReportSize);
+  wireguard::write_report(MutableBytes{out}.last(wireguard::kReportSize), report);
+  return out;
+}
+
 // A client with a flow from the LAN to it: `speak` sends the next numbered packet.
 struct Flow : World {
   explicit Flow(const GatewayOptions& options = {}) : World(options) {
@@ -50,7 +60,8 @@ struct Flow : World {
     Duration since_probe = 100ms;
     for (Duration passed{}; passed < time; passed += gap) {
       if (probes && since_probe >= 100ms) {
-        client.send_from(at, probe(++sequence));
+        const Octets plain = probe(++sequence);
+        client.send_from(at, reports ? reporting(plain, client.reception()) : plain);
         if (relay_too) client.send_from(kRelay, probe(0));
         since_probe = 0ms;
       }
@@ -77,6 +88,7 @@ struct Flow : World {
   std::uint32_t sequence = 0;
   Endpoint at = client.address;
   bool relay_too = true;
+  bool reports = false;
 };
 
 TEST(SendingAgain, CostsNothingWhileAllIsWell) {
@@ -119,6 +131,63 @@ TEST(SendingAgain, WithoutARoundTripTimeMoreIsInDoubt) {
   flow.go_on(120ms, 1ms, false);  // as fast as a busy relay can take them
   EXPECT_EQ(flow.lost(), 0U);
   EXPECT_GE(flow.resent(), 490U);
+}
+
+// What the client says has arrived is not sent again ...
+TEST(SendingAgain, WhatIsReportedToHaveArrivedIsLeftOut) {
+  for (const bool reports : {false, true}) {
+    Flow flow;
+    flow.reports = reports;
+    flow.go_on(2s, 1ms);
+    flow.client.dead = {flow.client.address};
+    flow.go_on(20ms, 1ms, false);
+    flow.at = kMovedTo;
+    flow.go_on(1s, 1ms);
+    EXPECT_EQ(flow.lost(), 0U);
+    EXPECT_GE(flow.resent(), 20U);
+    if (reports) {
+      EXPECT_LE(flow.resent(), 20U + 10U) << "what was under way, or was sent by what the worker still knew";
+    } else {
+      EXPECT_GE(flow.resent(), 100U) << "all since the probe before";
+    }
+  }
+}
+
+// ... and copies that are lost on the way, as where a relay's queue runs over, are sent once more.
+TEST(SendingAgain, CopiesThatAreLostAreSentOnceMore) {
+  for (const Duration gap : {1ms, 10ms}) {
+    Flow flow;
+    flow.reports = true;
+    flow.go_on(2s, gap);
+    flow.client.dead = {flow.client.address};
+    flow.go_on(90ms, gap, false);
+    unsigned seen = 0;
+    flow.client.loses = [&](Bytes datagram) { return datagram.size() > 120 && ++seen % 3 != 0; };
+    flow.at = kMovedTo;
+    flow.go_on(150ms, gap);
+    EXPECT_GT(flow.lost(), 0U) << "nothing to repair: this tests nothing";
+    flow.client.loses = nullptr;
+    flow.go_on(600ms, gap);
+    flow.gateway.run(100ms);
+    EXPECT_EQ(flow.lost(), 0U);
+    // Nothing is missed any more: nothing is sent again.
+    const std::uint64_t before = flow.resent();
+    flow.go_on(2s, gap);
+    EXPECT_EQ(flow.resent(), before);
+  }
+}
+
+// What never arrives, as it is too long for the way, is not sent for ever.
+TEST(SendingAgain, WhatNeverArrivesIsGivenUp) {
+  Flow flow;
+  flow.reports = true;
+  flow.go_on(1s, 10ms);
+  flow.client.loses = [&](Bytes datagram) { return datagram.size() > 1000; };
+  for (int i = 0; i < 10; ++i) flow.speak(1200);
+  flow.go_on(5s, 10ms);
+  EXPECT_EQ(flow.lost(), 10U);
+  EXPECT_GE(flow.resent(), 10U);
+  EXPECT_LE(flow.resent(), 80U);
 }
 
 // The direct path dies both ways: silence. Copies go over the relay until the client says where it is.

@@ -3,12 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <map>
 #include <set>
 #include <vector>
 
 #include "controlplane/core/paths/path_agent.h"
+#include "dataplane/core/wireguard/messages.h"
 #include "dataplane/core/wireguard/probe.h"
+#include "dataplane/core/wireguard/reception_report.h"
 #include "tests/model/seeded_random.h"
 
 namespace penstock::paths {
@@ -26,6 +29,7 @@ inline const Endpoint kGateway6 = endpoint("[2001:db8::7]:51820");
 inline const Path kDirect{kSocket, kGateway, 0};
 inline const Path kRelayed{kSocket, kGateway, 1};
 inline const Path kOtherRelay{kSocket, kGateway, 2};
+inline constexpr std::uint32_t kSession = 0x12345678;
 
 class PathBench : public ::testing::Test {
  protected:
@@ -39,6 +43,7 @@ class PathBench : public ::testing::Test {
     Path path;
     wireguard::Probe probe;
     std::size_t size;
+    wireguard::ReceptionReport report{};
   };
   struct SentProbe {
     Instant at;
@@ -78,7 +83,7 @@ class PathBench : public ::testing::Test {
           if (!probe->sized) probes.push_back({time, event->path, *probe});
           const Link& link = links[event->path];
           if (link.up && link.sends && event->bytes.size() <= link.carries)
-            replies.emplace(time + link.rtt, Reply{event->path, wireguard::reply_to(*probe), event->bytes.size()});
+            replies.emplace(time + link.rtt, answer(event->path, *probe, event->bytes.size()));
           break;
         }
         case AgentEvent::Kind::resend:
@@ -93,10 +98,19 @@ class PathBench : public ::testing::Test {
       }
     }
   }
+  // A gateway that does not report answers like an older one.
+  Reply answer(const Path& path, const wireguard::Probe& probe, std::size_t size) const {
+    Reply out{path, wireguard::reply_to(probe), size, {kSession, window.snapshot()}};
+    out.probe.report = probe.report && reports;
+    if (probe.report && !reports) out.size = wireguard::kProbePacketSize;
+    return out;
+  }
   void arrive(const Path& path, Bytes bytes) {
     if (!links[path].up || !links[path].sends) return;
-    std::uint32_t number;
-    std::memcpy(&number, bytes.data(), 4);
+    const auto number =
+        static_cast<std::uint32_t>(reinterpret_cast<const wireguard::DataHeader*>(bytes.data())->counter.get());
+    if (loses && loses(number)) return;
+    window.accept(number);
     order.push_back(number);
     delivered.insert(number);
   }
@@ -111,11 +125,12 @@ class PathBench : public ::testing::Test {
       if (!replies.empty()) next = std::min(next, replies.begin()->first);
       time = std::max(time, next);
       while (!replies.empty() && replies.begin()->first <= time) {
-        const auto [path, probe, length] = replies.begin()->second;
+        const auto [path, probe, length, report] = replies.begin()->second;
         replies.erase(replies.begin());
         if (!links[path].up) continue;
         agent.note_received(path, false, now());
-        const auto packet = wireguard::make_sized_probe_packet(probe, wireguard::ControlDirection::to_client, length);
+        auto packet = wireguard::make_sized_probe_packet(probe, wireguard::ControlDirection::to_client, length);
+        if (probe.report) wireguard::write_report(MutableBytes{packet}.last(wireguard::kReportSize), report);
         const Bytes payload = Bytes{packet}.subspan(wireguard::kControlHeaderSize);
         EXPECT_EQ(agent.handle_probe_reply(payload, now()), DropReason::local_consumed);
         drain();
@@ -136,7 +151,10 @@ class PathBench : public ::testing::Test {
   void send(std::size_t size = 100) {
     std::vector<std::uint8_t> bytes(size);
     const std::uint32_t number = sent++;
-    std::memcpy(bytes.data(), &number, 4);
+    auto* header = reinterpret_cast<wireguard::DataHeader*>(bytes.data());
+    header->type.set(static_cast<std::uint32_t>(wireguard::MessageType::data));
+    header->receiver.set(kSession);
+    header->counter.set(number);
     const auto ways = agent.data_paths(bytes, now());
     drain();
     for (const Path& path : ways) arrive(path, bytes);
@@ -169,6 +187,9 @@ class PathBench : public ::testing::Test {
   std::uint32_t sent = 0;
   std::size_t copies = 0;
   std::size_t resent = 0;
+  bool reports = false;  // the gateway says what has arrived
+  wireguard::ReplayWindow window;
+  std::function<bool(std::uint32_t)> loses;  // which of these packets are lost, whatever the path
 };
 
 }  // namespace penstock::paths

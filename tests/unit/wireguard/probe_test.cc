@@ -11,14 +11,14 @@ namespace {
 
 TEST(Probe, LayoutOfTheAgreement) {
   const Probe probe{ControlType::probe, 0x0102, 0x03040506, 0x0708090a0b0c0d0e, 0x1112131415161718, 0x191a1b1c,
-                    0x2122, true, true};
+                    0x2122, true, true, true};
   const std::array<std::uint8_t, 32> expected{1,    1,    0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a,
                                               0x0b, 0x0c, 0x0d, 0x0e, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18,
-                                              0x19, 0x1a, 0x1b, 0x1c, 0x21, 0x22, 0,    3};
+                                              0x19, 0x1a, 0x1b, 0x1c, 0x21, 0x22, 0,    7};
   EXPECT_EQ(encode_probe(probe), expected);
   EXPECT_EQ(parse_probe(expected), probe);
   Probe older = probe;  // without flags, and without the round-trip time
-  older.doubt = older.sized = false;
+  older.doubt = older.sized = older.report = false;
   older.inner_mtu = 0;
   EXPECT_EQ(parse_probe(Bytes{expected}.first(28)), older);
   older.rtt_us = 0;
@@ -30,8 +30,8 @@ TEST(Probe, LayoutOfTheAgreement) {
 }
 
 RC_GTEST_PROP(Probe, RoundTrip, (std::uint16_t path, std::uint32_t sequence, std::uint64_t id, std::uint64_t sent_at,
-                                std::uint32_t rtt, std::uint16_t inner_mtu, bool doubt, bool sized)) {
-  const Probe probe{ControlType::probe_reply, path, sequence, id, sent_at, rtt, inner_mtu, doubt, sized};
+                                std::uint32_t rtt, std::uint16_t inner_mtu, bool doubt, bool sized, bool report)) {
+  const Probe probe{ControlType::probe_reply, path, sequence, id, sent_at, rtt, inner_mtu, doubt, sized, report};
   RC_ASSERT(parse_probe(encode_probe(probe)) == probe);
 }
 

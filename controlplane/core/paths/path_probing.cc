@@ -15,7 +15,7 @@ namespace {
 struct Intervals {
   Duration busy, active, idle;
 };
-constexpr Intervals kPrimary{60ms, 1s, 25s};
+constexpr Intervals kPrimary{50ms, 1s, 25s};
 constexpr Intervals kStandby{1s, 5s, 25s};
 constexpr Intervals kOther{5s, 15s, 120s};
 
@@ -91,10 +91,10 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.doubt = tell_doubt_;  // of every path: several may lead through the same relay, and look alike to the gateway
   if (path.number == primary_) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
-    // that never comes. Seventeen a second is the most we use for long; when the sum wraps in 2032 the new session alone
+    // that never comes. Twenty a second is the most we use for long; when the sum wraps in 2030 the new session alone
     // says that we have started anew, as it does today.
     constexpr std::uint64_t kEpoch = 1'704'067'200;  // 2024-01-01
-    const auto floor = static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 17);
+    const auto floor = static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 20);
     if (switch_sequence_ == 0) switch_sequence_ = floor;
     probe.switch_sequence = ++switch_sequence_;
   }

@@ -15,8 +15,8 @@ namespace penstock::paths {
 
 inline constexpr Duration kMinSuspicion = std::chrono::milliseconds{200};
 inline constexpr Duration kSuspicionWithoutRtt = std::chrono::milliseconds{400};
-// A primary that is busy is asked every 60 ms: answers count that take four seconds.
-inline constexpr std::size_t kMaxOutstanding = 64;
+// A primary that is busy is asked every 50 ms: answers count that take four seconds.
+inline constexpr std::size_t kMaxOutstanding = 80;
 inline constexpr Instant kLongAgo = Instant::min();
 
 struct PathState {

@@ -102,6 +102,7 @@ class PeerWatch {
     Duration probe_interval{};            // smoothed; 0: sends none
     Instant spoken_to = Instant::min();   // we spoke first, and armed `silence`
     bool suspect = false;
+    Instant repaired = Instant::min();    // the last order of that kind
     Instant doubtful = Instant::min();    // the client doubts, and this is not known to have arrived; min: it does not
     Duration rtt{};                       // of its primary path; 0: not known
     bool counted = false;                 // its packets, for the next deadline to see whether any came since

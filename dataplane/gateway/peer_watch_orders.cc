@@ -17,6 +17,7 @@ constexpr int kUnderWayRtts = 2;
 constexpr Duration kUnderWaySlack = milliseconds{20};
 constexpr Duration kUnderWay = milliseconds{400};
 constexpr Duration kSendAgainFor = seconds{2};
+constexpr Duration kRepairEvery = milliseconds{20};  // less than a client's probes are apart
 constexpr Duration kHeardOfLate = seconds{150};  // addresses that copies are sent to
 
 }  // namespace
@@ -88,8 +89,11 @@ void PeerWatch::send_again(PeerIndex index, const Path& path, const wireguard::R
 // What is not there although it was sent a round trip before the report and more: copies too are lost, where everybody
 // sends again at once.
 void PeerWatch::repair(PeerIndex index, const Path& path, const wireguard::ReceptionReport& report, Instant now) {
-  const Peer& peer = peers_[index];
+  Peer& peer = peers_[index];
   if (!tunnels_.keeps(index) || report.receiver == 0 || report.complete()) return;
+  // Every order makes a worker look through all it keeps of the peer.
+  if (peer.repaired != Instant::min() && now - peer.repaired < kRepairEvery) return;
+  peer.repaired = now;
   ResendOrder order;
   order.peer = index;
   order.repair = true;

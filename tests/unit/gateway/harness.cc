@@ -155,7 +155,8 @@ void Gateway::drain(Worker& worker) {
 
 void Gateway::drain_slow() {
   SlowOutput& output = slow->output();
-  for (Packet* packet : output.to_workers)
+  for (Packet* packet : output.to_workers) {
+    if (kind_of<ToWorker>(*packet) == ToWorker::resend) ++resend_orders;
     pending_.push_back([this, packet] {
       PacketBurst burst;
       burst.add(packet);
@@ -164,6 +165,7 @@ void Gateway::drain_slow() {
       process_injected(worker, burst);
       drain(worker);
     });
+  }
   output.to_workers.clear();
   for (Packet* packet : output.punt) {
     punted.push_back({packet->peer, packet->outer, copy(packet->bytes())});

@@ -116,6 +116,7 @@ class Gateway {
   std::vector<Listener*> listeners;
   ResendGates resend_gates{64};
   std::vector<std::unique_ptr<ResendStore>> resend;  // per worker
+  std::size_t resend_orders = 0;                     // given by the slow thread
 
  private:
   void drain(Worker& worker);

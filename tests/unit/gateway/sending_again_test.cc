@@ -190,6 +190,23 @@ TEST(SendingAgain, WhatNeverArrivesIsGivenUp) {
   EXPECT_LE(flow.resent(), 80U);
 }
 
+// Each order makes a worker look through what it keeps: a client that reports all the time is not followed in that.
+TEST(SendingAgain, ManyReportsMakeFewOrders) {
+  Flow flow;
+  flow.go_on(1s, 10ms);
+  bool lost = false;
+  flow.client.loses = [&](Bytes datagram) { return datagram.size() > 120 && !std::exchange(lost, true); };
+  flow.go_on(1s, 10ms);
+  ASSERT_FALSE(flow.client.reception().complete()) << "this tests nothing";
+  const std::size_t before = flow.gateway.resend_orders;
+  for (int i = 0; i < 1000; ++i) {
+    flow.client.send_from(flow.at, reporting(probe(++flow.sequence), flow.client.reception()));
+    flow.gateway.run(100us);
+  }
+  EXPECT_GE(flow.gateway.resend_orders - before, 1U);
+  EXPECT_LE(flow.gateway.resend_orders - before, 6U);
+}
+
 // The direct path dies both ways: silence. Copies go over the relay until the client says where it is.
 TEST(SendingAgain, NothingIsLostWhenABusyPeerFallsSilent) {
   Flow flow;

@@ -29,14 +29,15 @@ AeadShare::AeadShare(std::uint16_t workers)
     : offers_(std::make_unique<Offer[]>(workers)), workers_(workers), chunk_(lanes_here()) {}
 
 // Everything is read before the claim: when the claim succeeds the generation has not changed, so what was read
-// belongs to it; and it cannot change until the chunk is done.
+// belongs to it; and it cannot change until the chunk is done. Whoever has read something of the next offer finds the
+// ticket closed: that was stored before (release, acquire).
 bool AeadShare::take_chunk(Offer& offer, wireguard::AeadContext& context) const {
   std::uint64_t ticket = offer.ticket.load(std::memory_order_acquire);
   const std::size_t first = static_cast<std::size_t>(ticket & kChunkMask) * chunk_;
-  const std::size_t count = offer.count.load(std::memory_order_relaxed);
+  const std::size_t count = offer.count.load(std::memory_order_acquire);
   if (first >= count) return false;
-  wireguard::AeadJob* jobs = offer.jobs.load(std::memory_order_relaxed);
-  const bool seal = offer.seal.load(std::memory_order_relaxed);
+  wireguard::AeadJob* jobs = offer.jobs.load(std::memory_order_acquire);
+  const bool seal = offer.seal.load(std::memory_order_acquire);
   if (!offer.ticket.compare_exchange_strong(ticket, ticket + 1, std::memory_order_acq_rel)) return true;
   const std::size_t size = std::min(chunk_, count - first);
   work(context, {jobs + first, size}, seal);
@@ -47,9 +48,11 @@ bool AeadShare::take_chunk(Offer& offer, wireguard::AeadContext& context) const 
 void AeadShare::run(std::uint16_t owner, wireguard::AeadContext& own, std::span<wireguard::AeadJob> jobs, bool seal) {
   Offer& offer = offers_[owner];
   const std::uint64_t generation = (offer.ticket.load(std::memory_order_relaxed) & ~kChunkMask) + kGeneration;
-  offer.jobs.store(jobs.data(), std::memory_order_relaxed);
-  offer.count.store(static_cast<std::uint32_t>(jobs.size()), std::memory_order_relaxed);
-  offer.seal.store(seal, std::memory_order_relaxed);
+  // Closed first: a burst before that was shorter than this one ended with a ticket that would be a chunk of this one.
+  offer.ticket.store(generation | kChunkMask, std::memory_order_relaxed);
+  offer.jobs.store(jobs.data(), std::memory_order_release);
+  offer.count.store(static_cast<std::uint32_t>(jobs.size()), std::memory_order_release);
+  offer.seal.store(seal, std::memory_order_release);
   offer.done.store(0, std::memory_order_relaxed);
   offer.ticket.store(generation, std::memory_order_release);
   while (take_chunk(offer, own)) {

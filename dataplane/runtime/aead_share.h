@@ -39,6 +39,7 @@ class AeadShare {
  private:
   struct alignas(64) Offer {
     // Generation and next chunk; a claim is an increment of exactly what was read. Chunks beyond the last: none left.
+    // All ones: the offer is being written.
     std::atomic<std::uint64_t> ticket{0};
     std::atomic<std::uint32_t> done{0};
     // Constant while chunks of the generation can be claimed or are under way.

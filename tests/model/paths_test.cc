@@ -210,6 +210,20 @@ TEST(Healing, RelayRestartIsNotFeltOnDirectPathsAndShortOnRelayedOnes) {
   }
 }
 
+// A standby is there for when the primary fails: one that has fallen silent is not left until its relay is asked for a
+// sign of life anyway, 25 s after the last.
+TEST(Healing, ASilentStandbysRelayIsAskedAtOnce) {
+  World world{{}};
+  world.run(1s);
+  world.run(10s, 50);
+  ASSERT_TRUE(world.direct());
+  TurnServer& relay = world.relays[0]->server;
+  relay.restart(world.network.time());
+  const auto before = relay.statistics().allocations;
+  world.run(6s, 50);
+  EXPECT_EQ(relay.statistics().allocations, before + 1);
+}
+
 TEST(Healing, SecondRelayTakesOverWhenTheFirstDisappears) {
   WorldConfig config;
   config.relays = 2;

@@ -22,12 +22,12 @@ PathAgent::PathAgent(Random& random, bool allow_loopback, std::vector<Prefix> fo
     : random_(random), allow_loopback_(allow_loopback), forbidden_(std::move(forbidden)), inner_mtu_(inner_mtu) {}
 
 void PathAgent::emit(AgentEvent::Kind kind, const Path& path, std::vector<std::uint8_t> bytes) {
-  events_.push_back({kind, path, std::move(bytes), {}, false});
+  events_.push_back({kind, path, std::move(bytes)});
 }
 
 void PathAgent::emit_changed(const Path& path, std::string_view why) {
   last_switch_ = PathSwitch{path, why, now_};
-  events_.push_back({AgentEvent::Kind::path_changed, path, {}, why, false});
+  events_.push_back({AgentEvent::Kind::path_changed, path, {}, why});
 }
 
 // ---- what happens to us ----
@@ -167,10 +167,8 @@ void PathAgent::handle_relay_moved(std::uint32_t relay, Instant asked, Now time)
     // Of a path that is not proved again the proof will do the rest.
     const bool carries = path.alive() && (path.number == primary_ || (path.number == standby_ && suspected_at_));
     if (!ring_.doubt_sent(path.number, asked, carries)) continue;
-    resend_until_ = repair_until_ = now + kDuplicateFor;
-    if (resend_next_ != kNever) continue;  // queues with what waits already
-    resend_to_ = path.number;
-    run_resends(now);
+    repair_until_ = now + kDuplicateFor;
+    resend_waiting(path, now);
   }
   kick_relay(relay, time);
 }
@@ -220,9 +218,13 @@ void PathAgent::after_a_gap(const PathState& path, Instant since, Instant now) {
 // What went over `path`, the primary, and is missed by the gateway although it should be there: queues on the way that
 // ran over, mostly a relay's when everybody sends again at once.
 void PathAgent::repair(const PathState& path, const wireguard::ReceptionReport& report, Instant proven, Instant now) {
-  if (!ring_.doubt_missing(report, proven)) return;
+  if (ring_.doubt_missing(report, proven)) resend_waiting(path, now);
+}
+
+// What began to wait beside a resend that is under way goes with it, where that goes.
+void PathAgent::resend_waiting(const PathState& path, Instant now) {
   resend_until_ = now + kDuplicateFor;
-  if (resend_next_ != kNever) return;  // queues with what waits already
+  if (resend_next_ != kNever) return;
   resend_to_ = path.number;
   run_resends(now);
 }

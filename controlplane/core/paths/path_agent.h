@@ -157,6 +157,7 @@ class PathAgent {
   void resend_over(const PathState& path, Instant since, Instant now);
   void after_a_gap(const PathState& path, Instant since, Instant now);
   void repair(const PathState& path, const wireguard::ReceptionReport& report, Instant proven, Instant now);
+  void resend_waiting(const PathState& path, Instant now);
   void run_resends(Instant now);
   void emit(AgentEvent::Kind kind, const Path& path = {}, std::vector<std::uint8_t> bytes = {});
   void emit_changed(const Path& path, std::string_view why);

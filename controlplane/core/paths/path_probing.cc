@@ -91,10 +91,12 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.doubt = tell_doubt_;  // of every path: several may lead through the same relay, and look alike to the gateway
   if (path.number == primary_) {
     // Higher than after any earlier start of this client: a restart must not leave the gateway waiting for a number
-    // that never comes. Twenty a second is the most we use for long; when the sum wraps in 2030 the new session alone
-    // says that we have started anew, as it does today.
+    // that never comes. One for each probe of a busy primary is the most we use for long; when the sum wraps in 2030
+    // the new session alone says that we have started anew, as it does today.
+    constexpr std::uint64_t kPerSecond = 1s / kPrimary.busy;
     constexpr std::uint64_t kEpoch = 1'704'067'200;  // 2024-01-01
-    const auto floor = static_cast<std::uint32_t>((time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0) * 20);
+    const std::uint64_t age = time.wall.seconds > kEpoch ? time.wall.seconds - kEpoch : 0;
+    const auto floor = static_cast<std::uint32_t>(age * kPerSecond);
     if (switch_sequence_ == 0) switch_sequence_ = floor;
     probe.switch_sequence = ++switch_sequence_;
   }
@@ -102,7 +104,8 @@ void PathAgent::send_probe(PathState& path, Now time) {
   probe.report = now_ < repair_until_;
   const std::size_t size = wireguard::kProbePacketSize + (probe.report ? wireguard::kReportSize : 0);
   auto packet = wireguard::make_sized_probe_packet(probe, wireguard::ControlDirection::to_gateway, size);
-  events_.push_back({AgentEvent::Kind::send_probe, path.path, std::move(packet), {}, probe.report});
+  emit(AgentEvent::Kind::send_probe, path.path, std::move(packet));
+  events_.back().report = probe.report;
 }
 
 void PathAgent::restart_checks(Instant now) {

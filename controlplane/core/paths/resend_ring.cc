@@ -24,8 +24,7 @@ void ResendRing::pop_front() {
 void ResendRing::confirm(Instant proven) {
   while (!packets_.empty()) {
     const Packet& first = packets_.front();
-    const Instant last = first.copied_over != 0 ? std::max(first.sent, first.copied) : first.sent;
-    if (first.waiting || last >= proven) return;
+    if (first.waiting || first.last() >= proven) return;
     pop_front();
   }
 }
@@ -68,17 +67,16 @@ void ResendRing::learn(const wireguard::ReceptionReport& report) {
 
 bool ResendRing::doubt_missing(const wireguard::ReceptionReport& report, Instant proven) {
   using Fate = wireguard::ReceptionReport::Fate;
-  const auto last = [](const Packet& p) { return p.copied_over != 0 ? std::max(p.sent, p.copied) : p.sent; };
   bool any = false;
   for (Packet& packet : packets_) {
-    if (packet.arrived || packet.waiting || last(packet) >= proven || packet.repeats == kMaxRepeats) continue;
+    if (packet.arrived || packet.waiting || packet.last() >= proven || packet.repeats == kMaxRepeats) continue;
     if (report.of(packet.bytes) != Fate::missing) continue;
     ++packet.repeats;
     packet.waiting = any = true;
   }
   while (!packets_.empty()) {
     const Packet& first = packets_.front();
-    if (!first.arrived && (first.waiting || last(first) >= proven)) break;
+    if (!first.arrived && (first.waiting || first.last() >= proven)) break;
     pop_front();
   }
   return any;

@@ -10,6 +10,7 @@
 // so that a failing path cannot melt a relay.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <vector>
 
@@ -34,6 +35,9 @@ class ResendRing {
     bool waiting = false;  // to be sent again
     bool arrived = false;  // the gateway says so
     std::uint8_t repeats = 0;  // because the gateway missed it
+
+    // When it was sent last, over whichever path.
+    [[nodiscard]] Instant last() const { return copied_over != 0 ? std::max(sent, copied) : sent; }
   };
 
   Packet& push(Bytes datagram, std::uint16_t over, Instant now);

@@ -14,6 +14,12 @@ class Repair : public PathBench {
     ASSERT_EQ(agent.primary(), kDirect);
     ASSERT_EQ(lost_since(0), 0u);
   }
+  // Nothing is sent again any more.
+  void expect_rest(Duration how_long, unsigned rate) {
+    const std::size_t before = resent;
+    run(how_long, rate);
+    EXPECT_EQ(resent, before);
+  }
 };
 
 class RepairOrNot : public Repair, public ::testing::WithParamInterface<bool> {};
@@ -54,9 +60,7 @@ TEST_F(Repair, CopiesThatAreLostAreSentOnceMore) {
   run(500ms, 1000);
   run(100ms);
   EXPECT_EQ(lost_since(0), 0u);
-  const std::size_t before = resent;
-  run(3s, 1000);
-  EXPECT_EQ(resent, before);
+  expect_rest(3s, 1000);
 }
 
 // What is too long for the way is not sent for ever.
@@ -68,9 +72,7 @@ TEST_F(Repair, WhatNeverArrivesIsGivenUp) {
   links[kDirect].up = false;
   run(4s, 100);
   EXPECT_EQ(lost_since(0), 10u);
-  const std::size_t before = resent;
-  run(4s, 100);
-  EXPECT_EQ(resent, before);
+  expect_rest(4s, 100);
 }
 
 // Long after the trouble nothing is asked for and nothing is reported; what is lost then is the application's affair.

@@ -129,7 +129,8 @@ class PeerWatch {
   void repair(PeerIndex peer, const Path& path, const wireguard::ReceptionReport& report, Instant now);
   void copy_to_others(PeerIndex peer, std::size_t first, std::size_t paths, Instant now);
   [[nodiscard]] static bool doubts_of_late(const Peer& peer, Instant now);
-  [[nodiscard]] Instant in_doubt_since(const Peer& peer) const;
+  [[nodiscard]] static Duration under_way(const Peer& peer);
+  [[nodiscard]] static Instant in_doubt_since(const Peer& peer);
   void give_order(const ResendOrder& order);
   void look_at_traffic(Instant now);
   void mark_data(Peer& peer, Instant now);

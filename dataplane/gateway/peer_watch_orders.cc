@@ -47,8 +47,12 @@ bool PeerWatch::doubts_of_late(const Peer& peer, Instant now) {
   return peer.doubtful != Instant::min() && now - peer.doubtful <= kSendAgainFor;
 }
 
-Instant PeerWatch::in_doubt_since(const Peer& peer) const {
-  return peer.last_probe - (peer.rtt > Duration{} ? peer.rtt * kUnderWayRtts + kUnderWaySlack : kUnderWay);
+Duration PeerWatch::under_way(const Peer& peer) {
+  return peer.rtt > Duration{} ? peer.rtt * kUnderWayRtts + kUnderWaySlack : kUnderWay;
+}
+
+Instant PeerWatch::in_doubt_since(const Peer& peer) {
+  return peer.last_probe - under_way(peer);
 }
 
 // To `paths` of the addresses besides the endpoint, from the `first` on, those heard last before others: the one that
@@ -66,6 +70,7 @@ void PeerWatch::copy_to_others(PeerIndex index, std::size_t first, std::size_t p
   order.peer = index;
   order.since = in_doubt_since(peer);
   order.up_to = order.until = now + kSendAgainFor;
+  order.fresh = now - under_way(peer);
   for (std::size_t i = first; i < others.size() && order.paths < std::min(paths, ResendOrder::kMaxPaths); ++i)
     order.to[order.paths++] = others[i]->path;
   if (order.paths != 0) give_order(order);
@@ -79,6 +84,7 @@ void PeerWatch::send_again(PeerIndex index, const Path& path, const wireguard::R
   const Peer& peer = peers_[index];
   order.since = doubts_of_late(peer, now) ? peer.doubtful : in_doubt_since(peer);
   order.up_to = now;
+  order.fresh = now - under_way(peer);
   order.until = now + kSendAgainFor;
   order.paths = 1;
   order.to[0] = path;

@@ -112,9 +112,10 @@ void ResendStore::drop_oldest_block(Index ring_index) {
   ring.bytes -= block.fill;
   ring.head = block.next;
   if (ring.head == 0) ring.tail = 0;
-  if (ring.at == head) {
-    ring.at = ring.head;
-    ring.offset = ring.path = 0;
+  for (Cursor& cursor : ring.cursors) {
+    if (cursor.block != head) continue;
+    cursor.block = ring.head;
+    cursor.offset = cursor.path = 0;
   }
   unlink(head);
   block = Block{};
@@ -194,9 +195,10 @@ ResendStore::Kept ResendStore::keep(PeerIndex peer, Bytes datagram, Instant now)
   if (expire_at_ == kNever) expire_at_ = now + kExpireEvery;
   schedule(expire_at_);
   if (ring.active) {
-    if (ring.at == 0) {
-      ring.at = ring.head;
-      ring.offset = ring.path = 0;
+    for (Cursor& cursor : ring.cursors) {
+      if (cursor.block != 0) continue;
+      cursor.block = ring.head;
+      cursor.offset = cursor.path = 0;
     }
     schedule(now);
   }
@@ -227,10 +229,12 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
   // what this one calls in doubt begins with its last probe.
   // It goes by where it was to go as well: an order made of a suspicion leaves out the very endpoint that the one before
   // may have been about.
-  const Record* pending = ring.active && now < ring.order.until ? current(ring) : nullptr;
-  const Instant pending_since = pending == nullptr ? Instant::max() : pending->at;
+  Instant pending = Instant::max();
+  if (ring.active && now < ring.order.until)
+    for (Cursor& cursor : ring.cursors)
+      if (const Record* record = current(ring, cursor)) pending = std::min(pending, record->at);
   Paths before;
-  if (pending != nullptr) {
+  if (pending != Instant::max()) {
     const auto add = [&](const Path& path) {
       const auto is = [&](const Path& other) { return other.remote == path.remote; };
       const auto end = order.to.begin() + order.paths;
@@ -238,17 +242,18 @@ void ResendStore::order(const ResendOrder& order, Instant now) {
       if (std::none_of(before.to.begin(), before.to.begin() + before.count, is)) before.to[before.count++] = path;
     };
     for (std::uint32_t i = 0; i < ring.order.paths; ++i) add(ring.order.to[i]);
-    if (pending->at <= ring.before.up_to)
+    if (pending <= ring.before.up_to)
       for (std::uint32_t i = 0; i < ring.before.count; ++i) add(ring.before.to[i]);
-    before.since = pending_since;
+    before.since = pending;
     before.up_to = now;
   }
   ring.before = before;
   ring.order = order;
-  ring.order.since = std::min(order.since, pending_since);
+  ring.order.since = std::min(order.since, pending);
   if (!order.repair) ring.order.up_to = std::max(order.up_to, now);
-  ring.at = ring.head;
-  ring.offset = ring.path = 0;
+  const Instant fresh = std::clamp(order.fresh, ring.order.since, std::max(ring.order.up_to, ring.order.since));
+  ring.cursors[0] = {ring.head, 0, 0, fresh, ring.order.up_to};
+  ring.cursors[1] = {ring.head, 0, 0, ring.order.since, fresh - Duration{1}};
   if (!ring.active) active_.push_back(index);
   ring.active = true;
   schedule(now);
@@ -262,20 +267,20 @@ bool ResendStore::wanted(const ResendOrder& order, const Record& record) {
   return fate == Fate::missing && record.copies < kMaxCopies && record.last() <= order.up_to;
 }
 
-ResendStore::Record* ResendStore::current(Ring& ring) {
-  while (ring.at != 0) {
-    const Block& block = blocks_[ring.at - 1];
-    if (ring.offset >= block.fill || (ring.offset == 0 && block.newest < ring.order.since)) {
+ResendStore::Record* ResendStore::current(const Ring& ring, Cursor& cursor) {
+  while (cursor.block != 0) {
+    const Block& block = blocks_[cursor.block - 1];
+    if (cursor.offset >= block.fill || (cursor.offset == 0 && block.newest < cursor.since)) {
       if (block.next == 0) return nullptr;
-      ring.at = block.next;
-      ring.offset = ring.path = 0;
+      cursor.block = block.next;
+      cursor.offset = cursor.path = 0;
       continue;
     }
-    auto* record = reinterpret_cast<Record*>(memory_of(ring.at) + ring.offset);
-    if (record->at > ring.order.up_to) return nullptr;
+    auto* record = reinterpret_cast<Record*>(memory_of(cursor.block) + cursor.offset);
+    if (record->at > cursor.up_to) return nullptr;
     // One that is begun goes over all its paths.
-    if (record->at >= ring.order.since && (ring.path != 0 || wanted(ring.order, *record))) return record;
-    ring.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
+    if (record->at >= cursor.since && (cursor.path != 0 || wanted(ring.order, *record))) return record;
+    cursor.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
   }
   return nullptr;
 }
@@ -313,7 +318,9 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       ++turn_;
       continue;
     }
-    Record* record = now < ring.order.until ? current(ring) : nullptr;
+    Cursor* cursor = ring.cursors.data();
+    Record* record = now < ring.order.until ? current(ring, *cursor) : nullptr;
+    if (record == nullptr && now < ring.order.until) record = current(ring, *++cursor);
     if (record == nullptr) {
       ring.bite = 0;
       if (now >= ring.order.until || now >= ring.order.up_to) {
@@ -325,8 +332,8 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       continue;
     }
     const std::uint32_t paths = ring.order.paths + (ring.before.cover(record->at) ? ring.before.count : 0);
-    const Path& path =
-        ring.path < ring.order.paths ? ring.order.to[ring.path] : ring.before.to[ring.path - ring.order.paths];
+    const Path& path = cursor->path < ring.order.paths ? ring.order.to[cursor->path]
+                                                       : ring.before.to[cursor->path - ring.order.paths];
     if (!gates_.take(ring.peer, path.remote.address, record->size, now)) {
       schedule(gates_.next(ring.peer, now));
       ++turn_;
@@ -339,11 +346,11 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       ring.bite = 0;
       ring.not_before = now + kPause;
     }
-    if (++ring.path >= paths) {
-      ring.path = 0;
+    if (++cursor->path >= paths) {
+      cursor->path = 0;
       ++record->copies;
       record->copied_ms = static_cast<std::uint32_t>((now - record->at) / std::chrono::milliseconds{1});
-      ring.offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
+      cursor->offset += static_cast<std::uint32_t>(sizeof(Record)) + record_size(record->size);
       ++turn_;
     }
     schedule(now);

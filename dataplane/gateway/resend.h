@@ -5,6 +5,8 @@
 // something is wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well
 // until U. The receiver's replay window discards what had arrived. The datagram is the same: no counter is used twice.
 // With a report of what has arrived the rest alone is sent, and sent once more when a later report still misses it.
+// It goes oldest first, but behind what is newest: an answer to a request that was itself late, because the peer sent it
+// again, must not wait for a quarter of a second's packets at the pace that a relay keeps up with.
 //
 // A ring is a list of blocks from one pool; when the pool or a peer's share is used up, the oldest block goes. What is
 // older than kKeepFor is of no use to anybody and goes too. A peer that sends faster than the promise of "zero lost"
@@ -69,6 +71,7 @@ struct ResendOrder {
   bool repair = false;      // only what `report` misses, and for what is being sent again already no more than that
   Instant since{};          // what was sent from here on …
   Instant up_to{};          // … until here
+  Instant fresh = kNever;   // what was sent from here on goes before what is older
   Instant until{};          // what has not gone by then does not go at all
   std::array<Path, kMaxPaths> to{};
   wireguard::ReceptionReport report{};  // what has arrived needs no copy; says nothing without a receiver
@@ -142,6 +145,13 @@ class ResendStore {
     [[nodiscard]] bool cover(Instant at) const { return since <= at && at <= up_to; }
     std::array<Path, ResendOrder::kMaxPaths> to{};
   };
+  // Goes through the records of one span of time; at `block` and `offset` is the next one to send.
+  struct Cursor {
+    Index block = 0;
+    std::uint32_t offset = 0;
+    std::uint32_t path = 0;  // of order.to, then of before.to
+    Instant since{}, up_to{};
+  };
   struct Ring {
     PeerIndex peer = kNoPeer;
     Index head = 0, tail = 0;
@@ -149,9 +159,7 @@ class ResendStore {
     Instant last{};
     std::int64_t rate_packets = 0, rate_bytes = 0;
     bool active = false;
-    Index at = 0;  // cursor: block and offset of the next record to send
-    std::uint32_t offset = 0;
-    std::uint32_t path = 0;  // of order.to, then of before.to
+    std::array<Cursor, 2> cursors{};  // fresh, and older
     std::uint32_t bite = 0;
     Instant not_before{};
     ResendOrder order{};
@@ -169,7 +177,7 @@ class ResendStore {
   void stop(Index ring);
   void schedule(Instant at) { next_ = at < next_ ? at : next_; }
   // What the cursor points at; nullptr: nothing more at present.
-  Record* current(Ring& ring);
+  Record* current(const Ring& ring, Cursor& cursor);
   [[nodiscard]] static bool wanted(const ResendOrder& order, const Record& record);
 
   ResendGates& gates_;

@@ -91,6 +91,13 @@ void NatBox::forget() {
   taken_.clear();
 }
 
+void NatBox::forget_towards(const IpAddress& remote) {
+  for (auto at = mappings_.begin(); at != mappings_.end();) {
+    const auto mapping = at++;
+    if (mapping->key.remote.address == remote) erase(mapping);
+  }
+}
+
 void NatBox::forget_older_than(Duration age, Instant now) {
   for (auto at = mappings_.begin(); at != mappings_.end();) {
     const auto mapping = at++;

@@ -92,6 +92,8 @@ class NatBox {
     external_ = std::move(external);
     forget();
   }
+  // Forgets the mappings towards this address alone, where the NAT maps by address.
+  void forget_towards(const IpAddress& remote);
   // Forgets mappings older than `age`, one by one.
   void forget_older_than(Duration age, Instant now);
   // New rules for what comes; what stands stays.

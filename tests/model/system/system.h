@@ -28,6 +28,7 @@ class System {
   void run_for(Duration time) { network.run_for(time); }
   // Application traffic by hand, from now on.
   void send(unsigned flow);
+  void push(unsigned flow);  // the server speaks; only after a packet of the flow has come there
   [[nodiscard]] bool direct(unsigned client) const;  // its primary path; false also when there is none
   [[nodiscard]] Duration since_start() const { return network.time() - began_; }
 
@@ -50,7 +51,6 @@ class System {
   void build_clients();
   void attach_client(unsigned client, unsigned at);
   void plan_traffic(const Traffic& traffic);
-  void push(unsigned flow);
   void judge(bool final);
   void look_at_limits();
   void log(const std::string& text);

@@ -261,6 +261,38 @@ TEST(Healing, ARelayThatRunsOverLosesNothing) {
   }
 }
 
+// Requests that the gateway gets late, because the client sent them again, are answered before the path that the answer
+// takes is known to have failed: the answers do not wait behind all that the LAN sent meanwhile.
+TEST(Healing, AnAnswerDoesNotWaitBehindWhatIsSentAgain) {
+  const auto kind = nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::preserving);
+  NatBehaviour clashing = kind;  // what the client sends keeps the gateway from getting its port again
+  clashing.inbound_takes_port = true;
+  for (int phase = 0; phase < 6; ++phase) {
+    Duration longest_answer[2]{};
+    for (const unsigned pushes : {0U, 1U}) {
+      System system{one_of_each(kind, kind)};
+      ASSERT_TRUE(system.start());
+      use(system, 5s + phase * 8ms, 500);
+      ASSERT_TRUE(system.direct(0));
+      system.gateway_nats[0]->set_behaviour(clashing);
+      system.gateway_nats[0]->forget_towards(system.network_nats[0]->external().front());
+      const Instant now = system.network.time();
+      const std::size_t before = system.ledger.flows[0].requests.size();
+      for (Duration at{}; at < 1s && pushes != 0; at += 1ms)
+        system.network.schedule(now + at, [&system] { system.push(0); }, system.gateways[0].get());
+      use(system, 2s, 500);
+      system.run_for(500ms);
+      EXPECT_EQ(lost_echoes(system, before), 0u) << "phase " << phase;
+      const auto& requests = system.ledger.flows[0].requests;
+      for (std::size_t n = before; n < requests.size(); ++n)
+        if (requests[n].arrived - requests[n].sent > 100ms)
+          longest_answer[pushes] = std::max(longest_answer[pushes], requests[n].echoed - requests[n].arrived);
+    }
+    EXPECT_GT(longest_answer[0], 0ms) << "nothing was sent again in phase " << phase;
+    EXPECT_LE(longest_answer[1], longest_answer[0] + 15ms) << "phase " << phase;
+  }
+}
+
 // Between two NATs that map by address and port an answer to a probe comes from a new port each time. trap: paths-17
 TEST(Limits, AnIdleTunnelBetweenSymmetricNatsIsQuiet) {
   for (const Dependence filtering : kDependences) {

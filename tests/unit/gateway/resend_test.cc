@@ -96,6 +96,35 @@ TEST(ResendStore, CopiesWhatIsNewerUntilTheOrderEnds) {
   EXPECT_TRUE(s.drain(kStart + 3s).empty());
 }
 
+// An answer to a late request does not wait behind a quarter of a second's packets at the pace of a relay.
+TEST(ResendStore, TheNewestGoesFirstThenTheOldest) {
+  Store s;
+  for (std::uint32_t i = 0; i < 100; ++i) s.store.keep(3, datagram(i), kStart + i * 1ms);
+  const Instant now = kStart + 100ms;
+  ResendOrder order = order_for(3, kStart + 10ms, now + 1s, now + 1s, {kRelay});
+  order.fresh = now - 5ms;
+  s.store.order(order, now);
+  std::vector<std::uint32_t> expected{95, 96, 97, 98, 99};
+  for (std::uint32_t i = 10; expected.size() < ResendStore::kBite; ++i) expected.push_back(i);
+  EXPECT_EQ(s.drain(now), expected);
+  // What comes meanwhile too.
+  s.store.keep(3, datagram(100), now + 1ms);
+  s.store.keep(3, datagram(101), now + 2ms);
+  const auto next = s.drain(now + ResendStore::kPause);
+  ASSERT_EQ(next.size(), ResendStore::kBite);
+  EXPECT_EQ(next[0], 100U);
+  EXPECT_EQ(next[1], 101U);
+  EXPECT_EQ(next[2], expected.back() + 1);
+  std::vector<std::uint32_t> rest;
+  for (Instant at = now + 4ms; at < now + 900ms; at += 1ms) {
+    const auto more = s.drain(at);
+    rest.insert(rest.end(), more.begin(), more.end());
+  }
+  ASSERT_EQ(rest.size(), 94 - next.back());
+  EXPECT_EQ(rest.front(), next.back() + 1);
+  EXPECT_EQ(rest.back(), 94U) << "nothing goes twice";
+}
+
 TEST(ResendStore, AnOrderTakesOverWhatTheOneBeforeHadNotComeTo) {
   Store s;
   for (std::uint32_t i = 0; i < 100; ++i) s.store.keep(3, datagram(i), kStart + i * 1ms);
@@ -159,7 +188,9 @@ RC_GTEST_PROP(ResendStore, NothingInDoubtIsLeftOut, ()) {
     if (*rc::gen::inRange(0, 8) == 0 && !kept.empty()) {
       const Instant since = now - std::chrono::milliseconds{*rc::gen::inRange(0, 60)};
       const Endpoint to = *rc::gen::element(kRelay, kMovedTo, kThird);
-      s.store.order(order_for(3, since, now, now + 2s, {to}), now);
+      ResendOrder order = order_for(3, since, now, now + 2s, {to});
+      order.fresh = now - std::chrono::milliseconds{*rc::gen::inRange(-5, 70)};
+      s.store.order(order, now);
       for (std::uint32_t i = 0; i < kept.size(); ++i)
         if (kept[i] >= since) wanted.push_back({i, to, false});
     } else {
@@ -286,7 +317,7 @@ RC_GTEST_PROP(ResendStore, KeepsItsBoundsInAnyOrderOfEvents, ()) {
   Instant now = kStart;
   std::uint32_t number = 0;
   std::map<std::uint32_t, std::pair<PeerIndex, Instant>> sent;
-  std::map<PeerIndex, Instant> since;
+  std::map<PeerIndex, Instant> since, fresh;
   const auto steps = *rc::gen::inRange(10, 400);
   for (int i = 0; i < steps; ++i) {
     now += std::chrono::microseconds{*rc::gen::weightedOneOf<int>(
@@ -298,10 +329,14 @@ RC_GTEST_PROP(ResendStore, KeepsItsBoundsInAnyOrderOfEvents, ()) {
         if (s.store.keep(peer, bytes, now) != ResendStore::Kept::too_fast) sent[number] = {peer, now};
         break;
       }
-      case 1:
+      case 1: {
         since[peer] = now - std::chrono::milliseconds{*rc::gen::inRange(0, 5000)};
-        s.store.order(order_for(peer, since[peer], now + 1s, now + 2s, {kRelay}), now);
+        fresh[peer] = now - std::chrono::milliseconds{*rc::gen::inRange(-100, 5000)};
+        ResendOrder order = order_for(peer, since[peer], now + 1s, now + 2s, {kRelay});
+        order.fresh = fresh[peer];
+        s.store.order(order, now);
         break;
+      }
       case 2:
         s.store.order(order_for(peer, {}, {}, {}, {}), now);
         break;
@@ -314,7 +349,7 @@ RC_GTEST_PROP(ResendStore, KeepsItsBoundsInAnyOrderOfEvents, ()) {
       }
     }
     ResendStore::Copy copy;
-    std::map<PeerIndex, std::uint32_t> last;
+    std::map<std::pair<PeerIndex, bool>, std::uint32_t> last;  // of what is fresh, and of what is not
     int polls = 0;
     while (s.store.poll(now, copy)) {
       RC_ASSERT(++polls < 100'000);
@@ -322,9 +357,11 @@ RC_GTEST_PROP(ResendStore, KeepsItsBoundsInAnyOrderOfEvents, ()) {
       RC_ASSERT(sent.contains(which));
       RC_ASSERT(sent[which].first == copy.peer);
       RC_ASSERT(sent[which].second >= since[copy.peer]);
-      RC_ASSERT(!last.contains(copy.peer) || last[copy.peer] < which);
+      const std::pair kind{copy.peer, sent[which].second >= fresh[copy.peer]};
+      RC_ASSERT(!last.contains(kind) || last[kind] < which);
+      RC_ASSERT(!kind.second || !last.contains({copy.peer, false}));
       RC_ASSERT(copy.bytes[copy.bytes.size() - 1] == static_cast<std::uint8_t>(which));
-      last[copy.peer] = which;
+      last[kind] = which;
     }
     RC_ASSERT(s.store.next() > now);  // trap: paths-21
     RC_ASSERT(s.store.blocks_used() <= kBlocks);

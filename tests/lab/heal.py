@@ -36,9 +36,7 @@ def outcome(row, traffic, event, counted):
     begin, end = event - BEFORE, event + row.observe
     windows = {flow.name: flow.window(begin, end) for flow in traffic.flows if flow.sent}
     lost = {name: len(window.lost) for name, window in windows.items()}
-    # A ping waits a tenth of a second for the next one anyway.
-    spacing = {"up": 1 / row.rate, "down": 1 / row.rate, "ping": 0.1}
-    stalls = {name: max(window.silence - spacing[name], window.delay) for name, window in windows.items()}
+    stalls = {name: window.stall for name, window in windows.items()}
     late = [traffic_flow.sent[n] - event for traffic_flow in traffic.flows if traffic_flow.sent
             for n in windows[traffic_flow.name].lost]
     return {

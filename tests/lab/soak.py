@@ -82,7 +82,6 @@ class Soak:
     def _report(self, traffic, events, dns, resets, after):
         problems = []
         until = traffic.summary["last_sent"] / 1e9
-        spacing = {"up": 1 / self.arguments.rate, "down": 1 / self.arguments.rate, "ping": 0.1}
         sent = sum(len(flow.sent) for flow in traffic.flows)
         lost = {flow.name: sum(1 for n in flow.sent if n not in flow.arrived) for flow in traffic.flows}
         print(f"{'reset':8} {'n':>4} {'lost':>6} {'stall ms: worst':>16} {'median':>7}")
@@ -94,7 +93,7 @@ class Soak:
                 end = min(at + min(10, self.arguments.reset_every), following[1] if following else until)
                 windows = {flow.name: flow.window(at - 0.2, end) for flow in traffic.flows}
                 losses += sum(len(w.lost) for w in windows.values())
-                stalls.append(max(max(w.silence - spacing[name], w.delay) for name, w in windows.items()))
+                stalls.append(max(w.stall for w in windows.values()))
             if stalls:
                 print(f"{which:8} {len(stalls):4} {losses:6} {max(stalls) * 1000:16.0f} "
                       f"{sorted(stalls)[len(stalls) // 2] * 1000:7.0f}")

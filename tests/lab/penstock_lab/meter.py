@@ -4,6 +4,7 @@ Every packet is looked at from its sender's record to its receiver's. All clocks
 """
 
 import array
+import bisect
 import dataclasses
 import json
 import pathlib
@@ -32,18 +33,24 @@ class Flow:
 
     def window(self, begin, end):
         """What became of the packets sent in [begin, end): (sent, lost numbers, longest silence, longest delay)."""
-        numbers = [n for n, at in self.sent.items() if begin <= at < end]
+        numbers = sorted(n for n, at in self.sent.items() if begin <= at < end)
         lost = [n for n in numbers if n not in self.arrived]
         delays = [self.arrived[n] - self.sent[n] for n in numbers if n in self.arrived]
-        times = sorted(self.arrived[n] for n in numbers if n in self.arrived)
-        silence = 0.0
-        if numbers:
-            # From the first packet's sending to the last one's arrival, or to its sending when nothing came any more.
-            edges = [min(self.sent[n] for n in numbers), *times]
-            if lost and lost[-1] == max(numbers):
-                edges.append(self.sent[max(numbers)])
-            silence = max((b - a for a, b in zip(edges, edges[1:])), default=0.0)
-        return Window(len(numbers), lost, silence, max(delays, default=0.0))
+        return Window(len(numbers), lost, self._silence(numbers), max(delays, default=0.0))
+
+    def _silence(self, numbers):
+        """The longest time in which a packet was expected and none came: from an arrival, or from the sending of the next
+        packet where that is later (nothing comes of what was not sent), to the next arrival, or to the last sending when
+        nothing came any more."""
+        longest, expected, since = 0.0, 0, 0.0  # index of the lowest number beyond all that came
+        for at, number in sorted((self.arrived[n], n) for n in numbers if n in self.arrived):
+            if expected < len(numbers):
+                longest = max(longest, at - max(since, self.sent[numbers[expected]]))
+            expected = max(expected, bisect.bisect_right(numbers, number))
+            since = at
+        if expected < len(numbers):
+            longest = max(longest, self.sent[numbers[-1]] - max(since, self.sent[numbers[expected]]))
+        return longest
 
     def machine_gap(self, begin, end):
         """The longest time between two packets at the sender: what the machine itself, not the tunnel, held up."""

@@ -7,6 +7,7 @@
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/core/wireguard/probe.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/crypto_burst.h"
 #include "dataplane/gateway/grouping.h"
 #include "dataplane/gateway/outer_path.h"
 #include "dataplane/gateway/policy_table.h"
@@ -16,20 +17,8 @@
 namespace penstock::gateway {
 namespace {
 
-using wireguard::AeadJob;
 using wireguard::DataHeader;
 using wireguard::Session;
-
-// What is being opened, packets of one session side by side.
-struct Opening {
-  std::size_t count = 0;
-  Packet* packets[kBurst];
-  std::uint64_t counters[kBurst];
-  AeadJob jobs[kBurst];
-  unsigned groups = 0;
-  Session* sessions[kBurst];       // of the groups
-  std::uint8_t ends[kBurst];       // first packet behind the group
-};
 
 // Sessions by receiver index, never by source address, once per session; hopeless counters go before they cost a
 // decryption.
@@ -232,16 +221,18 @@ void send_note(Worker& worker, const Session& session, wireguard::NoteBits bits,
   note->user |= std::uint64_t{bits} << 8 | std::uint64_t{session.local_index} << 32;
 }
 
-void decap(Worker& worker, PacketBurst& packets) {
+void begin_decap(Worker& worker, PacketBurst& packets, Opening& opening) {
   worker.enter(Stage::decap, packets.size());
-  Opening opening;
+  opening.count = opening.groups = 0;
   find_sessions(worker, packets, opening);
   packets.clear();
-  if (opening.count == 0) return;
   for (unsigned g = 0; g < opening.groups; ++g)
     if (const policy::PeerPolicy* policy = worker.policies->find(opening.sessions[g]->peer); policy != nullptr)
       prefetch_read(policy);
-  worker.aead->open({opening.jobs, opening.count});
+}
+
+void end_decap(Worker& worker, Opening& opening, PacketBurst& packets) {
+  worker.enter(Stage::decap, 0);
   unsigned begin = 0;
   for (unsigned g = 0; g < opening.groups; ++g) {
     unsigned authentic = begin;
@@ -258,6 +249,14 @@ void decap(Worker& worker, PacketBurst& packets) {
                    packets);
     begin = opening.ends[g];
   }
+}
+
+void decap(Worker& worker, PacketBurst& packets) {
+  Opening opening;
+  begin_decap(worker, packets, opening);
+  if (opening.count == 0) return;
+  worker.aead->open({opening.jobs, opening.count});
+  end_decap(worker, opening, packets);
 }
 
 }  // namespace penstock::gateway

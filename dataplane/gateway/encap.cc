@@ -4,6 +4,7 @@
 #include "dataplane/core/packet/words.h"
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/crypto_burst.h"
 #include "dataplane/gateway/grouping.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/stages.h"
@@ -12,7 +13,6 @@
 namespace penstock::gateway {
 namespace {
 
-using wireguard::AeadJob;
 using wireguard::Session;
 
 // The outer headers of one group, but for what differs from packet to packet: lengths, ECN, and the checksums over them.
@@ -25,18 +25,6 @@ struct OuterHeaders {
   IpAddress destination;
   alignas(8) std::uint8_t bytes[sizeof(Ipv6Header) + sizeof(UdpHeader)];
   ChecksumSum sum = 0;  // IPv4: of the header as it stands
-};
-
-// What is being sealed, packets for one peer side by side.
-struct Sealing {
-  std::size_t count = 0;
-  Packet* packets[kBurst];
-  std::uint8_t ecn[kBurst];
-  AeadJob jobs[kBurst];
-  unsigned groups = 0;
-  PeerIndex peers[kBurst];    // of the groups
-  std::uint8_t ends[kBurst];  // first packet behind the group
-  std::uint64_t keep = 0;  // bit per packet: a copy goes into the ring (resend.h)
 };
 
 // What needs a session waits for it with the slow thread; a keepalive without one is of no use.
@@ -240,9 +228,10 @@ DropReason push_outer(const Configuration& configuration, Packet& packet, std::u
   return headers.reason != DropReason::none ? headers.reason : push_headers(headers, packet, ecn);
 }
 
-void encap(Worker& worker, PacketBurst& packets) {
+void begin_encap(Worker& worker, PacketBurst& packets, Sealing& sealing) {
   worker.enter(Stage::encap, packets.size());
-  Sealing sealing;
+  sealing.count = sealing.groups = 0;
+  sealing.keep = 0;
   std::uint32_t peers[kBurst];
   for (std::size_t i = 0; i < packets.size(); ++i) peers[i] = packets[i]->peer;
   Groups groups;
@@ -255,8 +244,10 @@ void encap(Worker& worker, PacketBurst& packets) {
     prepare_group(worker, packets, groups.order.data() + begin, groups.end[g] - begin, sealing);
   }
   packets.clear();
-  if (sealing.count == 0) return;
-  worker.aead->seal({sealing.jobs, sealing.count});
+}
+
+void end_encap(Worker& worker, Sealing& sealing, PacketBurst& packets) {
+  worker.enter(Stage::encap, 0);
   if (sealing.keep != 0) keep_copies(worker, sealing.packets, sealing.keep);
   unsigned begin = 0;
   for (unsigned g = 0; g < sealing.groups; ++g) {
@@ -264,6 +255,14 @@ void encap(Worker& worker, PacketBurst& packets) {
                packets);
     begin = sealing.ends[g];
   }
+}
+
+void encap(Worker& worker, PacketBurst& packets) {
+  Sealing sealing;
+  begin_encap(worker, packets, sealing);
+  if (sealing.count == 0) return;
+  worker.aead->seal({sealing.jobs, sealing.count});
+  end_encap(worker, sealing, packets);
 }
 
 }  // namespace penstock::gateway

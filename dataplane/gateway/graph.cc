@@ -1,9 +1,11 @@
 #include "dataplane/gateway/graph.h"
 
+#include <array>
 #include <vector>
 
 #include "dataplane/core/wireguard/data_path.h"
 #include "dataplane/gateway/configuration.h"
+#include "dataplane/gateway/crypto_burst.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/stages.h"
@@ -16,11 +18,22 @@ bool is_ours(const Worker& worker, const IpAddress& address) {
   return worker.configuration->ours.find(address) != nullptr || worker.configuration->is_routed_client(address);
 }
 
+// Slots: two bursts being sealed and two being opened, so that one is begun before the one before is waited for.
+constexpr unsigned kSealing = 0, kOpening = 2;
+static_assert(kOpening + 2 == wireguard::AeadOffers::kSlots);
+
+// What is being sealed while its worker goes on: at most one burst between two calls.
+struct Deferred {
+  wireguard::AeadOffers& offers;
+  std::array<Sealing, 2> sealings{};
+  unsigned latest = 0;
+};
+
 // The packets of one call of the graph between the stages. Bursts that fill up are sent on at once, the rest by
 // finish(). Order within a direction is kept.
 class Call {
  public:
-  explicit Call(Worker& worker) : worker_(worker) {}
+  explicit Call(Worker& worker, Deferred* deferred = nullptr) : worker_(worker), deferred_(deferred) {}
 
   void outside(Packet* packet) {
     if (outside_.full()) flush_outside();
@@ -51,9 +64,14 @@ class Call {
     outside(packets);
   }
 
+  void finish() {
+    settle();
+    while (finish_sealing()) settle();
+  }
+  // But for what is being sealed.
   // Errors made on the way out are about packets that were translated a moment ago: they go back the same way. Nothing
   // is answered about an error, so this ends.
-  void finish() {
+  void settle() {
     flush_all();
     while (!errors_.empty() || !told_.empty()) {
       PacketBurst errors = errors_, told = told_, back;
@@ -117,14 +135,39 @@ class Call {
     outside_.clear();
     send(packets);
   }
+  // False: there was nothing.
+  bool finish_sealing() {
+    return deferred_ != nullptr && finish_sealing(deferred_->latest);
+  }
+  bool finish_sealing(unsigned which) {
+    Sealing& sealing = deferred_->sealings[which];
+    if (sealing.count == 0) return false;
+    deferred_->offers.wait(kSealing + which);
+    PacketBurst packets;
+    end_encap(worker_, sealing, packets);
+    sealing.count = 0;
+    send(packets);
+    return true;
+  }
+  void begin_sealing(PacketBurst& packets) {
+    const unsigned before = deferred_->latest, next = 1 - before;
+    Sealing& sealing = deferred_->sealings[next];
+    begin_encap(worker_, packets, sealing);
+    deferred_->offers.begin(kSealing + next, {sealing.jobs, sealing.count}, true);
+    deferred_->latest = next;
+    finish_sealing(before);
+  }
   void flush_inside() {
     PacketBurst packets = inside_;
     inside_.clear();
     if (packets.empty()) return;
     bool too_long = false;
     for (const Packet* packet : packets) too_long = too_long || longer_than_peer_takes(*packet);
-    if (too_long) [[unlikely]]
+    if (too_long) [[unlikely]] {
+      finish_sealing();
       return fit(packets);
+    }
+    if (deferred_ != nullptr) return begin_sealing(packets);
     encap(worker_, packets);
     send(packets);
   }
@@ -162,11 +205,22 @@ class Call {
   }
 
   Worker& worker_;
+  Deferred* const deferred_;
   PacketBurst outside_;  // to be routed
   PacketBurst inside_;   // to be sealed for packet->peer
   PacketBurst errors_;
   PacketBurst told_;  // errors as of peers, to be translated like what comes from them
 };
+
+// What does not come through the tunnel.
+void take_others(Worker& worker, Classified& sorted, Call& call) {
+  call.down(sorted.lan);
+  call.to_local(sorted.local);
+  if (!sorted.neighbour.empty()) {
+    neighbour_input(worker, sorted.neighbour);
+    call.outside(sorted.neighbour);
+  }
+}
 
 }  // namespace
 
@@ -179,13 +233,63 @@ void process_rx(Worker& worker, PacketBurst& frames) {
     if (!sorted.tunnel.empty()) decap(worker, sorted.tunnel);
     call.up(sorted.tunnel);
   }
-  call.down(sorted.lan);
-  call.to_local(sorted.local);
-  if (!sorted.neighbour.empty()) {
-    neighbour_input(worker, sorted.neighbour);
-    call.outside(sorted.neighbour);
-  }
+  take_others(worker, sorted, call);
   call.finish();
+}
+
+struct Pipeline::State {
+  struct Burst {
+    Classified sorted;
+    Opening opening;
+  };
+
+  State(Worker& its_worker, wireguard::AeadOffers& offers)
+      : worker(its_worker), deferred{offers}, call(its_worker, &deferred) {}
+
+  void complete(unsigned which) {
+    Burst& burst = bursts[which];
+    deferred.offers.wait(kOpening + which);
+    if (burst.opening.count != 0) end_decap(worker, burst.opening, burst.sorted.tunnel);
+    call.up(burst.sorted.tunnel);
+    take_others(worker, burst.sorted, call);
+    call.settle();
+  }
+
+  Worker& worker;
+  Deferred deferred;
+  Call call;
+  std::array<Burst, 2> bursts;
+  unsigned latest = 0;
+  bool pending = false;  // the latest is not complete
+};
+
+Pipeline::Pipeline(Worker& worker, wireguard::AeadOffers& offers) : state_(std::make_unique<State>(worker, offers)) {}
+Pipeline::~Pipeline() = default;
+
+void Pipeline::take(PacketBurst& frames) {
+  State& state = *state_;
+  const unsigned next = 1 - state.latest;
+  State::Burst& burst = state.bursts[next];
+  burst.sorted.tunnel.clear();
+  burst.sorted.lan.clear();
+  burst.sorted.local.clear();
+  burst.sorted.neighbour.clear();
+  burst.opening.count = 0;
+  classify(state.worker, frames, burst.sorted);
+  if (!burst.sorted.tunnel.empty()) tunnel_input(state.worker, burst.sorted.tunnel);
+  if (!burst.sorted.tunnel.empty()) begin_decap(state.worker, burst.sorted.tunnel, burst.opening);
+  state.deferred.offers.begin(kOpening + next, {burst.opening.jobs, burst.opening.count}, false);
+  if (state.pending) state.complete(state.latest);
+  state.latest = next;
+  state.pending = true;
+}
+
+void Pipeline::finish() {
+  State& state = *state_;
+  if (!state.pending) return;
+  state.complete(state.latest);
+  state.pending = false;
+  state.call.finish();
 }
 
 void process_exception(Worker& worker, PacketBurst& frames) {

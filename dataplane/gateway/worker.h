@@ -93,8 +93,9 @@ struct Outputs {
   PacketList handshake;
   PacketList slow;       // for the slow thread: everything else of messages.h (ToSlow)
   PacketList exception;  // whole frames for the host's kernel
-  // Counted already; to be freed. As long as the most that one call can drop: a translator's outcomes and its burst.
-  BasicPacketList<72 * kBurst> dropped;
+  // Counted already; to be freed. As long as the most that one call can drop: a translator's outcomes, its burst, and
+  // the bursts before that are under way in a Pipeline.
+  BasicPacketList<75 * kBurst> dropped;
 };
 
 // Single-writer counters, summed on read by the main thread. Plain increments; the reader tolerates a torn moment

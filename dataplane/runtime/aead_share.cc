@@ -1,6 +1,7 @@
 #include "dataplane/runtime/aead_share.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace penstock::runtime {
 namespace {
@@ -26,7 +27,7 @@ std::size_t lanes_here() {
 }  // namespace
 
 AeadShare::AeadShare(std::uint16_t workers)
-    : offers_(std::make_unique<Offer[]>(workers)), workers_(workers), chunk_(lanes_here()) {}
+    : offers_(std::make_unique<Offer[]>(std::size_t{workers} * kSlots)), workers_(workers), chunk_(lanes_here()) {}
 
 // Everything is read before the claim: when the claim succeeds the generation has not changed, so what was read
 // belongs to it; and it cannot change until the chunk is done. Whoever has read something of the next offer finds the
@@ -45,8 +46,8 @@ bool AeadShare::take_chunk(Offer& offer, wireguard::AeadContext& context) const 
   return true;
 }
 
-void AeadShare::run(std::uint16_t owner, wireguard::AeadContext& own, std::span<wireguard::AeadJob> jobs, bool seal) {
-  Offer& offer = offers_[owner];
+void AeadShare::begin(std::uint16_t owner, unsigned slot, std::span<wireguard::AeadJob> jobs, bool seal) {
+  Offer& offer = offer_of(owner, slot);
   const std::uint64_t generation = (offer.ticket.load(std::memory_order_relaxed) & ~kChunkMask) + kGeneration;
   // Closed first: a burst before that was shorter than this one ended with a ticket that would be a chunk of this one.
   offer.ticket.store(generation | kChunkMask, std::memory_order_relaxed);
@@ -55,22 +56,38 @@ void AeadShare::run(std::uint16_t owner, wireguard::AeadContext& own, std::span<
   offer.seal.store(seal, std::memory_order_release);
   offer.done.store(0, std::memory_order_relaxed);
   offer.ticket.store(generation, std::memory_order_release);
+}
+
+void AeadShare::wait(std::uint16_t owner, unsigned slot, wireguard::AeadContext& own) {
+  Offer& offer = offer_of(owner, slot);
   while (take_chunk(offer, own)) {
   }
-  while (offer.done.load(std::memory_order_acquire) < jobs.size()) __builtin_ia32_pause();
+  const std::uint32_t count = offer.count.load(std::memory_order_relaxed);
+  while (offer.done.load(std::memory_order_acquire) < count) __builtin_ia32_pause();
 }
 
 bool AeadShare::help(std::uint16_t helper, wireguard::AeadContext& context) {
   bool helped = false;
   for (std::uint16_t other = 0; other < workers_; ++other)
-    if (other != helper)
-      while (take_chunk(offers_[other], context)) helped = true;
+    for (unsigned slot = 0; other != helper && slot < kSlots; ++slot)
+      while (take_chunk(offer_of(other, slot), context)) helped = true;
   return helped;
 }
 
 void SharedAead::run(std::span<wireguard::AeadJob> jobs, bool seal) {
   if (jobs.size() < kWorthSharing || !share_.anybody_idle()) return work(own_, jobs, seal);
-  share_.run(worker_, own_, jobs, seal);
+  share_.begin(worker_, kSlots, jobs, seal);
+  share_.wait(worker_, kSlots, own_);
+}
+
+void SharedAead::begin(unsigned slot, std::span<wireguard::AeadJob> jobs, bool seal) {
+  offered_[slot] = jobs.size() >= kWorthSharing && share_.anybody_idle();
+  if (offered_[slot]) return share_.begin(worker_, slot, jobs, seal);
+  if (!jobs.empty()) work(own_, jobs, seal);
+}
+
+void SharedAead::wait(unsigned slot) {
+  if (std::exchange(offered_[slot], false)) share_.wait(worker_, slot, own_);
 }
 
 }  // namespace penstock::runtime

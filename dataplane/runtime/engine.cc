@@ -196,8 +196,7 @@ std::variant<std::unique_ptr<Engine>, ConfigError> Engine::create(const Config& 
     setup.platform = state->parts.platform;
     setup.links = &state->links;
     setup.poll = config.poll;
-    setup.share = state->aead_share.get();
-    setup.own_aead = set->aead.get();
+    setup.shared_aead = set->shared_aead.get();
     if (!config.cores.empty()) setup.core = config.cores[i];
     set->loop = std::make_unique<WorkerLoop>(setup);
     state->workers.push_back(std::move(set));

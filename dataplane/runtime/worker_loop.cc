@@ -35,6 +35,8 @@ constexpr int kSendAttempts = 8;
 // How many bursts of handshakes a port may have in a turn: enough to catch up after a gap, and data keeps more than
 // half of the time whatever comes.
 constexpr int kBurstsOfHandshakes = 6;
+// How many data may have, on a worker that others help: the first and the last of them wait for their encryption.
+constexpr std::size_t kBurstsTogether = 6;
 
 }  // namespace
 
@@ -44,6 +46,8 @@ WorkerLoop::WorkerLoop(const Setup& setup) : setup_(setup), link_(*setup.links->
     if (fd == Port::kMustPoll || descriptors_.size() == Wakeup::kMaxOthers) must_poll_ = true;
     if (fd >= 0 && descriptors_.size() < Wakeup::kMaxOthers) descriptors_.push_back({fd, POLLIN, 0});
   }
+  if (setup_.shared_aead != nullptr)
+    pipeline_ = std::make_unique<gateway::Pipeline>(*setup_.worker, *setup_.shared_aead);
 }
 
 WorkerLoop::~WorkerLoop() {
@@ -80,7 +84,7 @@ void WorkerLoop::run() {
       if (!busy && setup_.poll == PollMode::adaptive && setup_.worker->now.monotonic - last_busy_ > kSpin) rest();
     }
   }
-  if (idle_) setup_.share->set_idle(false);
+  if (idle_) setup_.shared_aead->set_idle(false);
   reclaim();
   setup_.platform->leave_thread();
 }
@@ -94,16 +98,16 @@ bool WorkerLoop::step() {
   }
   ++setup_.worker->counters.loops;
   rcu::quiescent();
-  if (setup_.share != nullptr) help(busy);
+  if (setup_.shared_aead != nullptr) help(busy);
   return busy;
 }
 
 void WorkerLoop::help(bool busy) {
   if (busy == idle_) {
     idle_ = !busy;
-    setup_.share->set_idle(idle_);
+    setup_.shared_aead->set_idle(idle_);
   }
-  if (idle_) setup_.share->help(setup_.worker->id, *setup_.own_aead);
+  if (idle_) setup_.shared_aead->help();
 }
 
 // One burst of each source, so that none starves another (trap: io-9).
@@ -124,6 +128,10 @@ bool WorkerLoop::receive_from_ports() {
   bool busy = false;
   PacketBurst burst;
   for (std::size_t i = 0; i < setup_.ports.size(); ++i) {
+    if (pipeline_ != nullptr && setup_.shared_aead->shared()) {
+      busy |= receive_shared(i);
+      continue;
+    }
     bool again = true;
     for (int bursts = 0; again && bursts < kBurstsOfHandshakes; ++bursts) {
       burst.clear();
@@ -140,6 +148,28 @@ bool WorkerLoop::receive_from_ports() {
     }
   }
   return busy;
+}
+
+// With the help of others several bursts are under way at once, so more than one is taken where there is more.
+bool WorkerLoop::receive_shared(std::size_t port) {
+  PacketBurst burst;
+  std::size_t taken = 0;
+  for (bool again = true; again && taken < kBurstsTogether * kBurst;) {
+    burst.clear();
+    setup_.ports[port]->receive(setup_.worker->id, burst);
+    again = burst.full();
+    if (burst.empty()) break;
+    taken += burst.size();
+    for (Packet* packet : burst) packet->port = static_cast<PortIndex>(port);
+    pipeline_->take(burst);
+    setup_.worker->enter(gateway::Stage::io, 0);
+    drain();
+  }
+  if (taken == 0) return false;
+  pipeline_->finish();
+  setup_.worker->enter(gateway::Stage::io, taken);
+  drain();
+  return true;
 }
 
 template <typename Ring, typename Process>

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "dataplane/gateway/graph.h"
 #include "dataplane/gateway/worker.h"
 #include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/config.h"
@@ -31,8 +32,7 @@ class WorkerLoop {
     Links* links = nullptr;
     PollMode poll = PollMode::adaptive;
     std::optional<std::uint16_t> core;  // to run on
-    AeadShare* share = nullptr;         // of several workers; then also the worker's own backend:
-    wireguard::AeadContext* own_aead = nullptr;
+    SharedAead* shared_aead = nullptr;  // of workers that help each other
   };
 
   explicit WorkerLoop(const Setup& setup);
@@ -50,6 +50,7 @@ class WorkerLoop {
   bool turn();
   void help(bool busy);
   bool receive_from_ports();
+  bool receive_shared(std::size_t port);
   template <typename Ring, typename Process>
   bool take_from(Ring& ring, Process process);
   void drain();
@@ -67,6 +68,7 @@ class WorkerLoop {
   bool must_poll_ = false;
   bool sent_ = false;  // since the last reclaim
   bool idle_ = false;  // as AeadShare knows it
+  std::unique_ptr<gateway::Pipeline> pipeline_;  // with a shared_aead
   Instant last_busy_{};
   std::atomic<bool> stop_{false};
   std::thread thread_;

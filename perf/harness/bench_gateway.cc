@@ -153,8 +153,7 @@ BenchGateway::BenchGateway(const Shape& shape)
     if (shape.workers > 1) {  // as the engine does it
       set->shared_aead = std::make_unique<runtime::SharedAead>(*set->aead, aead_share_, w);
       worker.aead = set->shared_aead.get();
-      setup.share = &aead_share_;
-      setup.own_aead = set->aead.get();
+      setup.shared_aead = set->shared_aead.get();
     }
     set->loop = std::make_unique<runtime::WorkerLoop>(setup);
     workers_.push_back(std::move(set));

@@ -38,6 +38,19 @@ class AeadContext {
   [[nodiscard]] virtual std::string_view name() const = 0;
 };
 
+// Jobs that other threads may do while their owner does something else: the owner's alone, as a context is.
+class AeadOffers {
+ public:
+  static constexpr unsigned kSlots = 4;
+  virtual ~AeadOffers() = default;
+
+  // Jobs and what they point at are not to be touched until wait() has returned for the slot. One burst a slot at a
+  // time. Done at once where nobody would help.
+  virtual void begin(unsigned slot, std::span<AeadJob> jobs, bool seal) = 0;
+  // Does what nobody has begun, and returns when all is done. Nothing where nothing was begun.
+  virtual void wait(unsigned slot) = 0;
+};
+
 // "auto" (best for this machine), "lanes" (across packets: AVX-512 or AVX2), "ipsec-mb" or "openssl". nullptr when the
 // name is unknown or not available here.
 [[nodiscard]] std::unique_ptr<AeadContext> make_aead_context(std::string_view backend);

@@ -88,6 +88,26 @@ void Gateway::receive(PortIndex port, const std::vector<Octets>& frames, std::ui
   settle();
 }
 
+void Gateway::receive_together(PortIndex port, const std::vector<Octets>& frames, std::size_t burst_size,
+                               wireguard::AeadOffers& offers) {
+  pending_.push_back([this, port, frames, burst_size, &offers] {
+    Worker& worker = *workers[0];
+    worker.now = now_;
+    Pipeline pipeline(worker, offers);
+    PacketBurst burst;
+    for (std::size_t i = 0; i < frames.size(); ++i) {
+      burst.add(packets.with(frames[i], port));
+      if (burst.size() < burst_size && i + 1 < frames.size()) continue;
+      pipeline.take(burst);
+      drain(worker);
+      burst.clear();
+    }
+    pipeline.finish();
+    drain(worker);
+  });
+  settle();
+}
+
 void Gateway::receive_from(const Host& host, PortIndex port, const Octets& packet, std::uint16_t worker) {
   receive(port, frame(host.mac, configuration.ports[port].mac, packet, configuration.ports[port].vlan), worker);
 }

@@ -79,6 +79,9 @@ class Gateway {
   // A frame arrives at a port, on the worker's queue, and everything that follows from it happens.
   void receive(PortIndex port, const Octets& frame, std::uint16_t worker = 0);
   void receive(PortIndex port, const std::vector<Octets>& frames, std::uint16_t worker = 0);
+  // The same in bursts of so many, by a worker which others help (graph.h, Pipeline).
+  void receive_together(PortIndex port, const std::vector<Octets>& frames, std::size_t burst_size,
+                        wireguard::AeadOffers& offers);
   // An IP packet from a host on the port's segment, sent to the gateway's MAC address.
   void receive_from(const Host& host, PortIndex port, const Octets& packet, std::uint16_t worker = 0);
   Host& add_host(PortIndex port, const MacAddress& mac, std::vector<IpAddress> addresses);

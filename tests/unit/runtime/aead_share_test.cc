@@ -62,6 +62,41 @@ TEST(AeadShare, EveryJobIsDoneOnceWhoeverHelps) {
   EXPECT_EQ(own.done + helper.done, expected);
 }
 
+// Several to open and to seal, each begun before those before are waited for, and one at once now and then.
+TEST(AeadShare, SeveralBurstsAreUnderWayAtOnce) {
+  AeadShare share(2);
+  CountingAead own, helper;
+  SharedAead shared(own, share, 0);
+  std::atomic<bool> stop{false};
+  share.set_idle(true);
+  std::thread thread([&] {
+    while (!stop.load()) share.help(1, helper);
+  });
+  std::array<std::array<AeadJob, 64>, SharedAead::kSlots> jobs;
+  std::array<std::size_t, SharedAead::kSlots> counts{};
+  std::uint64_t expected = 0;
+  for (unsigned round = 0; round < 30000; ++round) {
+    const unsigned slot = round % SharedAead::kSlots;
+    const bool seal = slot < 2;
+    shared.wait(slot);
+    for (std::size_t i = 0; i < counts[slot]; ++i)
+      ASSERT_EQ(jobs[slot][i].counter, seal ? 1U : 1000U) << "in round " << round;
+    counts[slot] = round * 7 % 65;
+    jobs[slot].fill({});
+    shared.begin(slot, {jobs[slot].data(), counts[slot]}, seal);
+    expected += counts[slot];
+    if (round % 5 != 0) continue;
+    std::array<AeadJob, 40> at_once{};
+    shared.seal(at_once);
+    expected += at_once.size();
+    for (const AeadJob& job : at_once) ASSERT_EQ(job.counter, 1U);
+  }
+  for (unsigned slot = 0; slot < SharedAead::kSlots; ++slot) shared.wait(slot);
+  stop = true;
+  thread.join();
+  EXPECT_EQ(own.done + helper.done, expected);
+}
+
 TEST(AeadShare, NothingIsOfferedWhenNobodyIdles) {
   AeadShare share(2);
   CountingAead own, helper;

@@ -255,7 +255,7 @@ void decap(Worker& worker, PacketBurst& packets) {
   Opening opening;
   begin_decap(worker, packets, opening);
   if (opening.count == 0) return;
-  worker.aead->open({opening.jobs, opening.count});
+  worker.aead->open(opening.work());
   end_decap(worker, opening, packets);
 }
 

@@ -261,7 +261,7 @@ void encap(Worker& worker, PacketBurst& packets) {
   Sealing sealing;
   begin_encap(worker, packets, sealing);
   if (sealing.count == 0) return;
-  worker.aead->seal({sealing.jobs, sealing.count});
+  worker.aead->seal(sealing.work());
   end_encap(worker, sealing, packets);
 }
 

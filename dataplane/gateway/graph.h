@@ -10,34 +10,12 @@
 // `worker.now` must be current.
 #pragma once
 
-#include <memory>
-
 #include "dataplane/gateway/worker.h"
-
-namespace penstock::wireguard {
-class AeadOffers;
-}
 
 namespace penstock::gateway {
 
 // Frames from ports; `packet->port` set, data at the Ethernet header.
 void process_rx(Worker& worker, PacketBurst& frames);
-
-// process_rx for several bursts of one port in a row, on a worker which others help with its encryption: while they open
-// one burst, the worker carries the one before to its end, and what it seals is sealed while it goes on. Each direction
-// keeps its order. take() may leave packets inside; finish() leaves none, and comes before the loop's turn ends. Drain
-// after each.
-class Pipeline {
- public:
-  Pipeline(Worker& worker, wireguard::AeadOffers& offers);
-  ~Pipeline();
-  void take(PacketBurst& frames);
-  void finish();
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
 
 // Frames that the host's kernel sent through the exception device; data at the Ethernet header.
 void process_exception(Worker& worker, PacketBurst& frames);

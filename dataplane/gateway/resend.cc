@@ -112,11 +112,7 @@ void ResendStore::drop_oldest_block(Index ring_index) {
   ring.bytes -= block.fill;
   ring.head = block.next;
   if (ring.head == 0) ring.tail = 0;
-  for (Cursor& cursor : ring.cursors) {
-    if (cursor.block != head) continue;
-    cursor.block = ring.head;
-    cursor.offset = cursor.path = 0;
-  }
+  ring.cursors_to_head(head);
   unlink(head);
   block = Block{};
   free_blocks_.push_back(head);
@@ -195,11 +191,7 @@ ResendStore::Kept ResendStore::keep(PeerIndex peer, Bytes datagram, Instant now)
   if (expire_at_ == kNever) expire_at_ = now + kExpireEvery;
   schedule(expire_at_);
   if (ring.active) {
-    for (Cursor& cursor : ring.cursors) {
-      if (cursor.block != 0) continue;
-      cursor.block = ring.head;
-      cursor.offset = cursor.path = 0;
-    }
+    ring.cursors_to_head(0);
     schedule(now);
   }
   const bool paused = ring.last == Instant::min() || now - ring.last > kQuiet;
@@ -318,9 +310,10 @@ bool ResendStore::poll(Instant now, Copy& copy) {
       ++turn_;
       continue;
     }
-    Cursor* cursor = ring.cursors.data();
-    Record* record = now < ring.order.until ? current(ring, *cursor) : nullptr;
-    if (record == nullptr && now < ring.order.until) record = current(ring, *++cursor);
+    Record* record = nullptr;
+    Cursor* cursor = nullptr;
+    for (Cursor& one : ring.cursors)
+      if (record == nullptr && now < ring.order.until) record = current(ring, *(cursor = &one));
     if (record == nullptr) {
       ring.bite = 0;
       if (now >= ring.order.until || now >= ring.order.up_to) {

@@ -5,8 +5,8 @@
 // something is wrong it orders: send again what you sent since T, over these addresses, and what comes after it as well
 // until U. The receiver's replay window discards what had arrived. The datagram is the same: no counter is used twice.
 // With a report of what has arrived the rest alone is sent, and sent once more when a later report still misses it.
-// It goes oldest first, but behind what is newest: an answer to a request that was itself late, because the peer sent it
-// again, must not wait for a quarter of a second's packets at the pace that a relay keeps up with.
+// It goes oldest first, but behind what is newest: an answer to a request that was late, because the peer sent it again,
+// must not wait for a quarter of a second's packets at the pace that a relay keeps up with.
 //
 // A ring is a list of blocks from one pool; when the pool or a peer's share is used up, the oldest block goes. What is
 // older than kKeepFor is of no use to anybody and goes too. A peer that sends faster than the promise of "zero lost"
@@ -164,6 +164,12 @@ class ResendStore {
     Instant not_before{};
     ResendOrder order{};
     Paths before{};
+
+    // Those that point at `block`, which goes or (0) is none.
+    void cursors_to_head(Index block) {
+      for (Cursor& cursor : cursors)
+        if (cursor.block == block) cursor = {head, 0, 0, cursor.since, cursor.up_to};
+    }
   };
 
   [[nodiscard]] std::uint8_t* memory_of(Index block) { return &memory_[(block - 1) * kBlockSize]; }

@@ -75,9 +75,8 @@ bool AeadShare::help(std::uint16_t helper, wireguard::AeadContext& context) {
 }
 
 void SharedAead::run(std::span<wireguard::AeadJob> jobs, bool seal) {
-  if (jobs.size() < kWorthSharing || !share_.anybody_idle()) return work(own_, jobs, seal);
-  share_.begin(worker_, kSlots, jobs, seal);
-  share_.wait(worker_, kSlots, own_);
+  begin(kAtOnce, jobs, seal);
+  wait(kAtOnce);
 }
 
 void SharedAead::begin(unsigned slot, std::span<wireguard::AeadJob> jobs, bool seal) {

@@ -3,8 +3,8 @@
 // A tunnel's packets arrive at one worker (the NIC's hash knows no more than its addresses), and there they stay, in
 // order: replay window, flows, routes and transmission are that worker's alone. Only the work on the bytes is shared: a
 // burst to open or seal is offered in chunks, which the worker itself and any worker that has nothing to do take one by
-// one until none is left. The owner may do something else in between (gateway::Pipeline), and waits for a burst before it
-// uses it, so nothing overtakes anything.
+// one until none is left. The owner may do something else in between (gateway/pipeline.h), and waits for a burst before
+// it uses it, so nothing overtakes anything.
 //
 // Who helps is polling without traffic at that moment; who is busy is not disturbed, and a burst is offered only while
 // somebody idles. A helper that is descheduled in the middle of a chunk holds the owner up: for workers with cores of
@@ -82,12 +82,14 @@ class SharedAead final : public wireguard::AeadContext, public wireguard::AeadOf
   void help() { share_.help(worker_, own_); }
 
  private:
+  static constexpr unsigned kAtOnce = AeadOffers::kSlots;  // the slot of what is waited for at once
+
   void run(std::span<wireguard::AeadJob> jobs, bool seal);
 
   wireguard::AeadContext& own_;
   AeadShare& share_;
   std::uint16_t worker_;
-  std::array<bool, kSlots> offered_{};
+  std::array<bool, AeadShare::kSlots> offered_{};
 };
 
 }  // namespace penstock::runtime

@@ -134,12 +134,9 @@ bool WorkerLoop::receive_from_ports() {
     }
     bool again = true;
     for (int bursts = 0; again && bursts < kBurstsOfHandshakes; ++bursts) {
-      burst.clear();
-      setup_.ports[i]->receive(setup_.worker->id, burst);
-      if (burst.empty()) break;
+      if (!receive(i, burst)) break;
       const std::size_t burst_size = burst.size();
       again = burst.full();
-      for (Packet* packet : burst) packet->port = static_cast<PortIndex>(i);
       gateway::process_rx(*setup_.worker, burst);
       again = again && setup_.worker->out.handshake.size() > burst_size / 2;
       setup_.worker->enter(gateway::Stage::io, burst_size);
@@ -150,17 +147,21 @@ bool WorkerLoop::receive_from_ports() {
   return busy;
 }
 
+// False: there is nothing.
+bool WorkerLoop::receive(std::size_t port, PacketBurst& burst) {
+  burst.clear();
+  setup_.ports[port]->receive(setup_.worker->id, burst);
+  for (Packet* packet : burst) packet->port = static_cast<PortIndex>(port);
+  return !burst.empty();
+}
+
 // With the help of others several bursts are under way at once, so more than one is taken where there is more.
 bool WorkerLoop::receive_shared(std::size_t port) {
   PacketBurst burst;
   std::size_t taken = 0;
-  for (bool again = true; again && taken < kBurstsTogether * kBurst;) {
-    burst.clear();
-    setup_.ports[port]->receive(setup_.worker->id, burst);
+  for (bool again = true; again && taken < kBurstsTogether * kBurst && receive(port, burst);) {
     again = burst.full();
-    if (burst.empty()) break;
     taken += burst.size();
-    for (Packet* packet : burst) packet->port = static_cast<PortIndex>(port);
     pipeline_->take(burst);
     setup_.worker->enter(gateway::Stage::io, 0);
     drain();

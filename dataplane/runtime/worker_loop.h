@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "dataplane/gateway/graph.h"
+#include "dataplane/gateway/pipeline.h"
 #include "dataplane/gateway/worker.h"
 #include "dataplane/runtime/aead_share.h"
 #include "dataplane/runtime/config.h"
@@ -51,6 +51,7 @@ class WorkerLoop {
   void help(bool busy);
   bool receive_from_ports();
   bool receive_shared(std::size_t port);
+  bool receive(std::size_t port, PacketBurst& burst);
   template <typename Ring, typename Process>
   bool take_from(Ring& ring, Process process);
   void drain();

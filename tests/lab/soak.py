@@ -91,9 +91,9 @@ class Soak:
                 if kind != which:
                     continue
                 end = min(at + min(10, self.arguments.reset_every), following[1] if following else until)
-                windows = {flow.name: flow.window(at - 0.2, end) for flow in traffic.flows}
-                losses += sum(len(w.lost) for w in windows.values())
-                stalls.append(max(w.stall for w in windows.values()))
+                windows = [flow.window(at - 0.2, end) for flow in traffic.flows]
+                losses += sum(len(w.lost) for w in windows)
+                stalls.append(max(w.stall for w in windows))
             if stalls:
                 print(f"{which:8} {len(stalls):4} {losses:6} {max(stalls) * 1000:16.0f} "
                       f"{sorted(stalls)[len(stalls) // 2] * 1000:7.0f}")

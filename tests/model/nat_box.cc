@@ -91,18 +91,20 @@ void NatBox::forget() {
   taken_.clear();
 }
 
-void NatBox::forget_towards(const IpAddress& remote) {
+template <typename Predicate>
+void NatBox::forget_if(Predicate goes) {
   for (auto at = mappings_.begin(); at != mappings_.end();) {
     const auto mapping = at++;
-    if (mapping->key.remote.address == remote) erase(mapping);
+    if (goes(*mapping)) erase(mapping);
   }
 }
 
+void NatBox::forget_towards(const IpAddress& remote) {
+  forget_if([&](const Mapping& mapping) { return mapping.key.remote.address == remote; });
+}
+
 void NatBox::forget_older_than(Duration age, Instant now) {
-  for (auto at = mappings_.begin(); at != mappings_.end();) {
-    const auto mapping = at++;
-    if (now - mapping->created >= age) erase(mapping);
-  }
+  forget_if([&](const Mapping& mapping) { return now - mapping.created >= age; });
 }
 
 bool NatBox::is_free(const Endpoint& wanted, const Key& key, const Endpoint& remote, Instant now) const {

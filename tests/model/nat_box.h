@@ -134,6 +134,8 @@ class NatBox {
   [[nodiscard]] Duration life_of(Transport transport) const;
   [[nodiscard]] Mapping* find_inbound(const Endpoint& external, const Endpoint& remote, Instant now,
                                       Transport transport);
+  template <typename Predicate>
+  void forget_if(Predicate goes);
   void erase(Mappings::iterator mapping);
   void bury(Mappings::iterator mapping);
   void sweep(Instant now);

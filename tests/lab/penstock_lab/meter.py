@@ -39,9 +39,9 @@ class Flow:
         return Window(len(numbers), lost, self._silence(numbers), max(delays, default=0.0))
 
     def _silence(self, numbers):
-        """The longest time in which a packet was expected and none came: from an arrival, or from the sending of the next
-        packet where that is later (nothing comes of what was not sent), to the next arrival, or to the last sending when
-        nothing came any more."""
+        """The longest time in which a packet was expected and none came: from an arrival, or from the sending of the
+        next packet where that is later (nothing comes of what was not sent), to the next arrival, or to the last
+        sending when nothing came any more."""
         longest, expected, since = 0.0, 0, 0.0  # index of the lowest number beyond all that came
         for at, number in sorted((self.arrived[n], n) for n in numbers if n in self.arrived):
             if expected < len(numbers):

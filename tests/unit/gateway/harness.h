@@ -18,6 +18,7 @@
 #include "dataplane/gateway/graph.h"
 #include "dataplane/gateway/messages.h"
 #include "dataplane/gateway/neighbour_table.h"
+#include "dataplane/gateway/pipeline.h"
 #include "dataplane/gateway/policy_table.h"
 #include "dataplane/gateway/resend.h"
 #include "dataplane/gateway/slow_path.h"
@@ -79,7 +80,7 @@ class Gateway {
   // A frame arrives at a port, on the worker's queue, and everything that follows from it happens.
   void receive(PortIndex port, const Octets& frame, std::uint16_t worker = 0);
   void receive(PortIndex port, const std::vector<Octets>& frames, std::uint16_t worker = 0);
-  // The same in bursts of so many, by a worker which others help (graph.h, Pipeline).
+  // The same in bursts of so many, by a worker which others help (pipeline.h).
   void receive_together(PortIndex port, const std::vector<Octets>& frames, std::size_t burst_size,
                         wireguard::AeadOffers& offers);
   // An IP packet from a host on the port's segment, sent to the gateway's MAC address.

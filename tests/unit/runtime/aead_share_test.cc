@@ -31,15 +31,38 @@ class CountingAead final : public wireguard::AeadContext {
   }
 };
 
+// Worker 0, while worker 1 has nothing else to do.
+class Helped {
+ public:
+  Helped() { share_.set_idle(true); }
+  // What both have done, once the helper has stopped.
+  std::uint64_t done() {
+    stop_ = true;
+    thread_.join();
+    return own_.done + helper_.done;
+  }
+  ~Helped() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  AeadShare share_{2};
+  CountingAead own_, helper_;
+  std::atomic<bool> stop_{false};
+
+ public:
+  SharedAead shared{own_, share_, 0};
+
+ private:
+  std::thread thread_{[this] {
+    while (!stop_.load()) share_.help(1, helper_);
+  }};
+};
+
 TEST(AeadShare, EveryJobIsDoneOnceWhoeverHelps) {
-  AeadShare share(2);
-  CountingAead own, helper;
-  SharedAead shared(own, share, 0);
-  std::atomic<bool> stop{false};
-  share.set_idle(true);
-  std::thread thread([&] {
-    while (!stop.load()) share.help(1, helper);
-  });
+  Helped helped;
+  SharedAead& shared = helped.shared;
   std::uint64_t expected = 0;
   for (unsigned round = 0; round < 20000; ++round) {
     std::array<AeadJob, 64> jobs{};
@@ -57,21 +80,13 @@ TEST(AeadShare, EveryJobIsDoneOnceWhoeverHelps) {
       ASSERT_TRUE(job.ok);
     }
   }
-  stop = true;
-  thread.join();
-  EXPECT_EQ(own.done + helper.done, expected);
+  EXPECT_EQ(helped.done(), expected);
 }
 
 // Several to open and to seal, each begun before those before are waited for, and one at once now and then.
 TEST(AeadShare, SeveralBurstsAreUnderWayAtOnce) {
-  AeadShare share(2);
-  CountingAead own, helper;
-  SharedAead shared(own, share, 0);
-  std::atomic<bool> stop{false};
-  share.set_idle(true);
-  std::thread thread([&] {
-    while (!stop.load()) share.help(1, helper);
-  });
+  Helped helped;
+  SharedAead& shared = helped.shared;
   std::array<std::array<AeadJob, 64>, SharedAead::kSlots> jobs;
   std::array<std::size_t, SharedAead::kSlots> counts{};
   std::uint64_t expected = 0;
@@ -92,9 +107,7 @@ TEST(AeadShare, SeveralBurstsAreUnderWayAtOnce) {
     for (const AeadJob& job : at_once) ASSERT_EQ(job.counter, 1U);
   }
   for (unsigned slot = 0; slot < SharedAead::kSlots; ++slot) shared.wait(slot);
-  stop = true;
-  thread.join();
-  EXPECT_EQ(own.done + helper.done, expected);
+  EXPECT_EQ(helped.done(), expected);
 }
 
 TEST(AeadShare, NothingIsOfferedWhenNobodyIdles) {

@@ -1,11 +1,10 @@
 #include <grpcpp/grpcpp.h>
 
-#include <deque>
-
 #include "controlplane/core/backoff.h"
 #include "controlplane/io/dataplane_client.h"
 #include "controlplane/io/live_count.h"
 #include "controlplane/io/post_gate.h"
+#include "controlplane/io/write_queue.h"
 #include "penstock/v1/dataplane.grpc.pb.h"
 
 namespace penstock::io {
@@ -101,12 +100,8 @@ class PuntCall final : public grpc::ClientBidiReactor<v1::PuntFromControl, v1::P
     StartRead(&item_);
     StartCall();
   }
-  void send(v1::PuntFromControl message) {
-    if (released_ || queue_.size() >= kMaxQueued) return;
-    queue_.push_back(std::move(message));
-    if (queue_.size() == 1) StartWrite(&queue_.front());
-  }
-  [[nodiscard]] bool idle() const { return released_ || queue_.empty(); }
+  void send(v1::PuntFromControl message) { (void)queue_.send(std::move(message)); }  // lost when too many wait
+  [[nodiscard]] bool idle() const { return queue_.idle(); }
   void abandon() {
     on_item_ = nullptr;
     on_end_ = nullptr;
@@ -120,8 +115,8 @@ class PuntCall final : public grpc::ClientBidiReactor<v1::PuntFromControl, v1::P
 
  private:
   void release() {
-    if (released_) return;
-    released_ = true;
+    if (std::exchange(released_, true)) return;
+    queue_.close();
     RemoveHold();
   }
   void OnReadDone(bool ok) override {
@@ -139,13 +134,7 @@ class PuntCall final : public grpc::ClientBidiReactor<v1::PuntFromControl, v1::P
     item_ = {};
     StartRead(&item_);
   }
-  void OnWriteDone(bool ok) override {
-    context_.gate->post([self = shared_from_this(), ok] {
-      if (!ok || self->released_) return;
-      self->queue_.pop_front();
-      if (!self->queue_.empty()) self->StartWrite(&self->queue_.front());
-    });
-  }
+  void OnWriteDone(bool ok) override { queue_.written(ok); }
   void OnDone(const grpc::Status& status) override {
     end_call(context_, std::move(self_), status);
   }
@@ -155,8 +144,8 @@ class PuntCall final : public grpc::ClientBidiReactor<v1::PuntFromControl, v1::P
   OnItem on_item_;
   OnEnd on_end_;
   v1::PuntToControl item_;
-  std::deque<v1::PuntFromControl> queue_;  // loop's thread; the front is being written
-  bool released_ = false;                  // loop's thread
+  WriteQueue<v1::PuntFromControl> queue_{kMaxQueued, [this](const auto& message) { StartWrite(&message); }};
+  bool released_ = false;  // loop's thread
   std::shared_ptr<PuntCall> self_;
 };
 

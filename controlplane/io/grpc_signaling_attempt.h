@@ -6,7 +6,6 @@
 #include <grpcpp/grpcpp.h>
 
 #include <cstddef>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <string>
@@ -16,6 +15,7 @@
 #include "controlplane/io/live_count.h"
 #include "controlplane/io/post_gate.h"
 #include "controlplane/io/signaling_metadata.h"
+#include "controlplane/io/write_queue.h"
 #include "penstock/v1/signaling.grpc.pb.h"
 
 namespace penstock::io {
@@ -56,12 +56,7 @@ class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
   void set_hooks(Hooks hooks) { hooks_ = std::move(hooks); }
 
   // Loop's thread. False when the queue is full.
-  bool send(Outgoing message) {
-    if (released_ || queue_.size() >= kMaxQueuedMessages) return false;
-    queue_.push_back(std::move(message));
-    if (queue_.size() == 1) this->StartWrite(&queue_.front());
-    return true;
-  }
+  bool send(Outgoing message) { return queue_.send(std::move(message)); }
 
   // Loop's thread. No hook is called any more.
   void abandon() {
@@ -72,8 +67,8 @@ class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
 
  private:
   void release() {
-    if (released_) return;
-    released_ = true;
+    if (std::exchange(released_, true)) return;
+    queue_.close();
     this->RemoveHold();
   }
 
@@ -109,13 +104,7 @@ class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
     this->StartRead(&incoming_);
   }
 
-  void OnWriteDone(bool ok) override {
-    on_loop([ok](Attempt& attempt) {
-      if (!ok || attempt.released_) return;
-      attempt.queue_.pop_front();
-      if (!attempt.queue_.empty()) attempt.StartWrite(&attempt.queue_.front());
-    });
-  }
+  void OnWriteDone(bool ok) override { queue_.written(ok); }
 
   void OnDone(const grpc::Status& status) override {
     const auto live = live_;
@@ -130,10 +119,10 @@ class Attempt final : public grpc::ClientBidiReactor<Outgoing, Incoming>,
   std::shared_ptr<LiveCount> live_;
   std::unique_ptr<v1::Signaling::Stub> stub_;
   grpc::ClientContext context_;
-  Incoming incoming_;           // gRPC's while a read is under way
-  std::deque<Outgoing> queue_;  // loop's thread; the front is being written
-  bool released_ = false;       // loop's thread
-  Hooks hooks_;                 // loop's thread
+  Incoming incoming_;  // gRPC's while a read is under way
+  WriteQueue<Outgoing> queue_{kMaxQueuedMessages, [this](const Outgoing& message) { this->StartWrite(&message); }};
+  bool released_ = false;  // loop's thread
+  Hooks hooks_;            // loop's thread
   std::shared_ptr<Attempt> self_;
 };
 

@@ -89,6 +89,16 @@ ResendStore::ResendStore(ResendGates& gates, std::size_t max_peers, std::size_t 
   }
 }
 
+// Blocks are taken from the front as long as there are new ones.
+void ResendStore::map_ahead() {
+  const std::size_t touched = high_water_.load(std::memory_order_relaxed) * kBlockSize;
+  const std::size_t wanted = std::min(memory_.size(), touched + kMappedFront);
+  if (wanted < mapped_ + kMappedFront / 4 && wanted != memory_.size()) return;  // not in small portions
+  if (mapped_ == 0) by_peer_.map_front();
+  if (wanted > mapped_) penstock::map_ahead(&memory_[mapped_], wanted - mapped_);
+  mapped_ = std::max(mapped_, wanted);
+}
+
 void ResendStore::unlink(Index index) {
   Block& block = blocks_[index - 1];
   (block.older == 0 ? oldest_ : blocks_[block.older - 1].newer) = block.newer;
@@ -146,6 +156,7 @@ ResendStore::Index ResendStore::take_block(Index ring, Instant now) {
   }
   const Index taken = free_blocks_.back();
   free_blocks_.pop_back();
+  if (taken > high_water_.load(std::memory_order_relaxed)) high_water_.store(taken, std::memory_order_relaxed);
   ++used_;
   blocks_[taken - 1].ring = ring;
   link_newest(taken);

@@ -49,6 +49,7 @@ class ResendGates {
   // Any thread. False: not now; ask again at next().
   bool take(PeerIndex peer, const IpAddress& to, std::size_t bytes, Instant now);
   [[nodiscard]] Instant next(PeerIndex peer, Instant now) const;
+  void map_front() const { peers_.map_front(); }  // any thread
 
  private:
   // Theoretical arrival times (GCRA), nanoseconds; 0: never used.
@@ -120,6 +121,8 @@ class ResendStore {
   [[nodiscard]] std::size_t packets(PeerIndex peer) const;
   [[nodiscard]] std::size_t bytes(PeerIndex peer) const;
   [[nodiscard]] std::size_t blocks_used() const { return used_; }
+  // Maps memory of the next blocks, so that the worker does not wait for the system. One thread, any, now and then.
+  void map_ahead();
 
  private:
   using Index = std::uint32_t;  // + 1; 0: none
@@ -189,6 +192,8 @@ class ResendStore {
   ResendGates& gates_;
   wireguard::ZeroedArray<Index> by_peer_;
   wireguard::ZeroedArray<std::uint8_t> memory_;
+  std::atomic<Index> high_water_{0};  // the last block that has ever been taken
+  std::size_t mapped_ = 0;            // bytes of memory_, of map_ahead
   std::vector<Block> blocks_;
   std::vector<Index> free_blocks_;
   std::vector<Ring> rings_;

@@ -337,6 +337,10 @@ BoundedQueue<Punt>& Engine::punts() {
 
 void Engine::maintain() {
   state_->reclaimer.collect();
+  constexpr std::size_t kPolicies = 64;
+  policy::PeerPolicy::map_ahead(kPolicies);
+  state_->slow_path->tunnels().map_ahead();
+  if (!std::exchange(state_->gates_mapped, true)) state_->resend_gates->map_front();
   for (auto& set : state_->workers) {
     const OnNode near(set->node);
     set->translator->map_ahead();

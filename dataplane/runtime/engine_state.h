@@ -74,6 +74,8 @@ struct Engine::State {
   std::vector<KeyBytes> inherited_keys;    // of its peers, by position
   bool running = false;
   Instant next_use_report;
+  bool gates_mapped = false;   // maintain()
+  std::atomic<int> sends = 0;  // handed to the slow thread by send(), not done
 
   // Runs `command` on the slow thread, or here when it does not run (before start, after stop).
   void on_slow_path(const SlowThread::Command& command);

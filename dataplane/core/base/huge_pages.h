@@ -31,6 +31,10 @@ inline void ask_for_huge_pages(void* memory, std::size_t size) {
   ask_for_pages(memory, size, Pages::huge);
 }
 
+// What is mapped of a table before its first use, of those that are used from the front. On a virtual machine a large
+// page that the host has to find as well takes ten milliseconds, and the first client's handshake waits for every one.
+inline constexpr std::size_t kMappedFront = std::size_t{2} << 20;
+
 // Maps, and zeroes, the pages of memory that will be written soon, so that who writes them need not wait for the
 // system. Contents stay. A wish only (Linux 5.14). Any thread, also while others use the memory.
 inline void map_ahead(void* memory, std::size_t size) {

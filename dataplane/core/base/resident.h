@@ -8,10 +8,13 @@
 #pragma once
 
 #include <link.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -39,6 +42,18 @@ inline std::vector<Range> read_only_segments() {
   return out;
 }
 
+// The heap grows by a page at a time, and on a virtual machine each may be one that the host has to find as well: half a
+// millisecond for what a first packet needs. A megabyte is there before.
+inline void grow_heap() {
+  constexpr std::size_t kPart = std::size_t{64} << 10, kParts = 16, kPage = 4096;
+  ::mallopt(M_TRIM_THRESHOLD, static_cast<int>(8 * kPart * kParts));  // and is kept
+  std::vector<std::unique_ptr<volatile char[]>> parts;
+  for (std::size_t n = 0; n < kParts; ++n) {
+    parts.emplace_back(new volatile char[kPart]);
+    for (std::size_t at = 0; at < kPart; at += kPage) parts.back()[at] = 0;
+  }
+}
+
 inline bool may_lock() {
   rlimit limit{RLIM_INFINITY, RLIM_INFINITY};
   if (::setrlimit(RLIMIT_MEMLOCK, &limit) == 0) return true;
@@ -50,9 +65,10 @@ inline bool may_lock() {
 inline constexpr const char* kNotLocked =
     "memory cannot be locked (CAP_IPC_LOCK, RLIMIT_MEMLOCK): after a quiet time a first packet may wait for the disk";
 
-// Memory that is never touched takes none, as before. Returns whether pages are locked; if not, kNotLocked is to be
+// Memory that is never touched takes none, as before, but for a megabyte of heap. Returns whether pages are locked; if not, kNotLocked is to be
 // said. The code is read by a thread of its own, so that a start does not wait for the disk.
 [[nodiscard]] inline bool stay_in_memory() {
+  resident_detail::grow_heap();
   const bool locked =
       resident_detail::may_lock() && ::mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0;
   std::thread([segments = resident_detail::read_only_segments()] {

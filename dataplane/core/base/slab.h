@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 
 #include "dataplane/core/base/huge_pages.h"
 
@@ -18,14 +19,28 @@ class Slab {
  public:
   [[nodiscard]] void* take() {
     const std::lock_guard lock(mutex_);
-    if (free_ == nullptr) grow();
+    if (free_ == nullptr) add(allocate(std::exchange(grown_, true) ? kHugePage : kFirstChunk));
     Free* place = free_;
     free_ = place->next;
+    --available_;
     return place;
   }
   void give_back(void* place) {
     const std::lock_guard lock(mutex_);
     free_ = new (place) Free{free_};
+    ++available_;
+  }
+  // At least so many places free, mapped, before somebody waits for them (huge_pages.h).
+  void map_ahead(std::size_t places) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (available_ >= places) return;
+      grown_ = true;
+    }
+    const Chunk chunk = allocate(kHugePage);
+    penstock::map_ahead(chunk.memory, chunk.size);
+    const std::lock_guard lock(mutex_);
+    add(chunk);
   }
 
   // One for all of a size; never destroyed, since objects may outlive every order of destruction.
@@ -42,18 +57,24 @@ class Slab {
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
   static constexpr std::size_t kFirstChunk = std::size_t{64} << 10;  // who has few peers has few sessions
 
-  void grow() {
-    const bool first = !grown_;
-    const std::size_t size = first ? kFirstChunk : kHugePage;
-    auto* chunk = static_cast<std::byte*>(std::aligned_alloc(first ? std::size_t{64} : kHugePage, size));
-    if (chunk == nullptr) std::abort();  // as operator new does without exceptions
-    grown_ = true;
-    ask_for_huge_pages(chunk, size);
-    for (std::size_t at = size / Size; at > 0; --at) free_ = new (chunk + (at - 1) * Size) Free{free_};
+  struct Chunk {
+    std::byte* memory;
+    std::size_t size;
+  };
+  static Chunk allocate(std::size_t size) {
+    auto* memory = static_cast<std::byte*>(std::aligned_alloc(size < kHugePage ? std::size_t{64} : kHugePage, size));
+    if (memory == nullptr) std::abort();  // as operator new does without exceptions
+    ask_for_huge_pages(memory, size);
+    return {memory, size};
+  }
+  void add(Chunk chunk) {
+    for (std::size_t at = chunk.size / Size; at > 0; --at) free_ = new (chunk.memory + (at - 1) * Size) Free{free_};
+    available_ += chunk.size / Size;
   }
 
   std::mutex mutex_;
   Free* free_ = nullptr;
+  std::size_t available_ = 0;  // length of `free_`
   bool grown_ = false;
 };
 
@@ -67,11 +88,14 @@ struct Slabbed {
   static void* operator new(std::size_t, void* place) { return place; }
   static void operator delete(void* place) { give_back(place); }
   static void operator delete(void* place, std::align_val_t) { give_back(place); }
+  static void map_ahead(std::size_t objects) { Slab<sizeof(T)>::instance().map_ahead(objects); }
 
  private:
   static void give_back(void* place) {
     if (place != nullptr) Slab<sizeof(T)>::instance().give_back(place);
   }
+#else
+  static void map_ahead(std::size_t) {}
 #endif
 };
 

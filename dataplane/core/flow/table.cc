@@ -48,7 +48,7 @@ bool FlowTable::copy(Slot slot, FlowRecord& out) const {
   return false;
 }
 
-void FlowTable::map_ahead() {
+FlowTable::Range FlowTable::map_ahead() {
   constexpr std::uint32_t kAtLeast = 1U << 15;  // 5 MiB
   constexpr std::uint32_t kIntervals = 4;
   const Slot used = high_water();
@@ -60,11 +60,12 @@ void FlowTable::map_ahead() {
   const auto wanted = static_cast<Slot>(std::min<std::uint64_t>(capacity(), used + ahead));
   seen_ = used;
   const Slot first = std::max(mapped_, used);
-  if (wanted < first + kAtLeast / 4 && wanted != capacity()) return;  // not in small portions
-  if (wanted <= first) return;
+  if (wanted < first + kAtLeast / 4 && wanted != capacity()) return {};  // not in small portions
+  if (wanted <= first) return {};
   records_.map_ahead(first, wanted - first);
   wheel_.map_ahead(first, wanted - first);
   mapped_ = wanted;
+  return {first, wanted - first};
 }
 
 Slot FlowTable::insert(const FlowRecord& record, std::uint64_t hash_in, std::uint64_t hash_out) {

@@ -91,8 +91,13 @@ class FlowTable {
   // Slots at or above have never been used.
   [[nodiscard]] Slot high_water() const { return high_water_.load(std::memory_order_acquire); }
   // Maps the memory of flows to come, so that a first packet does not wait for the system to zero it. To be called now
-  // and then; the more flows there were since the last call, the further ahead it looks.
-  void map_ahead();
+  // and then; the more flows there were since the last call, the further ahead it looks. Which slots it was this time,
+  // for tables beside this one.
+  struct Range {
+    Slot first = 0;
+    std::uint32_t count = 0;
+  };
+  Range map_ahead();
   // A consistent copy of a live record; false when the slot is free or kept changing.
   [[nodiscard]] bool copy(Slot slot, FlowRecord& out) const;
 

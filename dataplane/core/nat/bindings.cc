@@ -1,5 +1,7 @@
 #include "dataplane/core/nat/bindings.h"
 
+#include <utility>
+
 namespace penstock::nat {
 namespace {
 
@@ -38,6 +40,15 @@ std::uint64_t BindingTable::outside_hash(const Binding& binding) const {
   return hash_(flow::OutsideKey{{}, {}, binding.source_port, static_cast<std::uint16_t>(
                                        binding.source_address << 1 | binding.outside6),
                                    binding.protocol});
+}
+
+void BindingTable::map_ahead(flow::Slot first, std::uint32_t count) {
+  if (!on()) return;
+  links_.map_ahead(first, count);
+  if (std::exchange(front_mapped_, true)) return;
+  bindings_.map_ahead(0, kMappedFront / sizeof(Binding));
+  inside_.map_ahead();
+  outside_.map_ahead();
 }
 
 BindingTable::Index BindingTable::find_inside(const flow::FlowRecord& record) const {

@@ -61,6 +61,9 @@ class BindingTable {
   // Takes the flow out. True: the binding has gone with it.
   bool unlink(flow::Slot slot);
 
+  // As the flow table does, of whose slots it is. One thread, any.
+  void map_ahead(flow::Slot first, std::uint32_t count);
+
   // The first of at most kWalk flows for which `wanted(slot)`; kNoSlot: none.
   template <typename Wanted>
   [[nodiscard]] flow::Slot find_flow(Index index, Wanted&& wanted) const {
@@ -89,6 +92,7 @@ class BindingTable {
   flow::FlowIndex outside_;
   Index free_ = kNone;
   Index high_water_ = 0;
+  bool front_mapped_ = false;
   std::uint32_t size_ = 0;
   std::uint32_t pinned_ = 0;
 };

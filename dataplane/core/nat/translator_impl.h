@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <optional>
+#include <utility>
 
 #include "dataplane/core/flow/table.h"
 #include "dataplane/core/nat/binding_log.h"
@@ -115,7 +116,11 @@ class Translator::Implementation {
   // handover.cc
   void export_flows(Now now, const std::function<void(const FlowHandover&)>& take) const;
   bool import_flow(const FlowHandover& flow, Now now);
-  void map_ahead() { table_.map_ahead(); }
+  void map_ahead() {
+    const flow::FlowTable::Range slots = table_.map_ahead();
+    if (!std::exchange(extras_mapped_, true)) extras_.map_ahead(0, kMappedFront / sizeof(FlowExtra));
+    bindings_.map_ahead(slots.first, slots.count);
+  }
   [[nodiscard]] const flow::FlowTable& table() const { return table_; }
   [[nodiscard]] const TranslatorCounters& counters() const { return counters_; }
 
@@ -327,6 +332,7 @@ class Translator::Implementation {
   policy::ForbiddenDestinations forbidden_;
   flow::FlowTable table_;
   flow::ZeroedArray<FlowExtra> extras_;  // by slot; see flow_extra.h
+  bool extras_mapped_ = false;           // the front of them, by map_ahead()
   PathMtuCache path_mtus_;
   BindingTable bindings_;  // off unless the mapping is endpoint-independent, or may become so
   FailedAddresses failed_;

@@ -43,6 +43,12 @@ DataPath::DataPath(std::size_t max_peers, std::size_t session_slots, unsigned tr
 
 DataPath::~DataPath() = default;
 
+void DataPath::map_front() const {
+  sessions_.map_front();
+  peers_.map_front();
+  for (const auto& slots : traffic_) slots->map_front();
+}
+
 NoteBits DataPath::receive_notes(Session& session, const Path& from, Instant now) {
   const std::int64_t time = nanoseconds(now);
   NoteBits notes = 0;

@@ -205,6 +205,8 @@ class DataPath {
 
   [[nodiscard]] static bool is_endpoint(const PeerSlot& slot, const Path& path);
 
+  void map_front() const;
+
   // The Device's side.
   void publish_session(Session* session);         // into its index slot
   void withdraw_session(const Session& session);  // out of it

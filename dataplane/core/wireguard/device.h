@@ -153,6 +153,8 @@ class Device {
 
   [[nodiscard]] const PublicKey& public_key() const;
   [[nodiscard]] DataPath& data_path();
+  // Maps memory that the next handshakes will use, so that they do not wait for the system. Any thread, now and then.
+  void map_ahead();
 
   // --- Peers -------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 // device_data.cc (one-thread data). One thread.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -144,6 +145,7 @@ struct Device::Impl {
   DataPath data;
   std::unique_ptr<AeadContext> aead;
   IndexTable indices;
+  std::atomic<bool> front_mapped = false;
   KeyIndex keys;
   std::vector<std::unique_ptr<Peer>> peers;  // by PeerIndex; nullptr: free
   std::deque<PeerIndex> free_slots;          // oldest first

@@ -123,6 +123,13 @@ const PublicKey& Device::public_key() const {
 DataPath& Device::data_path() {
   return impl_->data;
 }
+void Device::map_ahead() {
+  constexpr std::size_t kSessions = 256;
+  Session::map_ahead(kSessions);
+  if (impl_->front_mapped.exchange(true)) return;
+  impl_->data.map_front();
+  impl_->indices.map_front();
+}
 const KnownSources& Device::known_sources() const {
   return impl_->known_sources;
 }

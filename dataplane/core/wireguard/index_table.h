@@ -24,6 +24,9 @@ class IndexTable {
         in_use_mask_(mask_ & kFirstPart),
         max_used_(max_used) {}
 
+  // Of the part that is used first. Any thread.
+  void map_front() const { owners_.map_front(); }
+
   // nullopt: the table is full.
   std::optional<std::uint32_t> allocate(PeerIndex peer, Random& random) {
     if (used_ >= max_used_) return std::nullopt;

@@ -3,6 +3,7 @@
 // all-zero bytes are the initial state (integers, atomics of them, pointers) and which need no destructor.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -25,6 +26,9 @@ class ZeroedArray {
     ask_for_pages(memory_.get(), size * sizeof(T), pages);
     elements_ = reinterpret_cast<T*>((address + kAlign - 1) & ~(kAlign - 1));
   }
+
+  // Any thread, at any time.
+  void map_front() const { map_ahead(elements_, std::min(size_ * sizeof(T), kMappedFront)); }
 
   [[nodiscard]] std::size_t size() const { return size_; }
   T& operator[](std::size_t i) { return elements_[i]; }

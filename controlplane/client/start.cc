@@ -14,7 +14,12 @@
 namespace penstock::client {
 namespace {
 
-constexpr Duration kResolvConfCheck = std::chrono::seconds{5};
+using namespace std::chrono_literals;
+
+constexpr Duration kResolvConfCheck = 5s;
+// A handshake does not wait for the disk, and the disk not for the handshake's end. A crash in between costs nothing
+// unless the clock is set back meanwhile.
+constexpr std::chrono::milliseconds kTimestampGather = 500ms;
 
 std::string host_name() {
   std::array<char, 256> name{};
@@ -93,7 +98,7 @@ bool Client::load_state(ClientAgentConfig& agent_config, std::string& error) {
     return false;
   }
   agent_config.private_key.bytes = std::get<0>(key);
-  timestamp_file_.emplace(config_.state_directory + "/timestamp", 0600, [](const std::string& why) {
+  timestamp_file_.emplace(config_.state_directory + "/timestamp", 0600, kTimestampGather, [](const std::string& why) {
     spdlog::warn("the handshake's timestamp is not saved: {}", why);
   });
   bool missing = false;
@@ -168,7 +173,9 @@ bool Client::open_sockets(std::string& error) {
 
 void Client::start_resolver() {
   const std::string names_file = config_.state_directory + "/names";
-  names_file_.emplace(names_file, 0600, [](const std::string& why) { spdlog::warn("names are not saved: {}", why); });
+  // Names are gathered before they come here (names_timer_).
+  names_file_.emplace(names_file, 0600, 0ms,
+                      [](const std::string& why) { spdlog::warn("names are not saved: {}", why); });
   bool missing = false;
   std::string why;
   if (const auto content = io::read_file(names_file, why, &missing)) {

@@ -6,8 +6,12 @@
 
 namespace penstock::io {
 
-FileSaver::FileSaver(std::string path, mode_t mode, Failed failed)
-    : path_(std::move(path)), mode_(mode), failed_(std::move(failed)), thread_([this] { run(); }) {}
+FileSaver::FileSaver(std::string path, mode_t mode, std::chrono::milliseconds gather, Failed failed)
+    : path_(std::move(path)),
+      mode_(mode),
+      gather_(gather),
+      failed_(std::move(failed)),
+      thread_([this] { run(); }) {}
 
 FileSaver::~FileSaver() {
   {
@@ -32,6 +36,7 @@ void FileSaver::run() {
   for (;;) {
     wake_.wait(lock, [this] { return newest_ || ending_; });
     if (!newest_) return;
+    wake_.wait_for(lock, gather_, [this] { return ending_; });
     const std::string content = *std::exchange(newest_, std::nullopt);
     lock.unlock();
     std::string error;

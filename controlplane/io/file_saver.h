@@ -1,10 +1,12 @@
 // Keeps a small file up to date without holding anybody up: a disk that is busy takes tens of milliseconds to sync, and a
 // tunnel's first packet, or all packets of a loop, would wait for it.
 //
-// Theory of operation. A thread of its own replaces the file (file.h) with the newest content; what was superseded
-// meanwhile is never written. What cannot be written is tried again every kRetry, until it can be or something newer
-// comes; the first failure of a row is told. The destructor writes what is newest, once. After a power failure the file
-// is what it was at most a moment before: of that content or, whole, of an earlier one.
+// Theory of operation. A thread of its own replaces the file (file.h) with the newest content, `gather` after the first
+// change: what changes is most often the beginning of something that must be quick, and on a virtual machine handing a
+// block to the disk can keep the processor itself for milliseconds. What was superseded meanwhile is never written. What
+// cannot be written is tried again every kRetry, until it can be or something newer comes; the first failure of a row
+// is told. The destructor writes what is newest, once. After a crash or a power failure the file is what it was at most
+// `gather` and a moment before: of that content or, whole, of an earlier one.
 #pragma once
 
 #include <sys/types.h>
@@ -25,7 +27,7 @@ class FileSaver {
   // Called on the saver's thread, with the operating system's words.
   using Failed = std::function<void(const std::string& why)>;
 
-  FileSaver(std::string path, mode_t mode, Failed failed);
+  FileSaver(std::string path, mode_t mode, std::chrono::milliseconds gather, Failed failed);
   ~FileSaver();
   FileSaver(const FileSaver&) = delete;
   FileSaver& operator=(const FileSaver&) = delete;
@@ -38,6 +40,7 @@ class FileSaver {
 
   const std::string path_;
   const mode_t mode_;
+  const std::chrono::milliseconds gather_;
   const Failed failed_;
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -204,11 +204,12 @@ void RecordLog::sync_later() {
   wake_.notify_one();
 }
 
-// What is flushed while the disk is busy is synced together.
+// What is flushed within kGather, or while the disk is busy, is synced together.
 void RecordLog::run() {
   std::unique_lock lock(mutex_);
   for (;;) {
     wake_.wait(lock, [this] { return to_sync_ != nullptr || ending_; });
+    wake_.wait_for(lock, kGather, [this] { return ending_; });
     const auto file = std::exchange(to_sync_, nullptr);
     if (file == nullptr) return;
     lock.unlock();

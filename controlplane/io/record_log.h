@@ -5,9 +5,11 @@
 // beside and renamed when it has grown to four times what it holds.
 //
 // What was flushed survives the process at once. A thread of its own syncs it to the disk, because a busy disk takes tens
-// of milliseconds and all packets of a loop would wait for it: a power failure takes at most what was flushed in
-// the moment before. What a disk has failed to sync may be lost from the page cache, too, so all is written anew then,
-// every kRetry until it can be; changes are appended meanwhile. Used by one thread.
+// of milliseconds and all packets of a loop would wait for it; and not before kGather, because on a virtual machine
+// handing a block to the disk can keep the processor itself for milliseconds, just when a grant is on its way. A power
+// failure takes at most what was flushed in the moment before. What a disk has failed to sync may be lost from the page
+// cache, too, so all is written anew then, every kRetry until it can be; changes are appended meanwhile. Used by one
+// thread.
 #pragma once
 
 #include <chrono>
@@ -27,6 +29,7 @@ namespace penstock::io {
 class RecordLog {
  public:
   static constexpr std::chrono::seconds kRetry{5};
+  static constexpr std::chrono::milliseconds kGather{500};
   using Sync = std::function<int(int descriptor)>;  // as fdatasync(2); called on any thread
 
   // Opens or creates. nullptr and `error` set when that fails. Another `sync` is for tests.

@@ -64,7 +64,7 @@ TEST(FileSaver, WritesTheNewestAndNeverWaits) {
   const Directory directory;
   const std::string path = directory / "state";
   {
-    FileSaver saver(path, 0600, [](const std::string& why) { ADD_FAILURE() << why; });
+    FileSaver saver(path, 0600, 0ms, [](const std::string& why) { ADD_FAILURE() << why; });
     for (int i = 0; i <= 1000; ++i) saver.save(std::to_string(i));
   }
   EXPECT_EQ(content(path), "1000");
@@ -73,12 +73,25 @@ TEST(FileSaver, WritesTheNewestAndNeverWaits) {
   EXPECT_EQ(status.st_mode & 0777, 0600U);
 }
 
+TEST(FileSaver, LeavesTheDiskAloneForAWhile) {
+  const Directory directory;
+  const std::string path = directory / "state";
+  {
+    FileSaver saver(path, 0600, 1h, [](const std::string& why) { ADD_FAILURE() << why; });
+    saver.save("one");
+    std::this_thread::sleep_for(20ms);  // enough for a thread that does not wait to be seen
+    saver.save("two");
+    EXPECT_NE(::access(path.c_str(), F_OK), 0);
+  }
+  EXPECT_EQ(content(path), "two") << "ending waits for nothing";
+}
+
 TEST(FileSaver, TellsOfAFailureOnceAndWritesWhenItCan) {
   const Directory directory;
   const std::string path = directory / "later/state";
   std::atomic<int> failures = 0;
   {
-    FileSaver saver(path, 0600, [&failures](const std::string& why) {
+    FileSaver saver(path, 0600, 0ms, [&failures](const std::string& why) {
       EXPECT_NE(why.find("later/state"), std::string::npos) << why;
       ++failures;
     });

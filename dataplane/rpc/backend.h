@@ -27,8 +27,8 @@ class Backend {
 
   // As Engine.
   virtual void set_stun_servers(std::vector<Endpoint> servers) = 0;
-  virtual bool send_control(const runtime::KeyBytes& peer, Bytes payload) = 0;
-  virtual bool send_datagram(const Endpoint& remote, Bytes payload) = 0;
+  virtual void send_control(const runtime::KeyBytes& peer, Bytes payload) = 0;
+  virtual void send_datagram(std::vector<Endpoint> remotes, Bytes payload) = 0;
   virtual runtime::EngineInfo info() = 0;
   virtual gateway::WorkerCounters counters() = 0;
   virtual std::vector<runtime::PeerRow> peers(std::size_t limit) = 0;

@@ -183,6 +183,14 @@ std::optional<IpAddress> address_from(const std::string& wire) {
   return address;
 }
 
+std::vector<Endpoint> remotes_from(const v1::Datagram& message) {
+  std::vector<Endpoint> out;
+  if (const auto first = endpoint_from(message.remote())) out.push_back(*first);
+  for (const v1::Endpoint& other : message.also_to())
+    if (const auto remote = endpoint_from(other)) out.push_back(*remote);
+  return out;
+}
+
 std::optional<Endpoint> endpoint_from(const v1::Endpoint& message) {
   const auto address = address_from(message.address());
   if (!address || message.port() == 0 || message.port() > 65535) return std::nullopt;

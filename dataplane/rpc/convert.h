@@ -17,6 +17,7 @@ using ConvertError = std::string;
 
 [[nodiscard]] std::optional<IpAddress> address_from(const std::string& wire);
 [[nodiscard]] std::optional<Endpoint> endpoint_from(const v1::Endpoint& message);  // port 0 is none
+[[nodiscard]] std::vector<Endpoint> remotes_from(const v1::Datagram& message);     // what is malformed is left out
 [[nodiscard]] std::optional<runtime::KeyBytes> key_from(const std::string& wire);
 
 [[nodiscard]] std::string wire_of(const IpAddress& address);  // empty when unspecified

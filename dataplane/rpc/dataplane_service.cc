@@ -7,6 +7,13 @@
 #include "dataplane/rpc/services.h"
 
 namespace penstock::rpc {
+namespace {
+
+Bytes bytes_of(const std::string& text) {
+  return {reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
+}
+
+}  // namespace
 
 grpc::ServerUnaryReactor* DataPlaneService::Apply(grpc::CallbackServerContext* context, const v1::ApplyRequest* request,
                                                   v1::ApplyResponse* response) {
@@ -20,6 +27,7 @@ grpc::ServerUnaryReactor* DataPlaneService::Apply(grpc::CallbackServerContext* c
 
 // What does not even convert is reported under its own number; the rest goes to the store as one batch, in order.
 void DataPlaneService::apply(const v1::ApplyRequest& request, v1::ApplyResponse& response) {
+  for (const v1::Datagram& datagram : request.datagrams()) send(datagram);
   runtime::PolicyStore::Batch batch;
   batch.generation = request.generation();
   batch.begin_sync = request.begin_sync();
@@ -99,18 +107,17 @@ grpc::ServerBidiReactor<v1::PuntFromControl, v1::PuntToControl>* DataPlaneServic
   return stream.get();
 }
 
+void DataPlaneService::send(const v1::Datagram& datagram) {
+  backend_.send_datagram(remotes_from(datagram), bytes_of(datagram.payload()));
+}
+
 void DataPlaneService::handle_punt(const v1::PuntFromControl& message) {
-  const auto bytes = [](const std::string& text) {
-    return Bytes{reinterpret_cast<const std::uint8_t*>(text.data()), text.size()};
-  };
   if (message.has_tunnel_control()) {
     const auto peer = key_from(message.tunnel_control().peer());
-    if (!peer || !backend_.send_control(*peer, bytes(message.tunnel_control().payload())))
-      spdlog::debug("in-tunnel control of {} bytes not sent", message.tunnel_control().payload().size());
+    if (!peer) return spdlog::debug("in-tunnel control for a malformed key");
+    backend_.send_control(*peer, bytes_of(message.tunnel_control().payload()));
   } else if (message.has_datagram()) {
-    const auto remote = endpoint_from(message.datagram().remote());
-    if (!remote || !backend_.send_datagram(*remote, bytes(message.datagram().payload())))
-      spdlog::debug("datagram of {} bytes not sent", message.datagram().payload().size());
+    send(message.datagram());
   }
 }
 

@@ -17,10 +17,10 @@ class EngineBackend final : public Backend {
   std::uint64_t generation() override { return store_.generation(); }
 
   void set_stun_servers(std::vector<Endpoint> servers) override { engine_.set_stun_servers(std::move(servers)); }
-  bool send_control(const runtime::KeyBytes& peer, Bytes payload) override {
-    return engine_.send_control(peer, payload);
+  void send_control(const runtime::KeyBytes& peer, Bytes payload) override { engine_.send_control(peer, payload); }
+  void send_datagram(std::vector<Endpoint> remotes, Bytes payload) override {
+    engine_.send_datagram(std::move(remotes), payload);
   }
-  bool send_datagram(const Endpoint& remote, Bytes payload) override { return engine_.send_datagram(remote, payload); }
   runtime::EngineInfo info() override { return engine_.info(); }
   gateway::WorkerCounters counters() override { return engine_.counters(); }
   std::vector<runtime::PeerRow> peers(std::size_t limit) override {

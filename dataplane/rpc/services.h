@@ -24,6 +24,7 @@ class DataPlaneService final : public v1::DataPlane::CallbackService {
 
  private:
   void apply(const v1::ApplyRequest& request, v1::ApplyResponse& response);
+  void send(const v1::Datagram& datagram);
   void handle_punt(const v1::PuntFromControl& message);
 
   Backend& backend_;

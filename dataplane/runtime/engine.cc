@@ -270,6 +270,15 @@ void Engine::State::on_slow_path(const SlowThread::Command& command) {
   if (!slow->run(command)) command(*slow_path, read_clock());
 }
 
+void Engine::State::send(SlowThread::Command command) {
+  const bool behind = sends.fetch_add(1, std::memory_order_relaxed) >= kSendsUnderWay;
+  const auto counted = [this, command = std::move(command)](gateway::SlowPath& to, Now now) {
+    command(to, now);
+    sends.fetch_sub(1, std::memory_order_relaxed);
+  };
+  if (behind || !slow->post(counted)) on_slow_path(counted);
+}
+
 void Engine::change_peers(std::span<PeerChange> changes) {
   while (!changes.empty()) {
     const auto now_part = changes.first(std::min(changes.size(), kPeersPerCommand));
@@ -313,19 +322,20 @@ void Engine::set_stun_servers(std::vector<Endpoint> servers) {
   state_->on_slow_path([&](gateway::SlowPath& slow, Now now) { slow.set_stun_servers(servers, now); });
 }
 
-bool Engine::send_control(const KeyBytes& peer, Bytes payload) {
-  DropReason reason = DropReason::none;
-  state_->on_slow_path([&](gateway::SlowPath& slow, Now now) {
+void Engine::send_control(const KeyBytes& peer, Bytes payload) {
+  state_->send([peer, bytes = std::vector(payload.begin(), payload.end())](gateway::SlowPath& slow, Now now) {
     const auto index = slow.find_peer(peer);
-    reason = index ? slow.send_control(*index, payload, now) : DropReason::wg_unknown_peer;
+    const DropReason reason = index ? slow.send_control(*index, bytes, now) : DropReason::wg_unknown_peer;
+    if (reason != DropReason::none) spdlog::debug("in-tunnel control not sent: {}", name_of(reason));
   });
-  return reason == DropReason::none;
 }
 
-bool Engine::send_datagram(const Endpoint& remote, Bytes payload) {
-  DropReason reason = DropReason::none;
-  state_->on_slow_path([&](gateway::SlowPath& slow, Now now) { reason = slow.send_datagram(remote, payload, now); });
-  return reason == DropReason::none;
+void Engine::send_datagram(std::vector<Endpoint> remotes, Bytes payload) {
+  state_->send([to = std::move(remotes), bytes = std::vector(payload.begin(), payload.end())](auto& slow, Now now) {
+    for (const Endpoint& remote : to)
+      if (const DropReason reason = slow.send_datagram(remote, bytes, now); reason != DropReason::none)
+        spdlog::debug("datagram to {} not sent: {}", remote.to_string(), name_of(reason));
+  });
 }
 
 BoundedQueue<EngineEvent>& Engine::events() {
@@ -344,6 +354,7 @@ void Engine::maintain() {
   for (auto& set : state_->workers) {
     const OnNode near(set->node);
     set->translator->map_ahead();
+    set->resend->map_ahead();
   }
   if (read_clock().monotonic >= state_->next_use_report) state_->report_translation_use();
 }

@@ -165,11 +165,14 @@ class Engine final : public PolicySink {
   void set_site(const SiteSpec& site) override;
 
   void set_stun_servers(std::vector<Endpoint> servers);
-  // In-tunnel control to a peer: `payload` goes behind the type byte. False: the peer is unknown, has no right to
+  // These two hand over to the slow thread and return, but wait for it when it is kSendsUnderWay behind. What it cannot
+  // send is said at level debug.
+  static constexpr int kSendsUnderWay = 64;
+  // In-tunnel control to a peer: `payload` goes behind the type byte. Not sent: the peer is unknown, has no right to
   // control, or the payload does not fit a packet.
-  bool send_control(const KeyBytes& peer, Bytes payload);
-  // A datagram from the tunnel port. False: no source address of that family, or too long.
-  bool send_datagram(const Endpoint& remote, Bytes payload);
+  void send_control(const KeyBytes& peer, Bytes payload);
+  // A datagram from the tunnel port to each of `remotes`. Not sent: no source address of that family, or too long.
+  void send_datagram(std::vector<Endpoint> remotes, Bytes payload);
 
   // What workers run with; immutable.
   [[nodiscard]] const gateway::Configuration& path() const;

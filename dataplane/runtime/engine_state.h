@@ -79,6 +79,8 @@ struct Engine::State {
 
   // Runs `command` on the slow thread, or here when it does not run (before start, after stop).
   void on_slow_path(const SlowThread::Command& command);
+  // Without waiting for it, unless too many are under way.
+  void send(SlowThread::Command command);
   void report_translation_use();
   void free_everything();
 };

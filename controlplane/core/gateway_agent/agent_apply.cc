@@ -137,10 +137,11 @@ void GatewayAgent::synchronise(Now now, std::vector<v1::Operation> first) {
   }
 }
 
-void GatewayAgent::flush_batch(Now) {
-  if (!dataplane_up_ || in_flight_) return;
+bool GatewayAgent::flush_batch(Now) {
+  if (!dataplane_up_ || in_flight_) return false;
   if (batches_.empty()) {
-    if (collecting_.request.operations().empty() && collecting_.results.empty() && collecting_.replies.empty()) return;
+    if (collecting_.request.operations().empty() && collecting_.results.empty() && collecting_.replies.empty())
+      return false;
     collecting_.request.set_generation(generation_);
     batches_.push_back(std::move(collecting_));
     collecting_ = {};
@@ -148,6 +149,31 @@ void GatewayAgent::flush_batch(Now) {
   in_flight_ = std::move(batches_.front());
   batches_.pop_front();
   outputs_.emplace_back(ToDataPlane{++ticket_, in_flight_->request});
+  return true;
+}
+
+v1::Datagram GatewayAgent::datagram_of(const Endpoint& to, Bytes payload) {
+  v1::Datagram out;
+  *out.mutable_remote() = to_proto(to);
+  out.set_payload(payload.data(), payload.size());
+  return out;
+}
+
+// All that are due in one message: each costs both processes some ten turns, while a first packet waits.
+std::optional<v1::Datagram> GatewayAgent::punch() {
+  std::optional<v1::Datagram> out;
+  while (const auto target = puncher_.poll()) {
+    ++counters_.punches;
+    if (out) {
+      *out->add_also_to() = to_proto(*target);
+      continue;
+    }
+    stun::TransactionId transaction{};
+    random_->fill(transaction);
+    std::array<std::uint8_t, 64> buffer{};
+    out = datagram_of(*target, stun::build_binding_indication(buffer, transaction));
+  }
+  return out;
 }
 
 void GatewayAgent::handle_applied(std::uint64_t ticket, const v1::ApplyResponse& response, Now now) {

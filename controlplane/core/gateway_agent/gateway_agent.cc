@@ -1,6 +1,7 @@
 #include "controlplane/core/gateway_agent/gateway_agent.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "controlplane/core/broker/version.h"
 
@@ -311,7 +312,11 @@ void GatewayAgent::say_goodbye(const std::string& reason) {
 
 std::optional<Output> GatewayAgent::poll_output(Now now) {
   take_name_changes(now);
-  flush_batch(now);
+  // Punches go with what sets their client up: sent beside it they may leave after that client has heard of the answer,
+  // and our NAT refuses its initiation.
+  std::optional<v1::Datagram> punches = punch();
+  if (flush_batch(now) && punches)
+    *std::get<ToDataPlane>(outputs_.back()).request.add_datagrams() = *std::exchange(punches, std::nullopt);
   while (const auto question = resolver_.poll_question()) outputs_.emplace_back(ToDns{*question});
   while (auto message = outbox_.poll()) {
     v1::PuntFromControl punt;
@@ -319,21 +324,15 @@ std::optional<Output> GatewayAgent::poll_output(Now now) {
     punt.mutable_tunnel_control()->set_payload(std::move(message->payload));
     outputs_.emplace_back(ToPunt{std::move(punt)});
   }
-  const auto datagram = [this](const Endpoint& to, Bytes payload) {
+  const auto send = [this](v1::Datagram datagram) {
     v1::PuntFromControl punt;
-    *punt.mutable_datagram()->mutable_remote() = to_proto(to);
-    punt.mutable_datagram()->set_payload(payload.data(), payload.size());
+    *punt.mutable_datagram() = std::move(datagram);
     outputs_.emplace_back(ToPunt{std::move(punt)});
   };
   std::array<std::uint8_t, 64> buffer{};
   while (const auto request = gatherer_.poll_request())
-    datagram(request->server, stun::build_binding_request(buffer, request->transaction));
-  while (const auto target = puncher_.poll()) {
-    stun::TransactionId transaction{};
-    random_->fill(transaction);
-    datagram(*target, stun::build_binding_indication(buffer, transaction));
-    ++counters_.punches;
-  }
+    send(datagram_of(request->server, stun::build_binding_request(buffer, request->transaction)));
+  if (punches) send(std::move(*punches));
   if (outputs_.empty()) return std::nullopt;
   Output out = std::move(outputs_.front());
   outputs_.pop_front();

@@ -241,7 +241,9 @@ class GatewayAgent {
   void synchronise(Now now, std::vector<v1::Operation> first = {});
   [[nodiscard]] std::vector<v1::Operation> unknown_in(const std::vector<v1::DumpItem>& dump) const;
   void add_operation(v1::Operation operation, const std::string& about = {});
-  void flush_batch(Now now);
+  bool flush_batch(Now now);  // true: the last of outputs_ is an Apply now
+  [[nodiscard]] std::optional<v1::Datagram> punch();
+  [[nodiscard]] static v1::Datagram datagram_of(const Endpoint& to, Bytes payload);
   void note(std::string text) { outputs_.emplace_back(Note{std::move(text)}); }
 
   AgentConfig config_;

@@ -286,6 +286,7 @@ v1::ApplyResponse DataPlane::apply(const v1::ApplyRequest& request, Now now) {
     error.set_index(static_cast<std::uint32_t>(index));
     error.set_message(why);
   };
+  for (const v1::Datagram& datagram : request.datagrams()) send(datagram);
   runtime::PolicyStore::Batch batch;
   batch.generation = request.generation();
   batch.begin_sync = request.begin_sync();
@@ -348,6 +349,12 @@ std::vector<v1::Event> DataPlane::standing() const {
   return out;
 }
 
+void DataPlane::send(const v1::Datagram& datagram) {
+  const std::string& payload = datagram.payload();
+  for (const Endpoint& remote : rpc::remotes_from(datagram))
+    (void)slow_->send_datagram(remote, {reinterpret_cast<const std::uint8_t*>(payload.data()), payload.size()}, now_);
+}
+
 void DataPlane::punt(const v1::PuntFromControl& message, Now now) {
   now_ = worker_->now = now;
   const auto bytes = [](const std::string& text) {
@@ -358,8 +365,7 @@ void DataPlane::punt(const v1::PuntFromControl& message, Now now) {
       if (const auto index = slow_->find_peer(*peer))
         (void)slow_->send_control(*index, bytes(message.tunnel_control().payload()), now);
   } else if (message.has_datagram()) {
-    if (const auto remote = rpc::endpoint_from(message.datagram().remote()))
-      (void)slow_->send_datagram(*remote, bytes(message.datagram().payload()), now);
+    send(message.datagram());
   }
   settle();
 }

@@ -57,6 +57,7 @@ class DataPlane final : public runtime::PolicySink {
   [[nodiscard]] v1::ApplyResponse apply(const v1::ApplyRequest& request, Now now);
   [[nodiscard]] std::vector<v1::DumpItem> dump() const;
   void punt(const v1::PuntFromControl& message, Now now);
+  void send(const v1::Datagram& datagram);
   std::deque<v1::Event> events;
   std::deque<v1::PuntToControl> punts;
   // What a new subscriber is told first.

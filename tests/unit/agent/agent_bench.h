@@ -70,6 +70,8 @@ class AgentBench {
       } else if (auto* apply = std::get_if<ToDataPlane>(&*output)) {
         EXPECT_EQ(applying, 0) << "two Apply calls at once";
         ++applying;
+        for (const v1::Datagram& sent : apply->request.datagrams())
+          for (auto& datagram : one_by_one(sent)) datagrams.push_back(std::move(datagram));
         if (!hold_applies) {
           const v1::ApplyResponse response = dataplane.apply(apply->request);
           --applying;
@@ -83,7 +85,7 @@ class AgentBench {
           EXPECT_TRUE(control.ParseFromString(punt->message.tunnel_control().payload()));
           controls.push_back({punt->message.tunnel_control().peer(), control});
         } else {
-          datagrams.push_back(punt->message.datagram());
+          for (auto& datagram : one_by_one(punt->message.datagram())) datagrams.push_back(std::move(datagram));
         }
       } else if (auto* dns = std::get_if<ToDns>(&*output)) {
         ++questions;

@@ -10,6 +10,17 @@
 
 namespace penstock {
 
+// What one message sends: the same bytes to each.
+inline std::vector<v1::Datagram> one_by_one(const v1::Datagram& message) {
+  std::vector<v1::Datagram> out{message};
+  out[0].clear_also_to();
+  for (const v1::Endpoint& remote : message.also_to()) {
+    out.push_back(out[0]);
+    *out.back().mutable_remote() = remote;
+  }
+  return out;
+}
+
 struct FakeDataPlane {
   v1::ApplyResponse apply(const v1::ApplyRequest& request) {
     v1::ApplyResponse response;

@@ -146,7 +146,8 @@ TEST_F(WholeGateway, FirstPacketToRevocation) {
   // Punches and STUN requests leave through the tunnel port.
   const auto sent_to = [&](const char* endpoint) {
     for (const auto& message : dataplane_->received())
-      if (message.has_datagram() && from_proto(message.datagram().remote())->to_string() == endpoint) return true;
+      for (const v1::Datagram& datagram : one_by_one(message.datagram()))
+        if (datagram.has_remote() && from_proto(datagram.remote())->to_string() == endpoint) return true;
     return false;
   };
   EXPECT_TRUE(wait_for([&] { return sent_to("198.51.100.30:7000") && sent_to("198.51.100.20:3478"); }));

@@ -43,6 +43,18 @@ TEST_F(Punch, EveryCandidateIsPunchedAFewTimes) {
   EXPECT_EQ(punches(), (std::map<std::string, int>{{"198.51.100.30:7000", 8}, {"[2001:db8::7]:7000", 8}}));
 }
 
+// Sent beside the Apply they might leave after the client has heard of its answer.
+TEST_F(Punch, TheFirstGoWithWhatSetsTheClientUp) {
+  hold_applies = true;
+  offer({"198.51.100.30:7000", "[2001:db8::7]:7000"});
+  ASSERT_TRUE(held);
+  ASSERT_EQ(held->request.datagrams_size(), 1);
+  EXPECT_EQ(one_by_one(held->request.datagrams(0)).size(), 2u);
+  EXPECT_EQ(datagrams.size(), 2u) << "and only there";
+  advance(6ms);
+  EXPECT_EQ(datagrams.size(), 4u) << "while the answer is waited for, by themselves";
+}
+
 // trap: paths-3
 TEST_F(Punch, AgainWithEveryRequestButNeverMoreThanTwentyInAMinute) {
   for (int i = 0; i < 30; ++i) {

@@ -61,15 +61,13 @@ class FakeBackend final : public Backend {
     const std::lock_guard lock(mutex);
     stun_servers = std::move(servers);
   }
-  bool send_control(const runtime::KeyBytes& peer, Bytes payload) override {
+  void send_control(const runtime::KeyBytes& peer, Bytes payload) override {
     const std::lock_guard lock(mutex);
     control.emplace_back(peer, std::string{payload.begin(), payload.end()});
-    return true;
   }
-  bool send_datagram(const Endpoint& remote, Bytes payload) override {
+  void send_datagram(std::vector<Endpoint> remotes, Bytes payload) override {
     const std::lock_guard lock(mutex);
-    datagrams.emplace_back(remote, std::string{payload.begin(), payload.end()});
-    return true;
+    for (const Endpoint& remote : remotes) datagrams.emplace_back(remote, std::string{payload.begin(), payload.end()});
   }
   runtime::EngineInfo info() override {
     runtime::EngineInfo out;

@@ -195,6 +195,9 @@ TEST_F(RpcServer, PuntsTravelBothWays) {
   ASSERT_TRUE(stream->Write(v1::PuntFromControl{}));
   *sent.mutable_datagram()->mutable_remote() = message_of(endpoint("198.51.100.9:9"));
   sent.mutable_datagram()->set_payload("punch");
+  *sent.mutable_datagram()->add_also_to() = message_of(endpoint("[2001:db8::9]:10"));
+  sent.mutable_datagram()->add_also_to()->set_address("malformed");
+  *sent.mutable_datagram()->add_also_to() = message_of(endpoint("198.51.100.9:11"));
   ASSERT_TRUE(stream->Write(sent));
   ASSERT_TRUE(eventually([&] {
     const std::lock_guard lock(backend_->mutex);
@@ -203,7 +206,28 @@ TEST_F(RpcServer, PuntsTravelBothWays) {
   const std::lock_guard lock(backend_->mutex);
   ASSERT_EQ(backend_->control.size(), 1U);
   EXPECT_EQ(backend_->control[0], std::make_pair(key(1), std::string{"hello"}));
-  EXPECT_EQ(backend_->datagrams[0], std::make_pair(endpoint("198.51.100.9:9"), std::string{"punch"}));
+  ASSERT_EQ(backend_->datagrams.size(), 3U) << "one is malformed";
+  for (std::size_t i = 0; i < 3; ++i) {
+    const char* const to[] = {"198.51.100.9:9", "[2001:db8::9]:10", "198.51.100.9:11"};
+    EXPECT_EQ(backend_->datagrams[i], std::make_pair(endpoint(to[i]), std::string{"punch"}));
+  }
+}
+
+TEST_F(RpcServer, AnApplyBringsItsPunches) {
+  grpc::ClientContext context;
+  context.set_deadline(soon());
+  v1::ApplyRequest request;
+  v1::ApplyResponse response;
+  auto& punch = *request.add_datagrams();
+  *punch.mutable_remote() = message_of(endpoint("198.51.100.9:9"));
+  *punch.add_also_to() = message_of(endpoint("198.51.100.9:11"));
+  punch.set_payload("punch");
+  request.add_datagrams();  // to nobody
+  ASSERT_TRUE(data_plane_->Apply(&context, request, &response).ok());
+  EXPECT_EQ(response.errors_size(), 0);
+  const std::lock_guard lock(backend_->mutex);
+  ASSERT_EQ(backend_->datagrams.size(), 2U) << "sent before the answer";
+  EXPECT_EQ(backend_->datagrams[1], std::make_pair(endpoint("198.51.100.9:11"), std::string{"punch"}));
 }
 
 TEST_F(RpcServer, ANewPuntStreamEndsTheOldOne) {

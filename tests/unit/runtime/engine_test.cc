@@ -165,19 +165,23 @@ TEST(Engine, DatagramsLeaveFromTheTunnelsPortAndOthersArePunted) {
   World world;
   world.engine->punts().listen([] {});
   const Octets request = {0x00, 0x01, 0x00, 0x00, 0x21, 0x12, 0xa4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
-  ASSERT_TRUE(world.engine->send_datagram({kClient, 3478}, request));
-  ASSERT_FALSE(world.engine->send_datagram({kClient, 3478}, Octets(2000))) << "too long";
-  // Ours is on the wire once the neighbour has answered; the same coming back belongs to nobody here.
-  bool seen = false;
-  ASSERT_TRUE(eventually([&] {
+  world.engine->send_datagram({{kClient, 3478}}, Octets(2000));  // too long
+  world.engine->send_datagram({{kClient, 3478}, {kClient, 3479}}, request);
+  // Ours are on the wire once the neighbour has answered; the same coming back belongs to nobody here.
+  std::set<int> to;
+  const auto listen = [&] {
     for (const Octets& sent : world.ports_[kWan]->take_sent()) {
       if (sent[12] == 8 && sent[13] == 6)
         world.ports_[kWan]->arrive(
             ethernet(kHostMac, kWanMac, EtherType::arp, arp(false, kClient, kHostMac, ip("198.51.100.194"), kWanMac)));
-      seen |= sent.size() == 14 + 28 + request.size() && std::equal(request.begin(), request.end(), sent.end() - 20);
+      if (sent.size() == 14 + 28 + request.size() && std::equal(request.begin(), request.end(), sent.end() - 20))
+        to.insert(sent[36] << 8 | sent[37]);
     }
-    return seen;
-  }));
+  };
+  ASSERT_TRUE(eventually([&] { return listen(), to.contains(3478) && to.contains(3479); }));
+  for (int i = 0; i < 3 * Engine::kSendsUnderWay; ++i)
+    world.engine->send_datagram({{kClient, static_cast<std::uint16_t>(5000 + i)}}, request);
+  EXPECT_TRUE(eventually([&] { return listen(), to.size() == 2 + 3 * Engine::kSendsUnderWay; }));
   world.ports_[kWan]->arrive(
       frame(kHostMac, kWanMac, udp_packet({kClient, 3478}, {ip("198.51.100.194"), 51820}, request)));
   std::vector<Punt> punts;

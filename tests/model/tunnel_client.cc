@@ -170,6 +170,9 @@ void TunnelClient::drain(Now now) {
           device_.set_handshake_paths(*peer_, connectivity.handshake_paths(kGateway), now);
           if (!session_ && !waiting_.empty()) device_.want_session(*peer_, now);
           break;
+        case Kind::punched:
+          if (peer_) device_.path_opened(*peer_, event->path, now);
+          break;
         case Kind::candidates_changed:
           introducer_.client_candidates(*this);
           break;

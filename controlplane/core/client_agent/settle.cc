@@ -136,6 +136,9 @@ bool ClientAgent::Impl::settle_paths(Now now) {
       case Kind::handshake_paths:
         handshake_paths_changed(*link, now);
         break;
+      case Kind::punched:
+        device.path_opened(link->peer, what->path, now);
+        break;
       case Kind::suspect:
         event(AgentEvent::portal_suspect);
         break;

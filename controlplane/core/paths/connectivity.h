@@ -82,6 +82,7 @@ struct Event {
     send_probe,
     path_changed,
     handshake_paths,
+    punched,
     candidates_changed,
     suspect,
     stalled,
@@ -90,7 +91,7 @@ struct Event {
   };
   Kind kind{};
   GatewayHandle gateway = 0;        // all but candidates_changed and relay_refused
-  Path path;                        // send_probe, path_changed, suspect
+  Path path;                        // send_probe, path_changed, punched, suspect
   std::string_view why;             // path_changed: words for a log
   std::vector<std::uint8_t> probe;  // send_probe: a whole inner IPv6 packet
   bool report = false;              // send_probe: its last kReportSize bytes are to say what has arrived from there

@@ -125,6 +125,9 @@ void Connectivity::Impl::pump_agent_event(GatewayHandle gateway, AgentEvent even
       if (waiting) return;
       break;
     }
+    case AgentEvent::Kind::punched:
+      out.kind = Event::Kind::punched;
+      break;
     case AgentEvent::Kind::path_alive:
       if (Relay* relay = find_relay(event.path.relay)) relay->turn.bind_channel(event.path.remote, now.monotonic);
       return;

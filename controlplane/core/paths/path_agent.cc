@@ -53,8 +53,10 @@ void PathAgent::handle_punch(const Path& path, Now time) {
                                 [&](const Candidate& c) { return c.endpoint.address == path.remote.address; }) ||
                     std::find(reached_.begin(), reached_.end(), path.remote.address) != reached_.end();
   if (!told) return;
+  const bool fresh = find(path) == nullptr;  // a new path gets its initiation for being new
   PathState* known = learn(path, now);
   if (known == nullptr || known->alive()) return;
+  if (!fresh) emit(AgentEvent::Kind::punched, path);
   if (known->last_probe != kLongAgo && now - known->last_probe < 50ms) return;
   known->tries = 0;
   known->not_before = now;

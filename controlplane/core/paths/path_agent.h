@@ -47,6 +47,7 @@ struct AgentEvent {
     path_changed,  // the primary is `path` now (also: is back after `unreachable`)
     path_list,     // handshake_paths() differs
     path_alive,    // `path` was proved: bind its channel
+    punched,       // a punch came by `path`: the gateway's NAT lets that one in now
     path_silent,   // `path`, not the primary, is given up: its relay may have lost us
     suspect,       // the primary does not answer: verify relays and mappings
     stalled,

@@ -179,6 +179,9 @@ class Device {
   // initiation: set it before want_session. With path_switch, paths that are new while a handshake is under way get a
   // copy of its latest initiation at once, and its answer time to come before the retry.
   void set_handshake_paths(PeerIndex peer, std::vector<Path> paths, Now now);
+  // A sign, not authenticated, that the peer's NAT has just begun to let this path in: an initiation under way that went
+  // there before was probably lost. With path_switch its copy goes there again, once.
+  void path_opened(PeerIndex peer, const Path& path, Now now);
 
   // --- Input -------------------------------------------------------------------------------------------------------
 

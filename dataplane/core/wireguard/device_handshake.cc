@@ -318,6 +318,18 @@ void Device::Impl::hurry(Peer& peer) {
   update_timer(peer, last_now);
 }
 
+// Not before an answer to the first copy may have come: punches and initiations cross each other.
+void Device::Impl::copy_again(Peer& peer, const Path& path) {
+  if (!peer.config.path_switch || !peer.live || !peer.live->attempting || !peer.live->initiation_sent_at) return;
+  Live& state = *peer.live;
+  const Duration age = last_now - *state.initiation_sent_at;
+  if (!state.initiation || age < kPathInitiationSpacing || age >= kPathRetryFirst) return;
+  if (std::count(state.sent_over.begin(), state.sent_over.end(), path) != 1) return;
+  send_copies(peer, {&path, 1}, last_now);
+  state.retry_at = std::max(state.retry_at, last_now + kPathRetryAfterCopy);
+  update_timer(peer, last_now);
+}
+
 void Device::Impl::end_attempt(Peer& peer) {
   Live& state = *peer.live;
   peer.wanted = false;

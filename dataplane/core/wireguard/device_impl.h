@@ -98,6 +98,7 @@ struct Device::Impl {
   const Hash* static_static(Peer& peer) const;  // nullptr: the peer's key is unusable
   void begin_attempt(Peer& peer, Now now);
   void send_initiation(Peer& peer, Now now);
+  void copy_again(Peer& peer, const Path& path);
   void hurry(Peer& peer);         // there may be a path the latest initiation was not sent over
   void send_copies(Peer& peer, std::span<const Path> paths, Instant now);
   void end_attempt(Peer& peer);   // stops trying; a late response still counts

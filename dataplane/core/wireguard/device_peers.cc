@@ -276,6 +276,11 @@ void Device::set_handshake_paths(PeerIndex index, std::vector<Path> paths, Now n
   impl_->hurry(*peer);
 }
 
+void Device::path_opened(PeerIndex index, const Path& path, Now now) {
+  impl_->last_now = now.monotonic;
+  if (Impl::Peer* peer = impl_->find(index); peer != nullptr) impl_->copy_again(*peer, path);
+}
+
 void Device::want_session(PeerIndex index, Now now) {
   Impl::Peer* peer = impl_->find(index);
   if (peer == nullptr) return;

@@ -329,6 +329,31 @@ TEST(FirstPacket, BetweenSymmetricNatsTakesNoLongerThanItsMessages) {
   }
 }
 
+// The gateway's NAT refuses the only copy that could have passed; the next punch opens it, and tells so.
+TEST(FirstPacket, APunchBringsTheInitiationAgain) {
+  const auto client = nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random);
+  const auto gateway = nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::preserving);
+  const IpAddress relay = *IpAddress::parse("198.51.100.20");
+  int late = 0;
+  const Duration way = 3ms;
+  Scenario plan = one_of_each(client, gateway);
+  plan.clients[0].latency = plan.gateways[0].latency = way;
+  const Duration until_initiation = 4 * (way + kPortalLatency) + 2 * (way + plan.relay_latency);
+  const Duration messages = until_initiation + 4 * (way + plan.relay_latency);
+  for (Duration at{}; at < until_initiation; at += 1ms) {
+    System system{plan};
+    ASSERT_TRUE(system.start());
+    system.run_for(3s);
+    system.network.schedule(system.network.time() + at, [&] { system.gateway_nats[0]->forget_towards(relay); });
+    use(system, 3s, 20);
+    system.run_for(1s);
+    EXPECT_EQ(lost(system), 0u) << at / 1ms;
+    EXPECT_LE(longest(system), messages + 100ms) << at / 1ms;
+    late += longest(system) > messages + 20ms ? 1 : 0;
+  }
+  EXPECT_GT(late, 0) << "nothing was refused";
+}
+
 // A client that was killed cannot give its relay's allocation back; it comes back by another port and has a new one.
 TEST(Healing, AClientThatWasKilledComesBackThroughItsRelay) {
   System system{one_of_each(nat(Dependence::address_and_port, Dependence::address_and_port, PortChoice::random),

@@ -122,6 +122,23 @@ TEST_F(PathBench, PunchesTeachPortsOfKnownAddressesOnly) {
   EXPECT_LE(agent.show().size(), PathAgent::kMaxPaths);
 }
 
+TEST_F(PathBench, APunchTellsOfAKnownPathThatOpens) {
+  start();
+  const auto told = [this](const Path& path) {
+    events.clear();
+    agent.handle_punch(path, now());
+    drain();
+    return std::count(events.begin(), events.end(), AgentEvent::Kind::punched);
+  };
+  EXPECT_EQ(told(kRelayed), 1);
+  EXPECT_EQ(told({kSocket, {kGateway.address, 7777}, 1}), 0) << "a new path is news enough";
+  EXPECT_EQ(told({kSocket, {kGateway.address, 7777}, 1}), 1);
+  EXPECT_EQ(told({kSocket, endpoint("192.0.2.99:5"), 1}), 0) << "a stranger's";
+  session_up();
+  run(1s);
+  EXPECT_EQ(told(kRelayed), 0) << "it answers";
+}
+
 // A relay restarts while its clients are all the gateway's STUN servers know: the gateway's list has its inside address
 // only.
 TEST_F(PathBench, WhereTheGatewayAnsweredOverARelayIsLetInByTheNextAllocation) {

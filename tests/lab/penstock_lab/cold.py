@@ -32,7 +32,8 @@ def stolen():
 def measure(lab):
     """Seconds from the first packet's sending to its arrival at the server, after a start of the client; None: it
     never arrived. For how long the machine kept the sender, which has real-time priority, from sending meanwhile. And
-    what was stolen until this process looked, also from the processor that the sender was not on."""
+    what was stolen until this process looked, OUT_OF_THE_WAY later, also from the processor that the sender was not
+    on."""
     lab.restart("client")
     time.sleep(PAUSE)
     meter = Meter(lab, TARGET, rate=RATE, download=0, ping=False).start(linger=1)

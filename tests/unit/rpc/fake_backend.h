@@ -50,6 +50,10 @@ class FakeBackend final : public Backend {
   FakeBackend() : store(sink, runtime::PoolsSpec{}, runtime::PolicyStore::Limits{}, {ip("203.0.113.1")}) {}
 
   runtime::PolicyStore::Result apply(const runtime::PolicyStore::Batch& batch) override {
+    {
+      const std::lock_guard lock(mutex);
+      sent_before_apply = datagrams.size();
+    }
     return store.apply(batch, runtime::PolicyStore::Origin::control);
   }
   std::vector<runtime::PeerSpec> peer_specs() override { return store.peers(); }
@@ -114,6 +118,7 @@ class FakeBackend final : public Backend {
   std::vector<Endpoint> stun_servers;
   std::vector<std::pair<runtime::KeyBytes, std::string>> control;
   std::vector<std::pair<Endpoint, std::string>> datagrams;
+  std::size_t sent_before_apply = 0;  // datagrams, of the last apply()
 };
 
 // A directory of its own, gone with the object.

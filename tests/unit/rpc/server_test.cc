@@ -214,19 +214,18 @@ TEST_F(RpcServer, PuntsTravelBothWays) {
 }
 
 TEST_F(RpcServer, AnApplyBringsItsPunches) {
-  grpc::ClientContext context;
-  context.set_deadline(soon());
   v1::ApplyRequest request;
-  v1::ApplyResponse response;
+  *request.add_operations() = peer(1);
   auto& punch = *request.add_datagrams();
   *punch.mutable_remote() = message_of(endpoint("198.51.100.9:9"));
   *punch.add_also_to() = message_of(endpoint("198.51.100.9:11"));
   punch.set_payload("punch");
   request.add_datagrams();  // to nobody
-  ASSERT_TRUE(data_plane_->Apply(&context, request, &response).ok());
-  EXPECT_EQ(response.errors_size(), 0);
+  EXPECT_EQ(apply(request).errors_size(), 0);
+  EXPECT_EQ(backend_->store.peers().size(), 1U);
   const std::lock_guard lock(backend_->mutex);
   ASSERT_EQ(backend_->datagrams.size(), 2U) << "sent before the answer";
+  EXPECT_EQ(backend_->sent_before_apply, 2U) << "nothing that takes its time comes first";
   EXPECT_EQ(backend_->datagrams[1], std::make_pair(endpoint("198.51.100.9:11"), std::string{"punch"}));
 }
 

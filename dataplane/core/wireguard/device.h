@@ -8,7 +8,9 @@
 // Sessions. Per peer: `current` (sending and receiving), `next` (ours as responder until its first message arrives) and
 // `previous` ones (receiving only). When both ends initiate at once, both handshakes may complete; the end with the
 // larger public key is the one whose initiation counts: it keeps its own session current, the other adopts it with the
-// first message. So one initiator is left, whichever messages were lost or late.
+// first message. So one initiator is left, whichever messages were lost or late. path_switch peers try again sooner than
+// an answer takes over a long way: the initiator takes the answer to any of its latest tries, and the responder keeps
+// the sessions of those it has answered (`waiting`) until one of them is used.
 //
 // Endpoints. Standard peers: source of the newest authenticated handshake message, or of a data message that passed the
 // replay window. `path_switch` and `pinned_endpoint` peers: a handshake message, and the first message on the session

@@ -22,10 +22,10 @@ void Device::Impl::apply_notes(NoteBits bits, Session& session, const Path& from
   Peer* peer = find(session.peer);
   if (peer == nullptr || !peer->live) return;
   if ((bits & note_bit::endpoint_moved) && peer->follows_source()) move_endpoint(*peer, from);
-  if ((bits & note_bit::confirmed) && peer->live->next == &session) {
+  if ((bits & note_bit::confirmed) && awaits_first_message(*peer->live, session)) {
     // Of the paths that carried copies of the initiation this is the one the peer chose.
     if (!session_live(*peer, now.monotonic)) move_endpoint(*peer, from);
-    confirm(*peer, now);
+    confirm(*peer, session, now);
   }
   if ((bits & note_bit::renew) && peer->live->current == &session) begin_attempt(*peer, now);
   update_timer(*peer, now.monotonic);

@@ -152,7 +152,7 @@ DropReason Device::Impl::finish(InitiationWork& work, Now now) {
   state.initiation_received_at = now.monotonic;
   handshake_authenticated(*peer, work.from, now);
   install_as_responder(*peer, make_session(*peer, work.keys, work.local_index, work.message.sender.get(), false,
-                                           now.monotonic));
+                                           now.monotonic), now.monotonic);
   state.response_mac1 = put_mac1(bytes_of(work.response), work.remote);
   if (peer->config.path_switch) state.response = work.response;
   state.answered_to = {work.from};
@@ -180,12 +180,12 @@ DropReason Device::Impl::take_copy(Peer& peer, const Path& from, Now now) {
 
 DropReason Device::Impl::take_response(const ResponseMessage& message, const Path& from, Now now) {
   Peer* peer = find(indices.owner(message.receiver.get()));
-  if (peer == nullptr || !peer->live || !peer->live->pending || peer->live->pending_index != message.receiver.get())
-    return DropReason::wg_handshake_state;
+  const Try* answered = peer != nullptr && peer->live ? try_of(*peer->live, message.receiver.get()) : nullptr;
+  if (answered == nullptr) return DropReason::wg_handshake_state;
   TransportKeys transport;
-  if (!open_response(own, *peer->live->pending, peer->config.preshared_key, message, transport))
+  if (!open_response(own, answered->state, peer->config.preshared_key, message, transport))
     return DropReason::wg_handshake_invalid;
-  const bool installed = install_as_initiator(*peer, transport, message.sender.get(), from, now);
+  const bool installed = install_as_initiator(*peer, *answered, transport, message.sender.get(), from, now);
   update_timer(*peer, now.monotonic);
   return installed ? DropReason::none : DropReason::wg_handshake_state;
 }
@@ -195,13 +195,13 @@ DropReason Device::Impl::take_cookie(const CookieMessage& message, const Path& f
   Peer* peer = find(indices.owner(index));
   if (peer == nullptr || !peer->live) return DropReason::wg_cookie_invalid;
   Live& state = *peer->live;
-  const bool to_initiation = state.pending && state.pending_index == index;
+  const Try* initiation = try_of(state, index);
   const bool to_response = state.next != nullptr && state.next->local_index == index;
-  if (!to_initiation && !to_response) return DropReason::wg_cookie_invalid;
+  if (initiation == nullptr && !to_response) return DropReason::wg_cookie_invalid;
   // A standard peer may answer from another address than the one it was asked at; what was asked is what counts.
-  const bool only_path = to_initiation && state.sent_over.size() == 1;
+  const bool only_path = initiation != nullptr && initiation == state.pending.get() && state.sent_over.size() == 1;
   const Path& path = only_path ? state.sent_over.front() : from;
-  const Mac& mac1 = to_initiation ? state.initiation_mac1 : state.response_mac1;
+  const Mac& mac1 = initiation != nullptr ? initiation->mac1 : state.response_mac1;
   return state.cookies.take(message, peer->config.public_key, mac1, path, now.monotonic)
              ? DropReason::none
              : DropReason::wg_cookie_invalid;
@@ -251,7 +251,7 @@ void Device::Impl::begin_attempt(Peer& peer, Now now) {
 void Device::Impl::send_initiation(Peer& peer, Now now) {
   Live& state = *peer.live;
   const std::vector<Path> paths = initiation_paths(peer, state.tries, now.monotonic);
-  drop_pending(peer);
+  set_pending_aside(peer, now.monotonic);
   state.initiation_sent_at = now.monotonic;
   ++state.tries;
   Duration interval = kRekeyTimeout;
@@ -267,17 +267,15 @@ void Device::Impl::send_initiation(Peer& peer, Now now) {
   InitiationMessage message;
   PrivateKey ephemeral;
   random.fill(ephemeral.bytes);
-  state.pending.emplace();
-  const bool made = create_initiation(own, peer.config.public_key, *shared, ephemeral, new_timestamp(now.wall), *index,
-                                      message, *state.pending);
+  auto made = std::make_unique<Try>();
+  const bool good = create_initiation(own, peer.config.public_key, *shared, ephemeral, new_timestamp(now.wall), *index,
+                                      message, made->state);
   wipe(ephemeral.bytes);
-  if (!made) {
-    state.pending.reset();
-    indices.release(*index);
-    return;
-  }
-  state.pending_index = *index;
-  state.initiation_mac1 = put_mac1(bytes_of(message), peer.config.public_key);
+  if (!good) return indices.release(*index);
+  made->index = *index;
+  made->mac1 = put_mac1(bytes_of(message), peer.config.public_key);
+  made->sent_at = now.monotonic;
+  state.pending = std::move(made);
   if (peer.config.path_switch) state.initiation = std::make_unique<InitiationMessage>(message);
   for (const Path& path : paths) {
     put_mac2(bytes_of(message), state.cookies.find(path, now.monotonic));
@@ -338,13 +336,43 @@ void Device::Impl::end_attempt(Peer& peer) {
   state.start_at.reset();
 }
 
-void Device::Impl::drop_pending(Peer& peer) {
+const Device::Impl::Try* Device::Impl::try_of(const Live& live, std::uint32_t index) {
+  if (live.pending && live.pending->index == index) return live.pending.get();
+  for (const auto& one : live.earlier)
+    if (one->index == index) return one.get();
+  return nullptr;
+}
+
+// A path_switch peer is asked again sooner than its answer takes over a long way, and keeps what it has answered as well
+// (install_as_responder): whichever answer comes first counts.
+void Device::Impl::set_pending_aside(Peer& peer, Instant now) {
   Live& state = *peer.live;
-  if (!state.pending) return;
-  wipe(state.pending->noise.chain);
-  state.pending.reset();
+  if (!state.pending || !peer.config.path_switch) return drop_pending(peer);
   state.initiation.reset();
-  indices.release(state.pending_index);
+  state.earlier.push_back(std::move(state.pending));
+  while (!state.earlier.empty() &&
+         (state.earlier.size() > kEarlierTries || now - state.earlier.front()->sent_at >= kEarlierTryTime)) {
+    indices.release(state.earlier.front()->index);
+    state.earlier.erase(state.earlier.begin());
+  }
+}
+
+void Device::Impl::drop_pending(Peer& peer, std::optional<std::uint32_t> keep) {
+  Live& state = *peer.live;
+  if (state.pending) state.earlier.push_back(std::move(state.pending));
+  for (const auto& one : state.earlier)
+    if (one->index != keep) indices.release(one->index);
+  state.earlier.clear();
+  state.initiation.reset();
+}
+
+std::optional<std::uint32_t> Device::Impl::allocate_index(Peer& peer) {
+  if (const auto index = indices.allocate(peer.index, random)) return index;
+  if (!peer.live) return std::nullopt;
+  for (const auto& one : peer.live->earlier) indices.release(one->index);
+  peer.live->earlier.clear();
+  drop_waiting(*peer.live);
+  return indices.allocate(peer.index, random);
 }
 
 void Device::Impl::fail_attempt(Peer& peer, Now now) {

@@ -25,6 +25,15 @@
 namespace penstock::wireguard {
 
 struct Device::Impl {
+  // An initiation of ours that may be answered.
+  struct Try {
+    InitiatorState state;
+    std::uint32_t index = 0;
+    Mac mac1{};
+    Instant sent_at{};
+
+    ~Try() { wipe(state.noise.chain); }
+  };
   // What a peer has once something has happened with it; a peer that is only configured does without.
   struct Live {
     std::optional<Hash> static_static;  // DH of the static keys, computed when first needed
@@ -43,15 +52,15 @@ struct Device::Impl {
     Instant retry_at = kNever;
     std::optional<Instant> start_at;  // asked for, but too soon after the last initiation
     std::optional<Instant> initiation_sent_at;
-    std::optional<InitiatorState> pending;
+    std::unique_ptr<Try> pending;
+    std::vector<std::unique_ptr<Try>> earlier;      // path_switch peers: what `pending` replaced, oldest first
     std::unique_ptr<InitiationMessage> initiation;  // of `pending`, for paths that are found while it is under way
-    std::uint32_t pending_index = 0;
-    Mac initiation_mac1{};
     std::vector<Path> sent_over;
     CookieTaker cookies;
 
     Session* current = nullptr;
     Session* next = nullptr;
+    std::array<Session*, kEarlierTries> waiting{};  // path_switch peers: what `next` replaced, newest first
     std::array<Session*, 2> previous{};
     WallTime handshake_at{};
 
@@ -102,7 +111,10 @@ struct Device::Impl {
   void hurry(Peer& peer);         // there may be a path the latest initiation was not sent over
   void send_copies(Peer& peer, std::span<const Path> paths, Instant now);
   void end_attempt(Peer& peer);   // stops trying; a late response still counts
-  void drop_pending(Peer& peer);  // forgets the initiation
+  // Forgets the initiation and those before it. `keep`: an index that has a session now.
+  void drop_pending(Peer& peer, std::optional<std::uint32_t> keep = std::nullopt);
+  void set_pending_aside(Peer& peer, Instant now);  // for the next try
+  [[nodiscard]] static const Try* try_of(const Live& live, std::uint32_t index);
   void fail_attempt(Peer& peer, Now now);
   [[nodiscard]] std::vector<Path> initiation_paths(const Peer& peer, unsigned tries, Instant now) const;
   [[nodiscard]] Timestamp new_timestamp(WallTime wall);
@@ -113,15 +125,18 @@ struct Device::Impl {
   void retire(Session* session);
   void push_previous(Live& peer, Session* session);
   void handshake_authenticated(Peer& peer, const Path& from, Now now);
-  void install_as_responder(Peer& peer, Session* session);
-  bool install_as_initiator(Peer& peer, TransportKeys& keys, std::uint32_t remote_index, const Path& from, Now now);
-  void confirm(Peer& peer, Now now);
+  void install_as_responder(Peer& peer, Session* session, Instant now);
+  bool install_as_initiator(Peer& peer, const Try& answered, TransportKeys& keys, std::uint32_t remote_index,
+                            const Path& from, Now now);
+  [[nodiscard]] static bool awaits_first_message(const Live& live, const Session& session);
+  void confirm(Peer& peer, Session& session, Now now);
+  void drop_waiting(Live& live);
   void session_usable(Peer& peer, bool renewed, Now now);
   void expire_sessions(Peer& peer, Instant now);
   void drop_all_sessions(Peer& peer);
   [[nodiscard]] static bool session_live(const Peer& peer, Instant now);
-  // A free index, or one taken from the least useful session.
-  std::optional<std::uint32_t> allocate_index(const Peer& peer) { return indices.allocate(peer.index, random); }
+  // Where there is none left, what this peer keeps of earlier tries gives way.
+  std::optional<std::uint32_t> allocate_index(Peer& peer);
 
   // --- device_timers.cc
   void update_timer(Peer& peer, Instant now);

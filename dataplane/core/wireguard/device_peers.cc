@@ -192,6 +192,7 @@ PeerError Device::update_peer(PeerIndex index, const PeerConfig& config, Now now
     // What was begun with the old key cannot be finished; established sessions are as good as before.
     Impl::Live& live = *peer->live;
     d.retire(std::exchange(live.next, nullptr));
+    d.drop_waiting(live);
     const bool again = live.attempting || live.start_at.has_value();
     d.end_attempt(*peer);
     d.drop_pending(*peer);

@@ -1,4 +1,6 @@
 // Device: which session is used for what, and when one ends.
+#include <algorithm>
+
 #include "dataplane/core/wireguard/device_impl.h"
 
 namespace penstock::wireguard {
@@ -47,18 +49,39 @@ void Device::Impl::handshake_authenticated(Peer& peer, const Path& from, Now now
   data.note_received(0, peer.index, 0, 0, false, now.monotonic);
 }
 
-void Device::Impl::install_as_responder(Peer& peer, Session* session) {
-  retire(std::exchange(live(peer).next, session));
+// What was answered before may be what the initiator goes on with: see set_pending_aside().
+void Device::Impl::install_as_responder(Peer& peer, Session* session, Instant now) {
+  Live& state = live(peer);
+  Session* before = std::exchange(state.next, session);
+  if (before != nullptr && peer.config.path_switch) {
+    retire(state.waiting.back());
+    std::move_backward(state.waiting.begin(), state.waiting.end() - 1, state.waiting.end());
+    state.waiting.front() = before;
+  } else {
+    retire(before);
+  }
+  for (Session*& held : state.waiting)
+    if (held != nullptr && now - held->created_at >= kEarlierTryTime) retire(std::exchange(held, nullptr));
+}
+
+void Device::Impl::drop_waiting(Live& state) {
+  for (Session*& held : state.waiting) retire(std::exchange(held, nullptr));
+}
+
+bool Device::Impl::awaits_first_message(const Live& live, const Session& session) {
+  return live.next == &session || std::find(live.waiting.begin(), live.waiting.end(), &session) != live.waiting.end();
 }
 
 // The initiation that counts, when both ends sent one, is that of the larger public key (see device.h). False: ours
 // does not, and the session of the peer's is already in use.
-bool Device::Impl::install_as_initiator(Peer& peer, TransportKeys& keys_of, std::uint32_t remote_index,
-                                        const Path& from, Now now) {
+bool Device::Impl::install_as_initiator(Peer& peer, const Try& answered, TransportKeys& keys_of,
+                                        std::uint32_t remote_index, const Path& from, Now now) {
   Live& state = *peer.live;
+  const Instant sent_at = answered.sent_at;
+  const std::uint32_t local_index = answered.index;
   const bool ours_counts = own.public_key() > peer.config.public_key;
   const auto crossed = [&](const Session* other) {  // the peer's handshake took place while ours was under way
-    return other != nullptr && !other->initiator && other->created_at >= *state.initiation_sent_at;
+    return other != nullptr && !other->initiator && other->created_at >= sent_at;
   };
   if (crossed(state.current) && !ours_counts) {
     drop_pending(peer);
@@ -68,12 +91,13 @@ bool Device::Impl::install_as_initiator(Peer& peer, TransportKeys& keys_of, std:
   expire_sessions(peer, now.monotonic);
   const bool renewed = state.current != nullptr;
 
-  const std::uint32_t local_index = state.pending_index;
-  state.pending.reset();  // its index becomes the session's
+  drop_pending(peer, local_index);
   Session* session = make_session(peer, keys_of, local_index, remote_index, true, now.monotonic);
   push_previous(state, std::exchange(state.current, nullptr));
   // Theirs, if it counts, stays ready to be confirmed; otherwise it can still receive.
   if (!crossed(state.next) || ours_counts) push_previous(state, std::exchange(state.next, nullptr));
+  for (Session*& held : state.waiting)
+    if (!crossed(held)) retire(std::exchange(held, nullptr));
   state.current = session;
   const std::size_t staged = state.staged.size();
   session_usable(peer, renewed, now);
@@ -81,14 +105,21 @@ bool Device::Impl::install_as_initiator(Peer& peer, TransportKeys& keys_of, std:
   return true;
 }
 
-void Device::Impl::confirm(Peer& peer, Now now) {
+void Device::Impl::confirm(Peer& peer, Session& session, Now now) {
   Live& state = *peer.live;
   expire_sessions(peer, now.monotonic);
-  if (state.next == nullptr) return;
+  if (!awaits_first_message(state, session)) return;
+  session.confirmed.store(true, std::memory_order_relaxed);
+  // A newer one than this stays: a peer that was started again has not spoken yet.
+  if (state.next == &session) state.next = nullptr;
+  std::replace(state.waiting.begin(), state.waiting.end(), &session, static_cast<Session*>(nullptr));
+  drop_waiting(state);
+  const Session* ours = state.current;
+  if (ours != nullptr && ours->initiator && ours->created_at >= session.created_at &&
+      own.public_key() > peer.config.public_key)
+    return push_previous(state, &session);  // both ends began, and ours counts
   const bool renewed = state.current != nullptr;
-  state.next->confirmed.store(true, std::memory_order_relaxed);
-  push_previous(state, std::exchange(state.current, nullptr));
-  state.current = std::exchange(state.next, nullptr);
+  push_previous(state, std::exchange(state.current, &session));
   session_usable(peer, renewed, now);
 }
 
@@ -104,8 +135,12 @@ void Device::Impl::session_usable(Peer& peer, bool renewed, Now now) {
 void Device::Impl::expire_sessions(Peer& peer, Instant now) {
   if (!peer.live) return;
   Live& state = *peer.live;
-  for (Session** held : {&state.next, &state.previous[0], &state.previous[1]})
-    if (*held != nullptr && (*held)->expired(now)) retire(std::exchange(*held, nullptr));
+  const auto expire = [&](Session*& held) {
+    if (held != nullptr && held->expired(now)) retire(std::exchange(held, nullptr));
+  };
+  expire(state.next);
+  for (Session*& held : state.waiting) expire(held);
+  for (Session*& held : state.previous) expire(held);
   if (state.current != nullptr && state.current->expired(now)) {
     data.set_sending(peer.index, nullptr);
     retire(std::exchange(state.current, nullptr));
@@ -120,6 +155,7 @@ void Device::Impl::drop_all_sessions(Peer& peer) {
   drop_pending(peer);
   state.staged.clear();
   data.set_sending(peer.index, nullptr);
+  drop_waiting(state);
   for (Session** held : {&state.current, &state.next, &state.previous[0], &state.previous[1]})
     retire(std::exchange(*held, nullptr));
 }

@@ -35,10 +35,14 @@ Deadline Device::Impl::deadline_of(const Peer& peer, Instant now) const {
     consider(state.retry_at, TimerReason::handshake_retry);
   } else {
     if (state.start_at) consider(*state.start_at, TimerReason::handshake_retry);
-    if (state.pending) consider(*state.initiation_sent_at + kRejectAfterTime, TimerReason::session_expiry);
+    if (state.pending || !state.earlier.empty())
+      consider(*state.initiation_sent_at + kRejectAfterTime, TimerReason::session_expiry);
   }
-  for (const Session* session : {state.current, state.next, state.previous[0], state.previous[1]})
+  const auto expires = [&](const Session* session) {
     if (session != nullptr) consider(session->created_at + kRejectAfterTime, TimerReason::session_expiry);
+  };
+  for (const Session* session : {state.current, state.next, state.previous[0], state.previous[1]}) expires(session);
+  for (const Session* session : state.waiting) expires(session);
   if (state.current != nullptr) {
     const auto& slot = data.peers_[peer.index];
     if (const auto since = slot.unanswered_received.load(relaxed))
@@ -72,7 +76,8 @@ void Device::Impl::run_timers(Peer& peer, Now now) {
       }
     }
     if (state.start_at && time >= *state.start_at) begin_attempt(peer, now);
-    if (!state.attempting && state.pending && time - *state.initiation_sent_at >= kRejectAfterTime) drop_pending(peer);
+    const bool unanswered = !state.attempting && (state.pending || !state.earlier.empty());
+    if (unanswered && time - *state.initiation_sent_at >= kRejectAfterTime) drop_pending(peer);
     if (state.current != nullptr) {
       const auto received = slot.unanswered_received.load(relaxed);
       if (received != 0 && time >= at(received) + kKeepaliveTimeout) {

@@ -33,6 +33,10 @@ inline constexpr Duration kInitiationInterval = milliseconds(20);
 inline constexpr Duration kPathRetryFirst = milliseconds(250);
 inline constexpr Duration kPathRetryAfterCopy = milliseconds(150);  // at the earliest
 inline constexpr Duration kPathInitiationSpacing = milliseconds(25);
+// Tries before the latest whose answers still count, on both sides; none that is older than this. Without them no
+// handshake would end before the pauses between tries are longer than a round trip.
+inline constexpr std::size_t kEarlierTries = 3;
+inline constexpr Duration kEarlierTryTime = kRekeyTimeout;
 // A copy of an answered initiation that comes over another path this soon is answered there as well.
 inline constexpr Duration kPathCopyTime = milliseconds(500);
 

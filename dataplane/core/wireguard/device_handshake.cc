@@ -360,17 +360,20 @@ void Device::Impl::set_pending_aside(Peer& peer, Instant now) {
 void Device::Impl::drop_pending(Peer& peer, std::optional<std::uint32_t> keep) {
   Live& state = *peer.live;
   if (state.pending) state.earlier.push_back(std::move(state.pending));
+  drop_earlier(state, keep);
+  state.initiation.reset();
+}
+
+void Device::Impl::drop_earlier(Live& state, std::optional<std::uint32_t> keep) {
   for (const auto& one : state.earlier)
     if (one->index != keep) indices.release(one->index);
   state.earlier.clear();
-  state.initiation.reset();
 }
 
 std::optional<std::uint32_t> Device::Impl::allocate_index(Peer& peer) {
   if (const auto index = indices.allocate(peer.index, random)) return index;
   if (!peer.live) return std::nullopt;
-  for (const auto& one : peer.live->earlier) indices.release(one->index);
-  peer.live->earlier.clear();
+  drop_earlier(*peer.live, std::nullopt);
   drop_waiting(*peer.live);
   return indices.allocate(peer.index, random);
 }

@@ -113,6 +113,7 @@ struct Device::Impl {
   void end_attempt(Peer& peer);   // stops trying; a late response still counts
   // Forgets the initiation and those before it. `keep`: an index that has a session now.
   void drop_pending(Peer& peer, std::optional<std::uint32_t> keep = std::nullopt);
+  void drop_earlier(Live& live, std::optional<std::uint32_t> keep);
   void set_pending_aside(Peer& peer, Instant now);  // for the next try
   [[nodiscard]] static const Try* try_of(const Live& live, std::uint32_t index);
   void fail_attempt(Peer& peer, Now now);

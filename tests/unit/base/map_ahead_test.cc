@@ -2,13 +2,13 @@
 #include <gtest/gtest.h>
 #include <malloc.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #include <array>
 #include <set>
 
 #include "dataplane/core/base/slab.h"
 #include "dataplane/core/wireguard/zeroed_array.h"
+#include "tests/unit/page_faults.h"
 
 namespace penstock {
 namespace {
@@ -17,12 +17,6 @@ bool is_mapped(const void* at) {
   unsigned char state = 0;
   const auto page = reinterpret_cast<std::uintptr_t>(at) / 4096 * 4096;
   return ::mincore(reinterpret_cast<void*>(page), 1, &state) == 0 && (state & 1) != 0;
-}
-
-long faults() {
-  rusage usage{};
-  ::getrusage(RUSAGE_THREAD, &usage);
-  return usage.ru_minflt;
 }
 
 TEST(MapAhead, TheFrontOfATable) {
@@ -51,9 +45,9 @@ TEST(MapAhead, PlacesOfASlab) {
     slab.map_ahead(kPlaces);
     slab.map_ahead(kPlaces);  // enough is enough
     std::array<void*, kPlaces> now{};
-    const long before = faults();
+    const long before = page_faults();
     for (void*& place : now) static_cast<Thing*>(place = slab.take())->bytes[sizeof(Thing) - 1] = 1;
-    EXPECT_LE(faults() - before, 2) << "round " << round;
+    EXPECT_LE(page_faults() - before, 2) << "round " << round;
     taken.insert(now.begin(), now.end());
   }
   EXPECT_EQ(taken.size(), 20 * kPlaces);

@@ -1,34 +1,31 @@
 // The blocks of copies are mapped before a worker writes to them, and not all at once.
 #include <gtest/gtest.h>
 #include <malloc.h>
-#include <sys/resource.h>
 
 #include "dataplane/core/base/huge_pages.h"
 #include "dataplane/gateway/resend.h"
 #include "tests/unit/gateway/builder.h"
+#include "tests/unit/page_faults.h"
 
 namespace penstock::gateway::test {
 namespace {
 
 using namespace std::chrono_literals;
 
-[[maybe_unused]] long faults() {
-  rusage usage{};
-  ::getrusage(RUSAGE_THREAD, &usage);
-  return usage.ru_minflt;
-}
-
 // Keeps what fills `blocks` blocks, for peers that keep 8 each; returns the page faults that took.
 [[maybe_unused]] long keep_blocks(ResendStore& store, PeerIndex& peer, std::size_t blocks, Instant now) {
   constexpr std::size_t kPerPeer = 8;
   const Octets datagram(1400, 1);
   const std::size_t wanted = store.blocks_used() + blocks;
-  const long before = faults();
+  const long before = page_faults();
   while (store.blocks_used() < wanted) {
-    if (store.keep(peer, datagram, now) == ResendStore::Kept::too_fast) return -1;
+    if (store.keep(peer, datagram, now) == ResendStore::Kept::too_fast) {
+      ADD_FAILURE() << "not kept, for peer " << peer;
+      return 0;
+    }
     if (store.bytes(peer) >= kPerPeer * ResendStore::kBlockSize - 2 * datagram.size()) ++peer;
   }
-  return faults() - before;
+  return page_faults() - before;
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // their shadow memory takes pages of its own

@@ -12,13 +12,16 @@
 namespace penstock::wireguard {
 namespace {
 
-// Sixteen lanes: cost in cycles, measured (perf/run micro): a pass of the lanes pays for its longest packet whatever
-// the number of lanes in use; the other backend pays per packet. Only the crossing matters, so round figures do.
-constexpr std::uint64_t lanes_cost(std::uint32_t longest) {
-  return 700 + 830 * ((std::uint64_t{longest} + 63) / 64);
-}
+// Sixteen lanes: costs in cycles, measured (perf/run micro). Only the crossing matters, so round figures do.
+constexpr std::uint64_t kPerCall = 400;
+constexpr std::uint64_t kPerSixteen = 550;  // packets, for their first blocks
+constexpr std::uint64_t kPerTurn = 650;     // 64 bytes in every lane
 constexpr std::uint64_t single_cost(std::uint32_t length) {
   return 330 + (std::uint64_t{length} * 3) / 4;
+}
+
+constexpr std::uint32_t blocks_of(std::uint32_t length) {
+  return length <= 64 ? 1 : (length + 63) / 64;
 }
 
 // All bits equal? Without early exit.
@@ -42,7 +45,8 @@ class LanesContext final : public AeadContext {
 
  private:
   static constexpr std::size_t kChunk = 64;
-  static_assert(kChunk <= kX8MaxPackets);
+  static constexpr std::size_t kLanes = 16;
+  static_assert(kChunk <= kX8MaxPackets && kChunk <= kX16MaxPackets);
 
   template <bool Seal>
   void run(std::span<AeadJob> jobs) {
@@ -89,64 +93,86 @@ class LanesContext final : public AeadContext {
     }
   }
 
-  // Longest first, sixteen at a time, so that lanes of one pass are alike in length.
+  // Enough packets that are alike, as most bursts are, go as they are. Else the long ones go first, so that lanes end
+  // together, and without those that lanes would still be at when the rest is done.
   template <bool Seal>
   void sixteen(std::span<AeadJob> jobs) {
-    std::array<AeadJob*, kChunk> order;
-    bool sorted = true;
+    std::uint32_t shortest = ~std::uint32_t{0}, longest = 0;
+    for (const AeadJob& job : jobs) {
+      shortest = std::min(shortest, job.length);
+      longest = std::max(longest, job.length);
+    }
+    if (jobs.size() >= kLanes && blocks_of(longest) == blocks_of(shortest)) {
+      lanes<Seal>(jobs, [](std::size_t i) { return i; });
+      return;
+    }
+    std::array<std::uint8_t, kChunk> order;
+    long_first(jobs, order);
+    const std::size_t alone = singles(jobs, order);
+    if (alone > 0) {
+      std::array<AeadJob, kChunk> copies;
+      for (std::size_t i = 0; i < alone; ++i) copies[i] = jobs[order[i]];
+      few<Seal>({copies.data(), alone});
+      for (std::size_t i = 0; i < alone; ++i) jobs[order[i]].ok = copies[i].ok;
+    }
+    if (alone < jobs.size())
+      lanes<Seal>(jobs.first(jobs.size() - alone), [&](std::size_t i) { return order[alone + i]; });
+  }
+
+  // As many as `jobs` are, of its memory: `at(i)` says which.
+  template <bool Seal, typename At>
+  static void lanes(std::span<AeadJob> jobs, At at) {
+    std::array<Lane, kChunk> lanes;
+    lanes[0] = {};  // gcc does not see that there is a first job
+    std::uint8_t tags[kChunk][kAeadTagSize];
     for (std::size_t i = 0; i < jobs.size(); ++i) {
-      order[i] = &jobs[i];
-      sorted = sorted && (i == 0 || jobs[i - 1].length >= jobs[i].length);
+      const AeadJob& job = jobs.data()[at(i)];
+      lanes[i] = {job.key, job.counter, job.data, job.length};
     }
-    if (!sorted) {
-      std::stable_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(jobs.size()),
-                       [](const AeadJob* a, const AeadJob* b) { return a->length > b->length; });
-    }
-    std::size_t done = 0;
-    while (done < jobs.size()) {
-      const std::size_t left = std::min(kLanes, jobs.size() - done);
-      const std::span<AeadJob*> group{order.data() + done, left};
-      // A long packet among short ones would make every lane wait for it: it goes alone.
-      if (group[0]->length > 2 * group[left - 1]->length + 256 || !lanes_pay(group)) {
-        done += singles<Seal>(group);
-      } else {
-        pass<Seal>(group);
-        done += left;
-      }
-    }
+    chacha20_poly1305_x16(lanes.data(), jobs.size(), Seal, tags);
+    for (std::size_t i = 0; i < jobs.size(); ++i) settle<Seal>(jobs.data()[at(i)], tags[i]);
   }
 
-  static bool lanes_pay(std::span<AeadJob* const> group) {
-    std::uint64_t singly = 0;
-    for (const AeadJob* job : group) singly += single_cost(job->length);
-    return singly > lanes_cost(group[0]->length);
-  }
-
-  // Takes from the front of the group what is better served singly: all of it when the lanes do not pay, else the
-  // packets that are far longer than the rest. Returns how many.
-  template <bool Seal>
-  std::size_t singles(std::span<AeadJob*> group) {
-    std::size_t count = group.size();
-    if (lanes_pay(group)) {
-      const std::uint32_t shortest = group.back()->length;
-      count = 0;
-      while (count < group.size() && group[count]->length > 2 * shortest + 256) ++count;
+  // By their blocks; all that have kClasses or more are alike.
+  static void long_first(std::span<const AeadJob> jobs, std::array<std::uint8_t, kChunk>& order) {
+    constexpr std::uint32_t kClasses = 32;  // up to 2 KiB
+    std::array<std::uint8_t, kChunk> classes;
+    std::array<std::uint8_t, kClasses + 1> from{};  // of each class; class 0 is the longest
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+      classes[i] = static_cast<std::uint8_t>(kClasses - std::min(blocks_of(jobs[i].length), kClasses));
+      ++from[classes[i] + 1U];
     }
-    std::array<AeadJob, kLanes> copies;
-    for (std::size_t i = 0; i < count; ++i) copies[i] = *group[i];
-    few<Seal>({copies.data(), count});
-    for (std::size_t i = 0; i < count; ++i) group[i]->ok = copies[i].ok;
-    return count;
+    for (std::size_t i = 1; i < from.size(); ++i) from[i] = static_cast<std::uint8_t>(from[i] + from[i - 1]);
+    for (std::size_t i = 0; i < jobs.size(); ++i) order[from[classes[i]]++] = static_cast<std::uint8_t>(i);
   }
 
-  template <bool Seal>
-  void pass(std::span<AeadJob*> group) {
-    std::array<Lane, kLanes> lanes;
-    std::uint8_t tags[kLanes][kAeadTagSize];
-    for (std::size_t i = 0; i < group.size(); ++i)
-      lanes[i] = {group[i]->key, group[i]->counter, group[i]->data, group[i]->length};
-    chacha20_poly1305_x16(lanes.data(), group.size(), Seal, tags);
-    for (std::size_t i = 0; i < group.size(); ++i) settle<Seal>(*group[i], tags[i]);
+  // How many, from the front, are better served one by one.
+  static std::size_t singles(std::span<const AeadJob> jobs, const std::array<std::uint8_t, kChunk>& order) {
+    // longest[i]: of those from i on.
+    std::array<std::uint32_t, kChunk + 1> longest;
+    longest[jobs.size()] = 0;
+    std::uint64_t blocks = 0;
+    for (std::size_t i = jobs.size(); i-- > 0;) {
+      const std::uint32_t own = blocks_of(jobs[order[i]].length);
+      blocks += own;
+      longest[i] = std::max(longest[i + 1], own);
+    }
+    std::size_t best = 0;
+    std::uint64_t cost = 0, least = ~std::uint64_t{0};
+    for (std::size_t i = 0;; ++i) {
+      const std::size_t left = jobs.size() - i;
+      const std::uint64_t even = (blocks + kLanes - 1) / kLanes;
+      const std::uint64_t with_lanes =
+          left == 0 ? cost
+                    : cost + kPerCall + kPerSixteen * ((left + kLanes - 1) / kLanes) +
+                          kPerTurn * std::max<std::uint64_t>(longest[i], even);
+      if (with_lanes < least) least = with_lanes, best = i;
+      // Lanes that are busy to the end are not relieved by a packet less.
+      if (left == 0 || (longest[i] <= even && left >= kLanes)) return best;
+      const std::uint32_t length = jobs[order[i]].length;
+      cost += single_cost(length);
+      blocks -= blocks_of(length);
+    }
   }
 
   const std::unique_ptr<AeadContext> few_;

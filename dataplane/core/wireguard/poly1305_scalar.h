@@ -1,6 +1,6 @@
 // Poly1305 (RFC 8439 §2.5) with 64-bit limbs: one 16-byte block at a time.
-// Part of chacha20_poly1305_x8.cc, which alone includes it: everything here has internal linkage and is compiled for
-// AVX2.
+// Part of chacha20_poly1305_x8.cc and chacha20_poly1305_x16.cc, which alone include it: everything here has internal
+// linkage. Needs BMI2.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,7 @@ PENSTOCK_INLINE void store64(std::uint8_t* at, std::uint64_t value) {
   __builtin_memcpy(at, &value, 8);
 }
 
-void poly_init(Poly& p, const std::uint8_t* key) {
+[[maybe_unused]] void poly_init(Poly& p, const std::uint8_t* key) {
   p.r0 = load64(key) & 0x0ffffffc0fffffffULL;
   p.r1 = load64(key + 8) & 0x0ffffffc0ffffffcULL;
   p.s1 = p.r1 + (p.r1 >> 2);

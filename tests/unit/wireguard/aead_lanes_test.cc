@@ -6,6 +6,7 @@
 #include <array>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "dataplane/core/wireguard/aead.h"
@@ -182,6 +183,51 @@ TEST_F(Lanes, ChosenCiphertexts) {
   ASSERT_NO_FATAL_FAILURE(seal_and_compare(texts));
   for (const auto& t : texts) EXPECT_EQ(t.buffer[t.plain.size() - 1], 0xff);
 }
+
+// The kernels themselves, whatever make_lanes_context() would have given to others: every number of packets, in any
+// order of lengths, nothing at all among them.
+using Kernel = void (*)(const Lane*, std::size_t, bool, std::uint8_t (*)[16]);
+class LaneKernels : public Lanes, public testing::WithParamInterface<bool> {
+ protected:
+  void SetUp() override {
+    const bool sixteen = GetParam();
+    if (!(sixteen ? chacha20_poly1305_x16_supported() : chacha20_poly1305_x8_supported()))
+      GTEST_SKIP() << "this machine has not these instructions";
+    kernel_ = sixteen ? chacha20_poly1305_x16 : chacha20_poly1305_x8;
+  }
+  Kernel kernel_ = nullptr;
+};
+
+TEST_P(LaneKernels, EveryCountInAnyOrder) {
+  for (std::size_t round = 0; round < 640; ++round) {
+    const std::size_t count = 1 + round % kX16MaxPackets;
+    const std::size_t limit = std::array<std::size_t, 4>{17, 130, 1500, 4000}[random_() % 4];
+    std::vector<Text> texts;
+    for (std::size_t i = 0; i < count; ++i) texts.push_back(text(random_() % 5 == 0 ? 0 : random_() % limit));
+    for (const bool encrypt : {true, false}) {
+      std::vector<Lane> lanes;
+      for (auto& t : texts) {
+        const auto length = static_cast<std::uint32_t>(t.plain.size());
+        lanes.push_back({t.key.data(), t.counter, length == 0 ? nullptr : t.buffer.data(), length});
+      }
+      std::vector<std::array<std::uint8_t, 16>> tags(count);
+      kernel_(lanes.data(), count, encrypt, reinterpret_cast<std::uint8_t(*)[16]>(tags.data()));
+      for (std::size_t i = 0; i < count; ++i) {
+        const Text& t = texts[i];
+        const auto sealed = reference_seal(t.key.data(), t.counter, t.plain);
+        ASSERT_TRUE(std::equal(tags[i].begin(), tags[i].end(), sealed.end() - kAeadTagSize)) << i << " of " << count;
+        const std::uint8_t* const expected = encrypt ? sealed.data() : t.plain.data();
+        ASSERT_TRUE(std::equal(expected, expected + t.plain.size(), t.buffer.begin())) << i << " of " << count;
+        ASSERT_EQ(std::count(t.buffer.begin() + static_cast<std::ptrdiff_t>(t.plain.size()), t.buffer.end(), kSlackByte),
+                  static_cast<std::ptrdiff_t>(kAeadTagSize + kSlack));
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Widths, LaneKernels, testing::Bool(), [](const auto& width) {
+  return std::string(width.param ? "Sixteen" : "Eight");
+});
 
 }  // namespace
 }  // namespace penstock::wireguard

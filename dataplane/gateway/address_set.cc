@@ -2,7 +2,7 @@
 
 namespace penstock::gateway {
 
-AddressSet::AddressSet() : entries_(16) {}
+AddressSet::AddressSet() : entries_(64) {}
 
 std::size_t AddressSet::slot_of(const IpAddress& address) const {
   const std::size_t mask = entries_.size() - 1;
@@ -19,6 +19,7 @@ void AddressSet::grow() {
 }
 
 void AddressSet::add(const IpAddress& address, std::uint8_t uses, PortIndex port) {
+  if ((size_ + 1) * 16 > entries_.size() && entries_.size() < kSparse) grow();
   if ((size_ + 1) * 2 > entries_.size()) grow();
   Entry& entry = entries_[slot_of(address)];
   if (entry.uses == address_use::none) {

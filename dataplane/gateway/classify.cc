@@ -11,23 +11,14 @@
 namespace penstock::gateway {
 namespace {
 
-// A MAC address as a number, to be compared at one blow.
-std::uint64_t mac_word(const std::uint8_t* at) {
-  std::uint32_t first;
-  std::uint16_t rest;
-  std::memcpy(&first, at, 4);
-  std::memcpy(&rest, at + 4, 2);
-  return std::uint64_t{rest} << 32 | first;
-}
-
 // Strips Ethernet and the port's VLAN tag. `type`: what follows.
 DropReason strip_ethernet(Packet& packet, const PortConfiguration& port, std::uint16_t& type) {
   const auto* ethernet = view_as<EthernetHeader>(Bytes{packet.bytes()});
   if (ethernet == nullptr) return DropReason::frame_too_short;
   const bool group = (ethernet->destination[0] & 1) != 0;
-  const std::uint64_t us = mac_word(port.mac.data());
-  if (!group && mac_word(packet.data) != us) return DropReason::frame_not_for_us;
-  if (mac_word(packet.data + 6) == us) return DropReason::ip_source_invalid;  // ours, come back
+  const std::uint64_t us = words::load48(port.mac.data());
+  if (!group && words::load48(packet.data) != us) return DropReason::frame_not_for_us;
+  if (words::load48(packet.data + 6) == us) return DropReason::ip_source_invalid;  // ours, come back
   type = ethernet->type.host();
   packet.pull(sizeof(EthernetHeader));
   if (type != static_cast<std::uint16_t>(EtherType::vlan))

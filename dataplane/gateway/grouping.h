@@ -24,13 +24,14 @@ struct Groups {
 // Groups positions 0..n-1 (n <= kBurst) by keys, in the order of their first appearance.
 inline void group_by(const std::uint32_t* keys, std::size_t n, Groups& out) {
   constexpr unsigned kSlots = 2 * kBurst;
+  static_assert(kSlots == 1U << 7);
   constexpr std::uint8_t kNone = 0xff;
   std::array<std::uint8_t, kSlots> slots;  // group, by hash of its key
   std::memset(slots.data(), kNone, sizeof slots);
   std::array<std::uint8_t, kBurst> first, last, next;
   out.count = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    unsigned slot = (keys[i] * 0x9e3779b1U) >> 25;
+    unsigned slot = (keys[i] * 0x9e3779b1U) >> (32 - 7);
     while (slots[slot] != kNone && keys[first[slots[slot]]] != keys[i]) slot = (slot + 1) % kSlots;
     next[i] = kNone;
     if (slots[slot] == kNone) {

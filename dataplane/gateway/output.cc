@@ -2,7 +2,7 @@
 
 #include "dataplane/core/base/address_words.h"
 #include "dataplane/core/nat/fragments.h"
-#include "dataplane/core/packet/checksum.h"
+#include "dataplane/core/packet/words.h"
 #include "dataplane/gateway/configuration.h"
 #include "dataplane/gateway/neighbour_messages.h"
 #include "dataplane/gateway/neighbour_table.h"
@@ -15,15 +15,13 @@ namespace {
 
 // Fourteen bytes as two words.
 void push_untagged(Packet& packet, const MacAddress& destination, const MacAddress& source, bool six) {
-  std::uint64_t first = 0, second = 0;
-  std::memcpy(&first, destination.data(), sizeof destination);
-  std::memcpy(&second, source.data(), sizeof source);
+  const std::uint64_t first = words::load48(destination.data()), second = words::load48(source.data());
   constexpr std::uint64_t kFour = be16::from_host(static_cast<std::uint16_t>(EtherType::ipv4)).raw();
   constexpr std::uint64_t kSix = be16::from_host(static_cast<std::uint16_t>(EtherType::ipv6)).raw();
   const std::uint64_t head = first | second << 48;
   const std::uint64_t tail = second | (six ? kSix : kFour) << 48;
-  std::memcpy(packet.data, &head, sizeof head);
-  std::memcpy(packet.data + sizeof(EthernetHeader) - sizeof tail, &tail, sizeof tail);
+  words::store(packet.data, head);
+  words::store(packet.data + sizeof(EthernetHeader) - sizeof tail, tail);
 }
 
 inline void transmit(Worker& worker, Packet* packet, const MacAddress& to) {

@@ -164,9 +164,10 @@ inline void to_ipv4(Packet& packet, const IpAddress& source, const IpAddress& de
   packet.pull(kShrink);
   std::uint8_t* at = packet.data;
   const bool dont_fragment = packet.length > kIpv6MinimumMtu - kShrink;
-  const std::uint32_t first = 0x45U | tos << 8 | std::uint32_t{swapped(packet.length)} << 16;
+  // In 32 bits from the start: gcc 12 keeps 16 of them in memory and reads 32 back, which waits for the store.
+  const std::uint32_t first = 0x45U | tos << 8 | __builtin_bswap32(packet.length);
   const std::uint32_t second =
-      swapped(identification) | std::uint32_t{swapped(dont_fragment ? kIpv4DontFragment : std::uint16_t{0})} << 16;
+      __builtin_bswap32(std::uint32_t{identification} << 16 | (dont_fragment ? std::uint32_t{kIpv4DontFragment} : 0U));
   const auto third = static_cast<std::uint32_t>(((six >> 56) - 1) | (six >> 48 & 0xff) << 8);
   const auto checksum = static_cast<std::uint16_t>(~fold(ChecksumSum{first} + second + third + addresses));
   store(at, std::uint64_t{second} << 32 | first);

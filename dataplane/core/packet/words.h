@@ -19,6 +19,12 @@ void store(std::uint8_t* at, Word word) {
   std::memcpy(at, &word, sizeof word);
 }
 
+// Six bytes, a MAC address, as a number. By two loads: six bytes copied into a word are written in two parts and read
+// as one, which waits until the writes have left the processor's store buffer.
+inline std::uint64_t load48(const std::uint8_t* at) {
+  return load<std::uint32_t>(at) | std::uint64_t{load<std::uint16_t>(at + 4)} << 32;
+}
+
 // To 16 bits, of a sum of a few words (below 2^48).
 inline std::uint16_t fold(ChecksumSum sum) {
   sum = (sum & 0xffffffff) + (sum >> 32);

@@ -175,7 +175,7 @@ Flow flow_of(std::uint32_t number, std::uint32_t peers) {
   out.number = number;
   out.peer = number % peers;
   const std::uint32_t n = number / peers;
-  out.server = n % kServers;
+  out.server = (n + out.peer) % kServers;  // so that many peers with a flow each do not all meet at one
   out.tcp = n / kServers % 2 != 0;
   out.service_port = static_cast<std::uint16_t>(kServicePort + n / kServers / 2 % 64);
   out.port = static_cast<std::uint16_t>(10000 + n / kServers / 2 / 64);

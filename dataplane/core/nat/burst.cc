@@ -25,9 +25,9 @@ inline bool Translator::Implementation::fit(const Call& call, const Packet& pack
   const std::uint32_t epoch = call.policies.epoch(record.peer);
   if (epoch == 0 || epoch != record.policy_epoch) return false;
   if (record.expires != 0 && call.now.wall.seconds >= record.expires) return false;
-  if (record.protocol != ip_protocol::tcp) return true;
+  const std::uint32_t tcp = words::one_if(record.protocol == ip_protocol::tcp);  // no branch: see plain::read_headers
   const std::size_t header = packet.data[0] >> 4 == 6 ? sizeof(Ipv6Header) : sizeof(Ipv4Header);
-  return tcp_is_plain(record.state, packet.data[header + 13]);
+  return ((tcp ^ 1) | std::uint32_t{tcp_is_plain(record.state, packet.data[header + std::size_t{13} * tcp])}) != 0;
 }
 
 inline void Translator::Implementation::count_plain(const Call& call, flow::Slot slot,

@@ -37,9 +37,10 @@ void prepare_rewrite(flow::FlowRecord& record, const IpAddress& source);
 // Whether a TCP segment with these flags leaves a session in `state` as it is, and proves that it is alive.
 [[nodiscard]] inline bool tcp_is_plain(std::uint8_t state, std::uint8_t flags) {
   constexpr unsigned kChanging = tcp_flag::syn | tcp_flag::fin | tcp_flag::rst;
-  const auto of = static_cast<TcpState>(state);
-  return (flags & kChanging) == 0 &&
-         (of == TcpState::established || of == TcpState::fin_inside || of == TcpState::fin_outside);
+  constexpr unsigned kLasting = 1U << static_cast<unsigned>(TcpState::established) |
+                                1U << static_cast<unsigned>(TcpState::fin_inside) |
+                                1U << static_cast<unsigned>(TcpState::fin_outside);
+  return ((kLasting >> state & 1) & unsigned{(flags & kChanging) == 0}) != 0;
 }
 
 // Length after translation, for a packet that read_plain took.
@@ -68,6 +69,7 @@ inline constexpr std::size_t kUdpChecksum = 6;
 using words::fold;
 using words::header_sum;
 using words::load;
+using words::one_if;
 using words::store;
 
 inline std::uint16_t swapped(std::uint16_t value) {
@@ -103,19 +105,19 @@ inline std::uint8_t read_headers(const Packet& packet, IpAddress& source, IpAddr
     source = AddressWords::of_v4(at + 12).address();
     destination = AddressWords::of_v4(at + 16).address();
   }
+  // TCP and UDP take turns as they like, and a branch between them would be guessed wrong half of the time: so both are
+  // judged with the same steps, by TCP's data offset or UDP's length and checksum.
+  const std::uint32_t tcp = one_if(protocol == ip_protocol::tcp), udp = one_if(protocol == ip_protocol::udp);
+  if ((tcp | udp) == 0) return 0;
   const std::uint8_t* transport = at + header;
   const std::size_t length = total - header;
-  if (protocol == ip_protocol::tcp) {
-    if (length < sizeof(TcpHeader)) return 0;
-    const std::size_t tcp_header = (transport[12] >> 4) * std::size_t{4};
-    if (tcp_header < sizeof(TcpHeader) || tcp_header > length) return 0;
-  } else if (protocol == ip_protocol::udp) {
-    const std::size_t udp_length = swapped(load<std::uint16_t>(transport + 4));
-    if (udp_length < sizeof(UdpHeader) || udp_length > length || load<std::uint16_t>(transport + kUdpChecksum) == 0)
-      return 0;
-  } else {
-    return 0;
-  }
+  const std::size_t least = sizeof(UdpHeader) + (sizeof(TcpHeader) - sizeof(UdpHeader)) * tcp;
+  if (length < least) return 0;
+  const std::uint32_t field = load<std::uint16_t>(transport + 4 + std::size_t{8} * tcp);
+  const std::uint32_t only_tcp = 0 - tcp;
+  const std::uint32_t claimed = ((field >> 2 & 0x3c) & only_tcp) | (__builtin_bswap32(field) >> 16 & ~only_tcp);
+  if (claimed < least || claimed > length) return 0;
+  if ((load<std::uint16_t>(transport + kUdpChecksum) | tcp) == 0) return 0;
   source_port = swapped(load<std::uint16_t>(transport));
   destination_port = swapped(load<std::uint16_t>(transport + 2));
   return protocol;
@@ -125,12 +127,12 @@ inline std::uint8_t read_headers(const Packet& packet, IpAddress& source, IpAddr
 inline void rewrite_transport(std::uint8_t* transport, std::uint8_t protocol, std::uint16_t source_port,
                               std::uint16_t destination_port, std::uint16_t delta) {
   store<std::uint32_t>(transport, std::uint32_t{swapped(destination_port)} << 16 | swapped(source_port));
-  const bool udp = protocol == ip_protocol::udp;
-  std::uint8_t* at = transport + (udp ? kUdpChecksum : kTcpChecksum);
+  const std::uint32_t udp = one_if(protocol == ip_protocol::udp);  // no branch: see read_headers
+  std::uint8_t* at = transport + kTcpChecksum - (kTcpChecksum - kUdpChecksum) * udp;
   const std::uint32_t sum = std::uint32_t{static_cast<std::uint16_t>(~load<std::uint16_t>(at))} + delta;
-  auto checksum = static_cast<std::uint16_t>(~((sum & 0xffff) + (sum >> 16)));
-  if (checksum == 0 && udp) checksum = 0xffff;
-  store(at, checksum);
+  const std::uint32_t checksum = ~((sum & 0xffff) + (sum >> 16)) & 0xffff;
+  const std::uint32_t none = udp & std::uint32_t{checksum == 0};  // which UDP writes as all ones
+  store(at, static_cast<std::uint16_t>(checksum | (0 - none)));
 }
 
 inline void rewrite_ipv6(std::uint8_t* at, const IpAddress& source, const IpAddress& destination) {

@@ -19,6 +19,13 @@ void store(std::uint8_t* at, Word word) {
   std::memcpy(at, &word, sizeof word);
 }
 
+// 1 or 0, as a number to calculate with: the compiler does not turn what is done with it back into a branch.
+inline std::uint32_t one_if(bool condition) {
+  std::uint32_t number = condition;
+  asm("" : "+r"(number));
+  return number;
+}
+
 // Six bytes, a MAC address, as a number. By two loads: six bytes copied into a word are written in two parts and read
 // as one, which waits until the writes have left the processor's store buffer.
 inline std::uint64_t load48(const std::uint8_t* at) {

@@ -20,6 +20,10 @@ constexpr std::uint64_t single_cost(std::uint32_t length) {
   return 330 + (std::uint64_t{length} * 3) / 4;
 }
 
+// So few that one pass of the lanes is never worth it.
+constexpr std::size_t kFew = 4;
+static_assert(kFew * single_cost(0) <= kPerCall + kPerSixteen + kPerTurn);
+
 constexpr std::uint32_t blocks_of(std::uint32_t length) {
   return length <= 64 ? 1 : (length + 63) / 64;
 }
@@ -97,6 +101,7 @@ class LanesContext final : public AeadContext {
   // together, and without those that lanes would still be at when the rest is done.
   template <bool Seal>
   void sixteen(std::span<AeadJob> jobs) {
+    if (jobs.size() <= kFew) return few<Seal>(jobs);
     std::uint32_t shortest = ~std::uint32_t{0}, longest = 0;
     for (const AeadJob& job : jobs) {
       shortest = std::min(shortest, job.length);

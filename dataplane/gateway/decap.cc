@@ -227,8 +227,10 @@ void begin_decap(Worker& worker, PacketBurst& packets, Opening& opening) {
   find_sessions(worker, packets, opening);
   packets.clear();
   for (unsigned g = 0; g < opening.groups; ++g)
-    if (const policy::PeerPolicy* policy = worker.policies->find(opening.sessions[g]->peer); policy != nullptr)
+    if (const policy::PeerPolicy* policy = worker.policies->find(opening.sessions[g]->peer); policy != nullptr) {
       prefetch_read(policy);
+      prefetch_read(&policy->tunnel_v6);  // which may stand in the next line
+    }
 }
 
 void end_decap(Worker& worker, Opening& opening, PacketBurst& packets) {

@@ -9,7 +9,7 @@
 // Poly1305 takes the ciphertext between the rounds of the next blocks. Lanes 0 to 7 share a vector (poly1305_x16.h):
 // eight accumulators in three registers of 44-, 44- and 42-bit limbs, multiplied with IFMA. Lanes 8 to 15 are
 // authenticated by the scalar units (poly1305_scalar.h), which are idle meanwhile. With all lanes in vectors the
-// vector units would be busy a sixth longer, with none the scalar ones would be the slower.
+// whole takes an eighth longer, with none a sixth.
 //
 // Constant time with respect to keys and data: no branch or address depends on either, only on lengths.
 // Needs AVX-512 F, BW, DQ, VL, IFMA and VBMI2, and BMI2; `chacha20_poly1305_x16_supported()` tells. Any thread, no

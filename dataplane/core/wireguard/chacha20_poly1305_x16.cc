@@ -52,17 +52,8 @@ PENSTOCK_INLINE void load_keys(States& s, const std::uint8_t* const* keys) {
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys[low + 4])), 1);
   }
   V t[8];
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    const V a = _mm512_unpacklo_epi32(y[i], y[i + 1]);
-    const V b = _mm512_unpackhi_epi32(y[i], y[i + 1]);
-    const V c = _mm512_unpacklo_epi32(y[i + 2], y[i + 3]);
-    const V d = _mm512_unpackhi_epi32(y[i + 2], y[i + 3]);
-    t[i] = _mm512_unpacklo_epi64(a, c);
-    t[i + 1] = _mm512_unpackhi_epi64(a, c);
-    t[i + 2] = _mm512_unpacklo_epi64(b, d);
-    t[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
+  transpose_4x4(y, t);
+  transpose_4x4(y + 4, t + 4);
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
     s.key[k] = _mm512_shuffle_i32x4(t[k], t[k + 4], 0x88);

@@ -41,20 +41,23 @@ PENSTOCK_INLINE void diagonal_round(V (&x)[16]) {
   quarter_round(x[3], x[4], x[9], x[14]);
 }
 
+// In each 128-bit quarter: 4x4 transpose of the 32-bit words of four registers.
+PENSTOCK_INLINE void transpose_4x4(const V* x, V* t) {
+  const V a = _mm512_unpacklo_epi32(x[0], x[1]);
+  const V b = _mm512_unpackhi_epi32(x[0], x[1]);
+  const V c = _mm512_unpacklo_epi32(x[2], x[3]);
+  const V d = _mm512_unpackhi_epi32(x[2], x[3]);
+  t[0] = _mm512_unpacklo_epi64(a, c);
+  t[1] = _mm512_unpackhi_epi64(a, c);
+  t[2] = _mm512_unpacklo_epi64(b, d);
+  t[3] = _mm512_unpackhi_epi64(b, d);
+}
+
 // 16x16 transpose of 32-bit words: from word-per-register to block-per-register.
 PENSTOCK_INLINE void transpose_16x16(V (&x)[16]) {
   V t[16];
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    const V a = _mm512_unpacklo_epi32(x[i], x[i + 1]);
-    const V b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
-    const V c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]);
-    const V d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
-    t[i] = _mm512_unpacklo_epi64(a, c);
-    t[i + 1] = _mm512_unpackhi_epi64(a, c);
-    t[i + 2] = _mm512_unpacklo_epi64(b, d);
-    t[i + 3] = _mm512_unpackhi_epi64(b, d);
-  }
+  for (int i = 0; i < 16; i += 4) transpose_4x4(x + i, t + i);
 #pragma GCC unroll 4
   for (int k = 0; k < 4; ++k) {
     const V a = _mm512_shuffle_i32x4(t[k], t[k + 4], 0x88);

@@ -17,6 +17,7 @@
 #include "dataplane/io/handover_link.h"
 #include "dataplane/io/open.h"
 #include "dataplane/rpc/server.h"
+#include "dataplane/rpc/warm_locks.h"
 #include "dataplane/runtime/clock.h"
 #include "dataplane/runtime/config.h"
 #include "dataplane/runtime/config_static.h"
@@ -97,6 +98,7 @@ int run(const std::string& file, int signals) {
                engine.ports().front().pool.size);
   ::sd_notify(0, "READY=1\nSTATUS=ready");
   if (!stay_in_memory()) spdlog::warn(kNotLocked);  // all libraries are there
+  rpc::warm_locks_meanwhile();
 
   constexpr int kTurnMs = 100;
   while (!told_to_end(signals, kTurnMs)) {

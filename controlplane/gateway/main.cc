@@ -10,6 +10,7 @@
 #include "controlplane/gateway/gateway.h"
 #include "controlplane/io/loop.h"
 #include "dataplane/core/base/resident.h"
+#include "dataplane/rpc/warm_locks.h"
 
 using namespace penstock;
 
@@ -56,6 +57,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (!stay_in_memory()) spdlog::warn(kNotLocked);
+  rpc::warm_locks_meanwhile();
   spdlog::info("penstock-gateway {} started", PENSTOCK_VERSION);
   const int code = loop.run();
   process->finish();

@@ -7,9 +7,10 @@
 #include <cstdio>
 
 #include "controlplane/io/loop.h"
-#include "dataplane/core/base/resident.h"
 #include "controlplane/portal/config.h"
 #include "controlplane/portal/portal.h"
+#include "dataplane/core/base/resident.h"
+#include "dataplane/rpc/warm_locks.h"
 
 using namespace penstock;
 
@@ -59,6 +60,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   if (!stay_in_memory()) spdlog::warn(kNotLocked);
+  rpc::warm_locks_meanwhile();
   spdlog::info("penstock-portal {} listens on port {}", PENSTOCK_VERSION, process->port());
   const int code = loop.run();
   process.reset();

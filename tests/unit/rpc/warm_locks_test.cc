@@ -1,0 +1,66 @@
+#include "dataplane/rpc/warm_locks.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <absl/synchronization/mutex.h>
+
+#include <atomic>
+#include <ctime>
+#include <thread>
+
+// Sleeps of a millisecond and more, as measuring a frequency takes; what waits for a lock sleeps for microseconds.
+static std::atomic<int> long_sleeps{0};
+
+extern "C" int nanosleep(const timespec* wanted, timespec* left) {
+  if (wanted->tv_sec > 0 || wanted->tv_nsec >= 1'000'000) ++long_sleeps;
+  return clock_nanosleep(CLOCK_REALTIME, 0, wanted, left) == 0 ? 0 : -1;
+}
+
+namespace penstock::rpc {
+namespace {
+
+// Three threads at one lock: two of them queue.
+void contend() {
+  absl::Mutex mutex;
+  int queued = 0;
+  bool open = false;
+  const auto pass = [&] {
+    const absl::MutexLock lock(&mutex);
+    ++queued;
+    mutex.Await(absl::Condition(&open));
+  };
+  std::thread one(pass), two(pass);
+  const auto both = +[](int* n) { return *n == 2; };
+  {
+    const absl::MutexLock lock(&mutex, absl::Condition(both, &queued));
+    open = true;
+  }
+  one.join();
+  two.join();
+}
+
+// In a process of its own, whose locks nobody has used yet: how often it slept.
+template <typename Before>
+int sleeps_of_contention(Before before) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    before();
+    const int so_far = long_sleeps;
+    contend();
+    ::_exit(long_sleeps - so_far);
+  }
+  int status = 0;
+  EXPECT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status));
+  return WEXITSTATUS(status);
+}
+
+TEST(WarmLocks, NobodySleepsInTheFirstQueueForALock) {
+  if (sleeps_of_contention([] {}) == 0) GTEST_SKIP() << "this system tells the frequency of its clock";
+  EXPECT_EQ(sleeps_of_contention(warm_locks), 0);
+}
+
+}  // namespace
+}  // namespace penstock::rpc

@@ -1,5 +1,6 @@
 #include "dataplane/rpc/warm_locks.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -7,7 +8,10 @@
 #include <absl/synchronization/mutex.h>
 
 #include <atomic>
+#include <cerrno>
+#include <cstdarg>
 #include <ctime>
+#include <string_view>
 #include <thread>
 
 // Sleeps of a millisecond and more, as measuring a frequency takes; what waits for a lock sleeps for microseconds.
@@ -15,7 +19,22 @@ static std::atomic<int> long_sleeps{0};
 
 extern "C" int nanosleep(const timespec* wanted, timespec* left) {
   if (wanted->tv_sec > 0 || wanted->tv_nsec >= 1'000'000) ++long_sleeps;
-  return clock_nanosleep(CLOCK_REALTIME, 0, wanted, left) == 0 ? 0 : -1;
+  errno = ::clock_nanosleep(CLOCK_REALTIME, 0, wanted, left);
+  return errno == 0 ? 0 : -1;
+}
+
+// No system tells the frequency of its clock here, so that it has to be measured. (The headers call it open64.)
+extern "C" int open_of_libraries(const char* path, int flags, ...) __asm__("open");
+int open_of_libraries(const char* path, int flags, ...) {
+  if (std::string_view(path).starts_with("/sys/devices/system/cpu/")) {
+    errno = ENOENT;
+    return -1;
+  }
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+  va_end(rest);
+  return ::openat(AT_FDCWD, path, flags, mode);
 }
 
 namespace penstock::rpc {
@@ -58,7 +77,7 @@ int sleeps_of_contention(Before before) {
 }
 
 TEST(WarmLocks, NobodySleepsInTheFirstQueueForALock) {
-  if (sleeps_of_contention([] {}) == 0) GTEST_SKIP() << "this system tells the frequency of its clock";
+  ASSERT_GT(sleeps_of_contention([] {}), 0);
   EXPECT_EQ(sleeps_of_contention(warm_locks), 0);
 }
 
